@@ -1,0 +1,118 @@
+"""Where each array lives on the mesh: the name is the shape is the sharding.
+
+A parameter's name ends in one letter an axis (`gate_up_DCF`), and two small
+tables say which mesh axis shards each letter. Optimizer state follows by the
+leaf's name. Letters are those of `rest.types`, and two of the model's own: P
+is a key/value head's share of the fused projection (its G query heads, one
+key, one value), C the pair gate and up.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ('data', 'fsdp', 'tensor')
+
+# How weights are split: `fsdp` over the width, `tensor` over heads and width of
+# the feed-forward layer. Letters that are not here are never split.
+PARAMETERS = {'D': 'fsdp', 'K': 'tensor', 'F': 'tensor', 'V': 'tensor'}
+
+# How activations are split: rows over all data-parallel devices.
+ACTIVATIONS = {'B': ('data', 'fsdp'), 'K': 'tensor', 'F': 'tensor'}
+
+
+@dataclass(frozen=True, slots=True)
+class MeshConfig:
+  """Devices by axis. One axis may be -1: whatever devices remain.
+
+  Attributes:
+    data: Copies of the weights; each works on its own rows.
+    fsdp: Devices that share one copy of the weights, gathered layer by layer.
+    tensor: Devices that share each matrix product.
+  """
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+
+def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
+  """Returns the mesh (data, fsdp, tensor) over all devices of all processes.
+
+  Raises:
+    ValueError: The axes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = [config.data, config.fsdp, config.tensor]
+  if sizes.count(-1) > 1 or any(n == 0 or n < -1 for n in sizes):
+    raise ValueError(
+      f'mesh axes must be positive, and at most one -1; got {config}.'
+    )
+  if -1 in sizes:
+    rest = math.prod(n for n in sizes if n != -1)
+    sizes[sizes.index(-1)] = max(1, len(devices) // rest)
+  if math.prod(sizes) != len(devices):
+    raise ValueError(
+      f'mesh data={config.data} fsdp={config.fsdp} tensor={config.tensor} '
+      f'does not divide the {len(devices)} devices there are: the product of '
+      'mesh.data, mesh.fsdp and mesh.tensor must be their number.'
+    )
+  if jax.process_count() > 1 or devices != jax.devices():
+    grid = np.asarray(devices).reshape(sizes)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+  return jax.make_mesh(
+    tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+  )
+
+
+def spec(
+  name: str, ndim: int, table: dict[str, Any] | None = None
+) -> PartitionSpec:
+  """Returns the partition of an array called `name`, such as 'gate_up_DCF'.
+
+  A stack of layers has one axis more than its name has letters, in front; it
+  is never split.
+  """
+  table = PARAMETERS if table is None else table
+  letters = name.rsplit('_', 1)[-1]
+  if not letters.isupper():
+    letters = ''
+  axes = [table.get(letter) for letter in letters]
+  if ndim < len(axes):  # Optimizers keep reduced or scalar state for a leaf.
+    return PartitionSpec()
+  return PartitionSpec(*[None] * (ndim - len(axes)), *axes)
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+  """Returns the sharding of each leaf of a tree of named parameters.
+
+  The name is the last attribute or key on a leaf's path that ends in axis
+  letters; leaves without one (step counts, keys) are replicated.
+  """
+
+  def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    return NamedSharding(mesh, spec(leaf_name(path), len(leaf.shape)))
+
+  return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def leaf_name(path: tuple[Any, ...]) -> str:
+  """Returns the parameter name on a leaf's path, or '' if there is none."""
+  for entry in reversed(path):
+    name = str(getattr(entry, 'name', getattr(entry, 'key', '')))
+    if '_' in name and name.rsplit('_', 1)[-1].isupper():
+      return name
+  return ''
+
+
+def constrain(x: jax.Array, letters: str) -> jax.Array:
+  """Pins an activation's sharding under `jax.set_mesh`; else returns it."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return x
+  partition = PartitionSpec(*[ACTIVATIONS.get(letter) for letter in letters])
+  return jax.lax.with_sharding_constraint(x, partition)

@@ -1,0 +1,166 @@
+"""The nouns that every room speaks: problems, completions, verdicts, samples.
+
+Axis letters in array names are those of `jax.nn.dot_product_attention`:
+
+  B batch    T target positions    S source (cache) positions    D model width
+  N query heads    K key/value heads    G query heads per key/value head
+  H head width    F feed-forward width    V vocabulary    L layers
+  Q prompt slots    R rows per prompt slot
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Tests:
+  """How a program is judged. Nothing in it is ever shown to the program.
+
+  Attributes:
+    kind: 'assert': `script` is run against the program's names, and calls
+      `check(entry_point)` at its end where an entry point is given. 'stdin':
+      each input is the program's standard input. 'call': each input is a JSON
+      list of arguments for `entry_point` (a function, or a method of
+      `Solution`).
+    script: The assertions, for 'assert'.
+    entry_point: The function under test.
+    inputs: One input a case, for 'stdin' (text) and 'call' (JSON).
+    outputs: One expected output a case, aligned with `inputs`.
+  """
+
+  kind: Literal['assert', 'stdin', 'call']
+  script: str = ''
+  entry_point: str = ''
+  inputs: tuple[str, ...] = ()
+  outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+  """One problem of a problem set.
+
+  Attributes:
+    id: Unique within the task, stable across versions of this code.
+    question: What the model is asked.
+    answer: The reference answer, or None where only tests or nobody can judge.
+    tests: How a program is judged, or None where `answer` judges.
+    solution: A human solution, the target of the SFT baseline.
+    level: Difficulty, as the set names it; '' where it has none.
+    subject: Group for reports, as the set names it; '' where it has none.
+  """
+
+  id: str
+  question: str
+  answer: str | None = None
+  tests: Tests | None = None
+  solution: str | None = None
+  level: str = ''
+  subject: str = ''
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+  """One answer drawn from the model.
+
+  Attributes:
+    text: The decoded answer, cut before the task's stop string, without the end
+      token.
+    tokens: Token ids as drawn. When `finished`, the last one is an end token.
+    logprobs: Log-probability of each token under the model (temperature 1, no
+      truncation), in float32, aligned with `tokens`.
+    finished: Whether the model ended the answer, rather than the length limit.
+  """
+
+  text: str
+  tokens: tuple[int, ...]
+  logprobs: tuple[float, ...]
+  finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+  """What a verifier says of one completion.
+
+  Attributes:
+    reward: 1.0 correct, 0.0 incorrect, None unknown (the verifier failed, the
+      reference is unreadable, the host was overloaded). Unknown is never
+      counted as either.
+    reason: One short word or phrase: why.
+    verifier: Name and version of the verifier, such as 'math-1'.
+  """
+
+  reward: float | None
+  reason: str
+  verifier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+  """One sample with its verdict: a line of the store."""
+
+  problem_id: str
+  sample: int
+  prompt: str
+  completion: Completion
+  verdict: Verdict
+
+
+class Task(Protocol):
+  """A problem set, how it is asked, and who judges it.
+
+  A prompt is `prefix + question(problem)`; the two are tokenized apart, so that
+  the prefix (few-shot examples, shared by all problems) is cached once.
+
+  Attributes:
+    name: As in `config.task.name`.
+    version: Changes whenever prompts, splits or parsing do.
+    verifier: Which verifier judges completions: 'math', 'program' or 'exact'.
+    prefix: Few-shot text before every question; '' for zero-shot.
+    stop: Texts that end a completion, cut off before judging.
+  """
+
+  name: str
+  version: str
+  verifier: str
+  prefix: str
+  stop: tuple[str, ...]
+
+  def problems(self, split: str) -> list[Problem]:
+    """Returns the problems of 'train', 'validation' or 'test', in order."""
+    ...
+
+  def question(self, problem: Problem) -> str:
+    """Returns the part of the prompt that asks this problem."""
+    ...
+
+  def target(self, problem: Problem) -> str:
+    """Returns the human solution in the form that the model should write."""
+    ...
+
+  def program(self, problem: Problem, completion: str) -> str:
+    """Returns the program to run: the completion in its setting."""
+    ...
+
+
+class Tokenizer(Protocol):
+  """Text to ids and back.
+
+  Attributes:
+    vocab_size: One more than the largest id.
+    bos: Id put before every prompt, or None where the model wants none.
+    eos: Ids that end a completion; the first is the one we train on.
+    pad: Id that fills unused positions; never attended to.
+  """
+
+  vocab_size: int
+  bos: int | None
+  eos: tuple[int, ...]
+  pad: int
+
+  def encode(self, text: str) -> list[int]:
+    """Returns ids without begin or end tokens."""
+    ...
+
+  def decode(self, tokens: list[int] | tuple[int, ...]) -> str:
+    """Returns text; special tokens are left out."""
+    ...

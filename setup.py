@@ -1,0 +1,40 @@
+"""Installs `rest`: pip install -e . (to run) or pip install -e '.[dev]'."""
+
+import setuptools
+
+setuptools.setup(
+  name='rest',
+  version='0.1.0',
+  description='ReST-EM: self-training of language models in JAX.',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['rest', 'rest.*']),
+  package_data={'rest': ['assets/**/*']},
+  install_requires=[
+    'jax>=0.10.2',  # Arrays, compilation, sharding: what all of this runs on.
+    'flax>=0.12.0',  # nnx modules: how model parameters are written down.
+    'optax',  # Optimizers and schedules.
+    'orbax-checkpoint',  # Asynchronous, sharded checkpoints.
+    'etils[epath]',  # Paths that may be gs://.
+    'ml-collections',  # Configs with command-line overrides.
+    'absl-py',  # The flags that ml-collections needs.
+    'numpy',
+    'safetensors',  # Reads and writes Hugging Face weights.
+    'sentencepiece',  # Tokenizers of Llama 2, Gemma and our own base model.
+    'tokenizers',  # Tokenizers in tokenizer.json: Llama 3, Qwen, Mistral.
+    'math-verify[antlr4_13_2]',  # Symbolic equality of math answers.
+    'tensorflow-datasets',  # Prepared problem sets, read without TensorFlow.
+    'array-record',  # The file format of the prepared problem sets.
+    'tqdm',  # Progress bars.
+    'matplotlib',  # The picture at the end of a run.
+  ],
+  extras_require={
+    'dev': [
+      'pytest',
+      'pytest-xdist',  # Tests on all cores.
+      'ruff',
+      'pyright',
+      'torch==2.13.0',  # The parity tests' reference; pinned for its CPU build.
+      'transformers',  # Reference models and tokenizers for parity tests.
+    ],
+  },
+)
