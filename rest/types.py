@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 
+class Preempted(Exception):
+  """The run was asked to stop; its work so far is saved, and can go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tests:
   """How a program is judged. Nothing in it is ever shown to the program.

@@ -1,0 +1,330 @@
+"""The E-step: draw solutions to each problem, judge them, keep the right ones.
+
+Verdicts are reached in the pool's interpreters while the next samples are being
+drawn. A problem is on disk once all its samples are judged; a run that was
+killed draws only the problems that are not.
+"""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from etils import epath
+
+from rest import metrics, store
+from rest.sampler import Ask, Sampler
+from rest.types import (
+  Completion,
+  Graded,
+  Preempted,
+  Problem,
+  Task,
+  Tokenizer,
+  Verdict,
+)
+from rest.verify import Pool, Request
+
+
+@dataclass(frozen=True, slots=True)
+class EStepConfig:
+  """What is drawn and what of it is kept.
+
+  Attributes:
+    num_samples: Samples of each problem, N.
+    cap: Most correct solutions kept of a problem; 0 keeps all.
+    distinct: Whether equal texts count once.
+  """
+
+  num_samples: int = 32
+  cap: int = 10
+  distinct: bool = True
+
+  def __post_init__(self):
+    if self.num_samples < 1:
+      raise ValueError(
+        f'e_step.num_samples must be at least 1, got {self.num_samples}.'
+      )
+    if self.cap < 0:
+      raise ValueError(f'e_step.cap must be 0 or more, got {self.cap}.')
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+  """What drawing and judging need; the same for the E-step and evaluation."""
+
+  sampler: Sampler
+  pool: Pool
+  task: Task
+  tokenizer: Tokenizer
+  should_stop: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class EStepSummary:
+  """What came of an E-step.
+
+  Attributes:
+    problems: Problems asked.
+    sampled: Samples drawn.
+    correct: Samples judged correct.
+    unknown: Samples without a verdict, never trained on.
+    finished: Samples that ended within the length limit.
+    kept: Solutions in the dataset.
+    solved: Problems with a solution in the dataset.
+    kept_per_problem: How many problems have 0, 1, 2, ... kept solutions.
+    reasons: Verdicts by reason.
+    mean_tokens: Mean length of a sample.
+  """
+
+  problems: int
+  sampled: int
+  correct: int
+  unknown: int
+  finished: int
+  kept: int
+  solved: int
+  kept_per_problem: dict[str, int]
+  reasons: dict[str, int]
+  mean_tokens: float
+
+
+@dataclass(slots=True)
+class Timing:
+  """Where the time of drawing and judging went, in seconds."""
+
+  total: float = 0.0
+  waiting: float = 0.0  # The device's, for verdicts.
+  tokens: int = 0
+
+
+def e_step(
+  tools: Tools,
+  problems: Sequence[Problem],
+  config: EStepConfig,
+  folder: epath.Path,
+  iteration: int,
+  max_unknown: float,
+) -> tuple[EStepSummary, Timing]:
+  """Makes the dataset of an iteration from the sampler's current weights.
+
+  Args:
+    tools: The sampler holds the policy of the iteration before.
+    problems: The training problems, in order.
+    config: N, and what is kept.
+    folder: Gets parts/ (all samples), dataset.jsonl and e_step.json.
+    iteration: Counted from 1; part of every sample's random key.
+    max_unknown: Share of unknown verdicts above which this is an error.
+
+  Raises:
+    Preempted: `tools.should_stop` said so; what was drawn is on disk.
+    RuntimeError: Too many verdicts could not be reached.
+  """
+  parts = store.Parts(folder / 'parts')
+  timing = draw_missing(
+    tools,
+    problems,
+    config.num_samples,
+    parts,
+    key=f'iteration {iteration}',
+    title=f'iteration {iteration}',
+  )
+  kept, summary = _filter(parts, len(problems), config)
+  if summary.unknown > max_unknown * summary.sampled:
+    raise RuntimeError(
+      f'{summary.unknown} of {summary.sampled} verdicts are unknown, more than '
+      f'verify.max_unknown={max_unknown} allows: {summary.reasons}. Nothing is '
+      'lost: mend the verifier, delete the parts concerned, and run again.'
+    )
+  store.write_json(folder / 'e_step.json', asdict(summary))
+  store.write_dataset(folder / 'dataset.jsonl', kept)
+  return summary, timing
+
+
+def keep(rows: Sequence[Graded], config: EStepConfig) -> list[Graded]:
+  """Returns the distinct, finished, correct samples worth training on.
+
+  They are chosen by sample index, never by order of completion, so that the
+  dataset does not depend on which samples were quick.
+  """
+  kept: list[Graded] = []
+  seen: set[str] = set()
+  for row in sorted(rows, key=lambda row: row.sample):
+    text = row.completion.text.strip()
+    if row.verdict.reward != 1.0 or not row.completion.finished:
+      continue
+    if config.distinct and text in seen:
+      continue
+    seen.add(text)
+    kept.append(row)
+    if len(kept) == config.cap:
+      break
+  return kept
+
+
+def draw_missing(
+  tools: Tools,
+  problems: Sequence[Problem],
+  num_samples: int,
+  parts: store.Parts,
+  *,
+  key: str,
+  title: str,
+  **decoding: Any,
+) -> Timing:
+  """Draws and judges whatever `parts` does not hold yet, and writes it there.
+
+  Args:
+    tools: See `Tools`.
+    problems: All problems; their position names their part.
+    num_samples: Samples a problem.
+    parts: Where they are, and go.
+    key: What the samples are for; part of their random keys.
+    title: Of the progress bar.
+    **decoding: Overrides of the sampler's temperature, top_k, top_p.
+
+  Raises:
+    Preempted: `tools.should_stop` said so; what was judged is on disk.
+  """
+  done = parts.done()
+  missing = [index for index in range(len(problems)) if index not in done]
+  timing = Timing()
+  started = time.monotonic()
+  graded = _draw(
+    tools, problems, missing, num_samples, key, title, timing, decoding
+  )
+  for index, rows in graded:
+    parts.write(index, rows)
+    if tools.should_stop():
+      graded.close()
+      raise Preempted(f'while sampling for {title}')
+  timing.total = time.monotonic() - started
+  return timing
+
+
+def prompt_tokens(
+  task: Task, tokenizer: Tokenizer, problem: Problem
+) -> tuple[list[int], list[int]]:
+  """Returns the ids of the shared prefix and of the question."""
+  start = [] if tokenizer.bos is None else [tokenizer.bos]
+  prefix = start + (tokenizer.encode(task.prefix) if task.prefix else [])
+  return prefix, tokenizer.encode(task.question(problem))
+
+
+def random_key(purpose: str, problem_id: str) -> int:
+  """Returns 64 bits that name a problem's samples, the same on every host."""
+  digest = hashlib.sha256(f'{purpose}\n{problem_id}'.encode()).digest()
+  return int.from_bytes(digest[:8], 'big')
+
+
+def _draw(
+  tools: Tools,
+  problems: Sequence[Problem],
+  indices: Sequence[int],
+  num_samples: int,
+  key: str,
+  title: str,
+  timing: Timing,
+  decoding: dict[str, Any],
+) -> Iterator[tuple[int, list[Graded]]]:
+  """Yields each problem's graded samples once all of them are judged."""
+  if not indices:
+    return
+  task, tokenizer = tools.task, tools.tokenizer
+  prefix, _ = prompt_tokens(task, tokenizer, problems[indices[0]])
+  asks = [
+    Ask(
+      key=random_key(key, problems[index].id),
+      tokens=tuple(prompt_tokens(task, tokenizer, problems[index])[1]),
+      samples=tuple(range(num_samples)),
+    )
+    for index in indices
+  ]
+  judged: dict[int, list[tuple[int, Completion, Future[Verdict]]]] = {}
+  drawn: list[int] = []  # All samples drawn, some verdicts still out.
+  with (
+    metrics.progress(len(asks) * num_samples, f'{title}: sampling') as sampled,
+    metrics.progress(
+      len(asks) * num_samples, f'{title}: verifying'
+    ) as verified,
+  ):
+    for position, sample, completion in tools.sampler.sample(
+      prefix, asks, **decoding
+    ):
+      index = indices[position]
+      before = time.monotonic()
+      future = tools.pool.submit(_request(task, problems[index], completion))
+      timing.waiting += time.monotonic() - before
+      timing.tokens += len(completion.tokens)
+      sampled.update()
+      judged.setdefault(index, []).append((sample, completion, future))
+      if len(judged[index]) == num_samples:
+        drawn.append(index)
+      for ready in [i for i in drawn if _all_done(judged[i])]:
+        drawn.remove(ready)
+        verified.update(num_samples)
+        yield ready, _graded(task, problems[ready], judged.pop(ready))
+    before = time.monotonic()
+    for index in drawn:
+      rows = _graded(task, problems[index], judged.pop(index))
+      verified.update(num_samples)
+      yield index, rows
+    timing.waiting += time.monotonic() - before
+
+
+def _all_done(rows: list[tuple[int, Completion, Future[Verdict]]]) -> bool:
+  return all(future.done() for _, _, future in rows)
+
+
+def _graded(
+  task: Task,
+  problem: Problem,
+  rows: list[tuple[int, Completion, Future[Verdict]]],
+) -> list[Graded]:
+  prompt = task.question(problem)
+  return [
+    Graded(problem.id, sample, prompt, completion, future.result())
+    for sample, completion, future in rows
+  ]
+
+
+def _request(task: Task, problem: Problem, completion: Completion) -> Request:
+  if task.verifier == 'program':
+    text = task.program(problem, completion.text)
+    return Request('program', text, tests=problem.tests)
+  return Request(task.verifier, completion.text, gold=problem.answer or '')
+
+
+def _filter(
+  parts: store.Parts, count: int, config: EStepConfig
+) -> tuple[list[Graded], EStepSummary]:
+  kept: list[Graded] = []
+  sizes: Counter[int] = Counter()
+  reasons: Counter[str] = Counter()
+  rewards: Counter[float | None] = Counter()
+  tokens = finished = 0
+  for rows in parts.read_all(count):
+    chosen = keep(rows, config)
+    kept += chosen
+    sizes[len(chosen)] += 1
+    reasons.update(row.verdict.reason for row in rows)
+    rewards.update(row.verdict.reward for row in rows)
+    tokens += sum(len(row.completion.tokens) for row in rows)
+    finished += sum(row.completion.finished for row in rows)
+  sampled = sum(rewards.values())
+  summary = EStepSummary(
+    problems=count,
+    sampled=sampled,
+    correct=rewards[1.0],
+    unknown=rewards[None],
+    finished=finished,
+    kept=len(kept),
+    solved=count - sizes[0],
+    kept_per_problem={str(size): sizes[size] for size in sorted(sizes)},
+    reasons=dict(reasons.most_common()),
+    mean_tokens=round(tokens / max(1, sampled), 2),
+  )
+  return kept, summary

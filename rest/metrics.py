@@ -1,0 +1,114 @@
+"""What a run is measured by: pass@k, maj@k, and how sure we are of them."""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+  """Returns the chance that k of the samples, drawn without putting back,
+  hold a correct one.
+
+  The unbiased estimator of Chen et al., arXiv:2107.03374: 1 - C(n-c, k) /
+  C(n, k).
+
+  Raises:
+    ValueError: k is not in 1..samples, or correct not in 0..samples.
+  """
+  if not 1 <= k <= samples or not 0 <= correct <= samples:
+    raise ValueError(
+      f'pass@k needs 1 <= k <= samples and 0 <= correct <= samples; got '
+      f'k={k}, samples={samples}, correct={correct}.'
+    )
+  return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def majority(answers: Sequence[str], correct: Sequence[bool]) -> float:
+  """Returns the chance that a vote over the answers is right.
+
+  Samples without an answer ('') do not vote. Ties are broken by lot, so the
+  result is the right share of the winners, never a matter of order.
+  """
+  votes = Counter(answer for answer in answers if answer)
+  if not votes:
+    return 0.0
+  most = max(votes.values())
+  winners = {answer for answer, count in votes.items() if count == most}
+  right = {
+    answer
+    for answer, is_correct in zip(answers, correct, strict=True)
+    if is_correct and answer in winners
+  }
+  return len(right) / len(winners)
+
+
+def interval(successes: float, trials: int) -> tuple[float, float]:
+  """Returns the 95 % Wilson score interval of a share."""
+  if trials == 0:
+    return (0.0, 1.0)
+  z = 1.959964
+  share = successes / trials
+  center = share + z * z / (2 * trials)
+  spread = z * math.sqrt(
+    share * (1 - share) / trials + z * z / (4 * trials * trials)
+  )
+  scale = 1 + z * z / trials
+  return (
+    max(0.0, (center - spread) / scale),
+    min(1.0, (center + spread) / scale),
+  )
+
+
+def paired_gain(
+  before: Sequence[float], after: Sequence[float], resamples: int = 10_000
+) -> tuple[float, float, float]:
+  """Returns the mean gain over the same problems, with its 95 % interval.
+
+  A bootstrap over problems: both scores of a problem are drawn together, so
+  what is common to both (hard problems) cancels. The draws are fixed.
+  """
+  gains = np.asarray(after, np.float64) - np.asarray(before, np.float64)
+  rng = np.random.default_rng(0)
+  means = [
+    float(gains[rng.integers(0, len(gains), len(gains))].mean())
+    for _ in range(resamples)
+  ]
+  low, high = np.quantile(means, [0.025, 0.975])
+  return float(gains.mean()), float(low), float(high)
+
+
+def progress(total: int, title: str) -> tqdm:
+  """Returns a progress bar; where nobody watches, a line every half minute."""
+  watched = sys.stderr.isatty()
+  return tqdm(
+    total=total,
+    desc=title,
+    mininterval=0.2 if watched else 30.0,
+    leave=False,
+    dynamic_ncols=watched,
+  )
+
+
+def format_table(rows: Sequence[dict[str, str]]) -> str:
+  """Returns rows as aligned text; columns in the order of the first row."""
+  columns = list(rows[0])
+  widths = [
+    max(len(column), *(len(row[column]) for row in rows)) for column in columns
+  ]
+  lines = [
+    '  '.join(
+      name.rjust(width) for name, width in zip(columns, widths, strict=True)
+    )
+  ]
+  lines += [
+    '  '.join(
+      row[name].rjust(width)
+      for name, width in zip(columns, widths, strict=True)
+    )
+    for row in rows
+  ]
+  return '\n'.join(lines)
