@@ -1,0 +1,38 @@
+"""Problem sets: where problems come from, how they are asked, who judges."""
+
+import dataclasses
+import hashlib
+import json
+
+from rest.tasks.arithmetic import Arithmetic
+from rest.tasks.config import SPLITS, TaskConfig
+from rest.tasks.gsm8k import Gsm8k
+from rest.types import Task
+
+TASKS = {
+  'arithmetic': Arithmetic,
+  'gsm8k': Gsm8k,
+}
+
+
+def make(config: TaskConfig) -> Task:
+  """Returns the task that a config names.
+
+  Raises:
+    ValueError: The name, or another field, is not one that exists.
+  """
+  if config.name not in TASKS:
+    raise ValueError(
+      f'task.name must be one of {sorted(TASKS)}, got {config.name!r}.'
+    )
+  return TASKS[config.name](config)
+
+
+def digest(task: Task) -> str:
+  """Returns a sha256 of everything a task asks: prompts, problems, answers."""
+  sha = hashlib.sha256(f'{task.name} {task.version} {task.prefix}'.encode())
+  for split in SPLITS:
+    for problem in task.problems(split):
+      fields = dataclasses.asdict(problem)
+      sha.update(json.dumps([split, task.question(problem), fields]).encode())
+  return sha.hexdigest()
