@@ -1,0 +1,9 @@
+"""Verdicts on untrusted completions, reached in processes that can be killed.
+
+with Pool(VerifyConfig(), ('math',)) as pool:
+  pool.submit(Request('math', completion, gold='42')).result()
+"""
+
+from rest.verify.pool import Pool, Request, Stats, VerifyConfig
+
+__all__ = ['Pool', 'Request', 'Stats', 'VerifyConfig']

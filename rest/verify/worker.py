@@ -1,0 +1,103 @@
+"""What runs in a worker interpreter: python -m rest.verify.worker SETUP.
+
+Reads one JSON request a line, writes one JSON reply a line. It imports no JAX,
+holds itself to its share of memory and CPU, and ends with its parent: by the
+kernel's signal, and by the end of its input.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import BinaryIO
+
+from rest.types import Tests, Verdict
+
+_PR_SET_PDEATHSIG = 1
+
+_Judge = Callable[[dict], Verdict]
+
+
+def main() -> None:
+  """Serves requests until the input ends."""
+  setup = json.loads(sys.argv[1])
+  replies = _private_output()
+  _confine(setup)
+  with contextlib.ExitStack() as on_exit:
+    judges = _load(setup, on_exit)
+    _write(replies, {'ready': os.getpid()})
+    for line in sys.stdin.buffer:
+      request = json.loads(line)
+      # An error ends this worker; the pool asks another, once.
+      verdict = judges[request['verifier']](request)
+      _write(replies, asdict(verdict))
+
+
+def _private_output() -> BinaryIO:
+  """Moves the reply pipe away from descriptor 1, where libraries print."""
+  replies = os.fdopen(os.dup(1), 'wb', buffering=0)
+  nothing = os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nothing, 1)
+  os.close(nothing)
+  return replies
+
+
+def _confine(setup: dict) -> None:
+  ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+  if os.getppid() != setup['parent']:
+    sys.exit(0)  # It died before the signal was asked for.
+  os.nice(setup['nice'])
+  resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+  if setup['memory']:
+    limit = setup['memory'] << 20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _load(setup: dict, on_exit: contextlib.ExitStack) -> dict[str, _Judge]:
+  """Returns a judge for each verifier."""
+  judges: dict[str, _Judge] = {'hang': _hang}
+  if 'math' in setup['verifiers']:
+    from rest.verify import math
+
+    math.warm_up()  # Imports sympy.
+    judges['math'] = lambda r: math.judge(r['gold'], r['text'])
+  if 'exact' in setup['verifiers']:
+    from rest.verify import exact
+
+    judges['exact'] = lambda r: exact.judge(r['gold'], r['text'])
+  if 'program' in setup['verifiers']:
+    from rest.verify import program  # Enters the sandbox.
+
+    judge = program.ProgramJudge(
+      program.ProgramConfig(allow_weak_sandbox=setup['allow_weak_sandbox'])
+    )
+    on_exit.callback(judge.close)
+    judges['program'] = lambda r: judge.judge(r['text'], _tests(r['tests']))
+  return judges
+
+
+def _tests(fields: dict) -> Tests:
+  fields['inputs'] = tuple(fields['inputs'])
+  fields['outputs'] = tuple(fields['outputs'])
+  return Tests(**fields)
+
+
+def _hang(request: dict) -> Verdict:
+  """Never answers: for the pool's self-test, and for its tests."""
+  while True:
+    pass
+
+
+def _write(replies: BinaryIO, message: dict) -> None:
+  line = json.dumps(message).encode() + b'\n'
+  while line:
+    line = line[replies.write(line) :]
+
+
+if __name__ == '__main__':
+  main()
