@@ -8,6 +8,7 @@ Axis letters in array names are those of `jax.nn.dot_product_attention`:
   Q prompt slots    R rows per prompt slot
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -161,10 +162,21 @@ class Tokenizer(Protocol):
   eos: tuple[int, ...]
   pad: int
 
-  def encode(self, text: str) -> list[int]:
-    """Returns ids without begin or end tokens."""
+  def encode(self, text: str, follows: bool = False) -> list[int]:
+    """Returns ids without begin or end tokens.
+
+    Args:
+      text: Any text.
+      follows: Whether the text goes on a sequence, rather than starts it: some
+        models put a space before what starts one.
+    """
     ...
 
-  def decode(self, tokens: list[int] | tuple[int, ...]) -> str:
-    """Returns text; special tokens are left out."""
+  def decode(self, tokens: Sequence[int], follows: bool = False) -> str:
+    """Returns text; special tokens are left out, broken UTF-8 is replaced.
+
+    Args:
+      tokens: Any ids; those that stand for nothing give nothing.
+      follows: As in `encode`; True for completions, whose first space counts.
+    """
     ...

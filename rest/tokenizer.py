@@ -1,0 +1,227 @@
+"""Text to ids and back: Hugging Face tokenizer.json, or SentencePiece models.
+
+Ids are those of the reference libraries. Some models (Llama 2, Mistral) put a
+space in front of every text they encode and take it away when they decode, so
+that texts joined as ids would gain spaces, and the indentation of a completion
+would lose one. A text that goes on a sequence, rather than starts it, is
+therefore encoded and decoded with `follows=True`, without that space:
+
+  decode(encode(a) + encode(b, follows=True)) == a + b
+
+Models that put no space (Llama 3, Qwen, Gemma) give the same either way.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import sentencepiece
+import tokenizers
+from etils import epath
+
+from rest.types import Tokenizer
+
+_FILES = (
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'generation_config.json',
+  'config.json',
+)
+
+# Appended to a serialized ModelProto this sets normalizer_spec (field 3)
+# .add_dummy_prefix (field 3) to false: protobuf merges concatenated messages.
+_NO_DUMMY_PREFIX = b'\x1a\x02\x18\x00'
+
+
+def load(path: str) -> Tokenizer:
+  """Returns the tokenizer of a checkpoint directory; it is thread-safe.
+
+  It reads tokenizer.json, else tokenizer.model. Special tokens written in a
+  text become their ids with the former, and stay text with the latter, as in
+  the libraries. The ids of special tokens are those of tokenizer_config.json,
+  special_tokens_map.json, generation_config.json and config.json: `eos` holds
+  what any of them names, the tokenizer's own first.
+
+  Raises:
+    FileNotFoundError: There is no such directory, or no tokenizer in it.
+    ValueError: A file is damaged, or no end token is named.
+  """
+  folder = epath.Path(path)
+  if not folder.is_dir():
+    raise FileNotFoundError(f'There is no tokenizer directory {path}.')
+  settings = {name: _read_json(folder / name) for name in _FILES}
+  if (folder / 'tokenizer.json').exists():
+    raw = _read_json(folder / 'tokenizer.json')
+    codecs = _Fast(raw), _Fast(_without_prefix(raw))
+  elif (folder / 'tokenizer.model').exists():
+    model = (folder / 'tokenizer.model').read_bytes()
+    codecs = _SentencePiece(model), _SentencePiece(model + _NO_DUMMY_PREFIX)
+  else:
+    raise FileNotFoundError(
+      f'{path} holds neither tokenizer.json nor tokenizer.model.'
+    )
+  eos = _ids('eos', settings, codecs[0])
+  if not eos:
+    raise ValueError(
+      f'{path} names no end token: expected eos_token in '
+      'tokenizer_config.json or eos_token_id in config.json.'
+    )
+  pad = _ids('pad', settings, codecs[0])
+  return _Loaded(
+    vocab_size=codecs[0].vocab_size,
+    bos=_bos(settings, codecs[0]),
+    eos=eos,
+    pad=pad[0] if pad else eos[0],
+    starts=codecs[0],
+    goes_on=codecs[1],
+  )
+
+
+class _Codec(Protocol):
+  """What the two libraries have in common."""
+
+  vocab_size: int
+
+  def encode(self, text: str) -> list[int]: ...
+
+  def decode(self, tokens: Sequence[int]) -> str: ...
+
+  def id_of(self, token: str) -> int | None: ...
+
+  def special(self, name: str) -> list[int]:
+    """Returns what the model itself holds for 'bos', 'eos' or 'pad'."""
+    ...
+
+
+@dataclass(slots=True)
+class _Loaded:
+  """A `rest.types.Tokenizer`."""
+
+  vocab_size: int
+  bos: int | None
+  eos: tuple[int, ...]
+  pad: int
+  starts: _Codec
+  goes_on: _Codec
+
+  def encode(self, text: str, follows: bool = False) -> list[int]:
+    return (self.goes_on if follows else self.starts).encode(text)
+
+  def decode(self, tokens: Sequence[int], follows: bool = False) -> str:
+    return (self.goes_on if follows else self.starts).decode(tokens)
+
+
+class _SentencePiece:
+  """A tokenizer.model."""
+
+  def __init__(self, model: bytes):
+    try:
+      self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+      raise ValueError(f'tokenizer.model is damaged: {error}') from error
+    self.vocab_size = self._model.vocab_size()
+
+  def encode(self, text: str) -> list[int]:
+    return self._model.encode(text)
+
+  def decode(self, tokens: Sequence[int]) -> str:
+    # Models draw from a padded vocabulary: ids past the last piece are nothing.
+    return self._model.decode([t for t in tokens if t < self.vocab_size])
+
+  def id_of(self, token: str) -> int | None:
+    found = self._model.piece_to_id(token)
+    return found if self._model.id_to_piece(found) == token else None
+
+  def special(self, name: str) -> list[int]:
+    found = getattr(self._model, f'{name}_id')()
+    return [found] if found >= 0 else []
+
+
+class _Fast:
+  """A tokenizer.json."""
+
+  def __init__(self, raw: dict[str, Any]):
+    try:
+      self._model = tokenizers.Tokenizer.from_str(json.dumps(raw))
+    except Exception as error:  # The library raises nothing narrower.
+      raise ValueError(f'tokenizer.json is damaged: {error}') from error
+    self._model.no_padding()
+    self._model.no_truncation()
+    self.vocab_size = max(self._model.get_vocab().values()) + 1
+
+  def encode(self, text: str) -> list[int]:
+    return self._model.encode(text, add_special_tokens=False).ids
+
+  def decode(self, tokens: Sequence[int]) -> str:
+    return self._model.decode(list(tokens), skip_special_tokens=True)
+
+  def id_of(self, token: str) -> int | None:
+    return self._model.token_to_id(token)
+
+  def special(self, name: str) -> list[int]:
+    # What is put around a text: begin tokens before it, end tokens after it.
+    around = self._model.encode('').ids
+    return around[:1] if name == 'bos' else []
+
+
+def _bos(settings: dict[str, dict[str, Any]], codec: _Codec) -> int | None:
+  """Returns the id put before prompts, or None where there is to be none."""
+  tokenizer_config = settings['tokenizer_config.json']
+  wanted = tokenizer_config.get('add_bos_token')
+  own = codec.special('bos')
+  if wanted is False or tokenizer_config.get('bos_token', '') is None:
+    return None
+  if wanted is None:
+    return own[0] if own else None
+  named = _ids('bos', settings, codec)
+  return named[0] if named else None
+
+
+def _ids(
+  name: str, settings: dict[str, dict[str, Any]], codec: _Codec
+) -> tuple[int, ...]:
+  """Returns all ids that the files, then the model, name, without repeats."""
+  found = []
+  for file in _FILES:
+    token = settings[file].get(f'{name}_token')
+    if token is not None:
+      token = token if isinstance(token, str) else token['content']
+      found.append(codec.id_of(token))
+    ids = settings[file].get(f'{name}_token_id')
+    found += ids if isinstance(ids, list) else [ids]
+  if all(i is None for i in found):
+    found += codec.special(name)
+  return tuple(dict.fromkeys(i for i in found if i is not None and i >= 0))
+
+
+def _without_prefix(raw: dict[str, Any]) -> dict[str, Any]:
+  """Returns a tokenizer.json that neither puts nor strips a leading space."""
+  parts = ('normalizer', 'pre_tokenizer', 'decoder')
+  return raw | {part: _strip_prefix(raw.get(part)) for part in parts}
+
+
+def _strip_prefix(part: Any) -> Any:
+  if isinstance(part, list):
+    kept = [_strip_prefix(member) for member in part]
+    return [member for member in kept if member is not None]
+  if not isinstance(part, dict):
+    return part
+  if part.get('type') in ('Prepend', 'Strip') and part.get('start', 1):
+    return None
+  part = {key: _strip_prefix(value) for key, value in part.items()}
+  if part.get('type') == 'Metaspace':
+    part['prepend_scheme'] = 'never'
+    part.pop('add_prefix_space', None)
+  elif part.get('type') == 'ByteLevel':
+    part['add_prefix_space'] = False
+  return part
+
+
+def _read_json(file: epath.Path) -> dict[str, Any]:
+  if not file.exists():
+    return {}
+  try:
+    return json.loads(file.read_text())
+  except ValueError as error:
+    raise ValueError(f'{file} is not JSON: {error}.') from error

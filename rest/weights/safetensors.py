@@ -1,0 +1,197 @@
+"""The safetensors format, read by ranges of rows and written as a stream.
+
+A file is the length of its header (eight bytes), the header (JSON: dtype, shape
+and byte range of each tensor), then the bytes. This reader knows bfloat16,
+works on gs:// paths, and reads no more rows than asked for; it is safe to use
+from several threads.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from etils import epath
+
+_DTYPES = {
+  'F64': np.dtype(np.float64),
+  'F32': np.dtype(np.float32),
+  'F16': np.dtype(np.float16),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+}
+_NAMES = {str(dtype): name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+  """Where a tensor lies.
+
+  Attributes:
+    file: The file.
+    dtype: As the file has it.
+    shape: As the file has it.
+    start: Offset of its first byte in the file.
+  """
+
+  file: epath.Path
+  dtype: np.dtype[Any]
+  shape: tuple[int, ...]
+  start: int
+
+
+def index(path: str) -> dict[str, Tensor]:
+  """Returns all tensors of a checkpoint directory by name.
+
+  Raises:
+    FileNotFoundError: There are no weights, or a shard of them is missing.
+    ValueError: A file is truncated, or is no safetensors file.
+  """
+  folder = epath.Path(path)
+  listing = folder / 'model.safetensors.index.json'
+  if not listing.exists():
+    if not (folder / 'model.safetensors').exists():
+      raise FileNotFoundError(
+        f'{path} holds neither model.safetensors nor {listing.name}.'
+      )
+    return _read_header(folder / 'model.safetensors')
+  shards = json.loads(listing.read_text())['weight_map']
+  tensors: dict[str, Tensor] = {}
+  for name in sorted(set(shards.values())):
+    if not (folder / name).exists():
+      raise FileNotFoundError(f'{listing} names {name}, which is not there.')
+    tensors |= _read_header(folder / name)
+  for name, shard in shards.items():
+    if name not in tensors or tensors[name].file.name != shard:
+      raise ValueError(f'{listing} places {name} in {shard}; it is not there.')
+  return tensors
+
+
+def read_rows(tensor: Tensor, start: int, stop: int) -> np.ndarray:
+  """Returns rows of a tensor, in the file's dtype; the array is read-only."""
+  row_bytes = math.prod(tensor.shape[1:]) * tensor.dtype.itemsize
+  size = (stop - start) * row_bytes
+  with tensor.file.open('rb') as file:
+    file.seek(tensor.start + start * row_bytes)
+    data = file.read(size)
+  if len(data) != size:
+    raise ValueError(f'{tensor.file} became shorter while it was read.')
+  rows = np.frombuffer(data, tensor.dtype)
+  return rows.reshape(stop - start, *tensor.shape[1:])
+
+
+def plan(
+  shapes: dict[str, tuple[int, ...]], dtype: str, limit: int
+) -> list[list[str]]:
+  """Returns the names of the tensors of each file, at most `limit` bytes."""
+  files: list[list[str]] = [[]]
+  room = limit
+  for name, shape in shapes.items():
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size > room and files[-1]:
+      files.append([])
+      room = limit
+    files[-1].append(name)
+    room -= size
+  return files
+
+
+def write(
+  folder: epath.Path,
+  shapes: dict[str, tuple[int, ...]],
+  tensors: Iterator[np.ndarray],
+  dtype: str,
+  limit: int,
+) -> None:
+  """Writes model.safetensors, or shards of it with their index.
+
+  Args:
+    folder: An existing directory.
+    shapes: By name, in the order of `tensors`.
+    tensors: The arrays, one at a time.
+    dtype: Of all tensors.
+    limit: Most bytes of tensors in one file.
+  """
+  files = plan(shapes, dtype, limit)
+  weight_map = {}
+  total = 0
+  for i, names in enumerate(files):
+    name = f'model-{i + 1:05}-of-{len(files):05}.safetensors'
+    name = 'model.safetensors' if len(files) == 1 else name
+    entries, end = _layout(names, shapes, dtype)
+    header = json.dumps(entries).encode()
+    header += b' ' * (-len(header) % 8)  # So that tensors are aligned.
+    with (folder / name).open('wb') as file:
+      file.write(len(header).to_bytes(8, 'little') + header)
+      for tensor_name in names:
+        tensor = np.ascontiguousarray(next(tensors), dtype)
+        assert tensor.shape == shapes[tensor_name]
+        file.write(tensor.tobytes())
+    weight_map |= dict.fromkeys(names, name)
+    total += end
+  if len(files) > 1:
+    listing = {'metadata': {'total_size': total}, 'weight_map': weight_map}
+    text = json.dumps(listing, indent=2) + '\n'
+    (folder / 'model.safetensors.index.json').write_text(text)
+
+
+def _layout(names, shapes, dtype) -> tuple[dict[str, Any], int]:
+  """Returns the header of one file, and how many bytes follow it."""
+  entries: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
+  end = 0
+  for name in names:
+    start = end
+    end += math.prod(shapes[name]) * np.dtype(dtype).itemsize
+    entries[name] = {
+      'dtype': _NAMES[dtype],
+      'shape': list(shapes[name]),
+      'data_offsets': [start, end],
+    }
+  return entries, end
+
+
+def _read_header(file: epath.Path) -> dict[str, Tensor]:
+  size = file.stat().length
+  with file.open('rb') as f:
+    length = int.from_bytes(f.read(8), 'little')
+    if size < 8 or length > size - 8:
+      raise ValueError(
+        f'{file} is truncated, or no safetensors file: it has {size} bytes, '
+        f'its header alone would have {length}.'
+      )
+    text = f.read(length)
+  try:
+    entries = json.loads(text)
+  except ValueError as error:
+    raise ValueError(f'{file} is no safetensors file: {error}.') from error
+  entries.pop('__metadata__', None)
+  tensors = {
+    name: _tensor(file, name, entry, 8 + length)
+    for name, entry in entries.items()
+  }
+  end = max((e['data_offsets'][1] for e in entries.values()), default=0)
+  if size != 8 + length + end:
+    raise ValueError(
+      f'{file} is truncated: its header promises {8 + length + end} bytes, it '
+      f'has {size}.'
+    )
+  return tensors
+
+
+def _tensor(
+  file: epath.Path, name: str, entry: dict[str, Any], base: int
+) -> Tensor:
+  if entry['dtype'] not in _DTYPES:
+    raise ValueError(
+      f'{file}: {name} has dtype {entry["dtype"]}, which is not supported; '
+      f'expected one of {", ".join(_DTYPES)}.'
+    )
+  dtype, shape = _DTYPES[entry['dtype']], tuple(entry['shape'])
+  start, stop = entry['data_offsets']
+  if stop - start != math.prod(shape) * dtype.itemsize:
+    raise ValueError(
+      f'{file}: {name} has {stop - start} bytes, which is not {dtype} {shape}.'
+    )
+  return Tensor(file, dtype, shape, base + start)
