@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from rest.sharding import constrain
@@ -367,13 +368,17 @@ def _norm(config, x, weight):
 
 def _rope_tables(config, positions_BT):
   """Returns (cos_BTH, sin_BTH) per kind of layer: global, then local."""
+  # On the host: a rounding error here grows with the position, and devices
+  # round powers differently.
   half = config.head_width // 2
-  exponents = jnp.arange(half, dtype=jnp.float32) / half
+  exponents_H = np.arange(half, dtype=np.float32) / np.float32(half)
   frequencies = [
-    _scale_frequencies(config.rope_theta**-exponents, config.rope_scaling)
+    _scale_frequencies(
+      1 / np.float32(config.rope_theta) ** exponents_H, config.rope_scaling
+    )
   ]
   if config.local_rope_theta and any(config.layer_windows):
-    frequencies.append(config.local_rope_theta**-exponents)
+    frequencies.append(1 / np.float32(config.local_rope_theta) ** exponents_H)
   tables = []
   for frequency_H in frequencies:
     angle_BTH = (
@@ -391,7 +396,7 @@ def _scale_frequencies(frequency_H, scaling: RopeScaling | None):
     return slow_H
   turns_H = scaling.original * frequency_H / (2 * math.pi)
   blend_H = (turns_H - scaling.low) / (scaling.high - scaling.low)
-  blend_H = jnp.clip(blend_H, 0.0, 1.0)
+  blend_H = np.clip(blend_H, 0.0, 1.0)
   return (1 - blend_H) * slow_H + blend_H * frequency_H
 
 

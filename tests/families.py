@@ -1,0 +1,81 @@
+"""Tiny random checkpoints of each model family, made by `transformers`."""
+
+from pathlib import Path
+from typing import Any
+
+SIZES = {
+  'vocab_size': 64,
+  'hidden_size': 32,
+  'intermediate_size': 48,
+  'num_hidden_layers': 4,
+  'num_attention_heads': 4,
+  'num_key_value_heads': 2,
+  'head_dim': 16,
+  'max_position_embeddings': 64,
+}
+
+LLAMA3_SCALING = {
+  'rope_type': 'llama3',
+  'factor': 8.0,
+  'low_freq_factor': 1.0,
+  'high_freq_factor': 4.0,
+  'original_max_position_embeddings': 32,
+}
+
+# Caps, windows and scales are small enough to matter in a dozen tokens.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+  'llama': ('Llama', {'num_key_value_heads': 4, 'rms_norm_eps': 1e-3}),
+  'llama3': (
+    'Llama',
+    {
+      'rope_theta': 500_000.0,
+      'rope_scaling': LLAMA3_SCALING,
+      'tie_word_embeddings': True,
+    },
+  ),
+  'mistral': ('Mistral', {'sliding_window': 4}),
+  'qwen2': ('Qwen2', {'rope_theta': 1e6, 'tie_word_embeddings': True}),
+  'qwen2_windows': (
+    'Qwen2',
+    {'use_sliding_window': True, 'sliding_window': 4, 'max_window_layers': 2},
+  ),
+  'qwen3': ('Qwen3', {'head_dim': 12}),
+  'gemma2': (
+    'Gemma2',
+    {
+      'sliding_window': 4,
+      'query_pre_attn_scalar': 9,
+      'attn_logit_softcapping': 2.0,
+      'final_logit_softcapping': 3.0,
+    },
+  ),
+  'gemma3': (
+    'Gemma3',
+    {
+      'sliding_window': 4,
+      'sliding_window_pattern': 3,
+      'rope_theta': 1e6,
+      'rope_local_base_freq': 100.0,
+      'rope_scaling': {'rope_type': 'linear', 'factor': 8.0},
+    },
+  ),
+}
+
+
+def write(name: str, path: Path) -> Any:
+  """Writes a checkpoint of a family and returns the reference model."""
+  import torch
+  import transformers
+
+  family, options = FAMILIES[name]
+  text = 'Text' if family == 'Gemma3' else ''
+  config = getattr(transformers, f'{family}{text}Config')(**SIZES | options)
+  config._attn_implementation = 'eager'
+  torch.manual_seed(0)
+  model = getattr(transformers, f'{family}ForCausalLM')(config).eval()
+  with torch.no_grad():
+    for parameter in model.parameters():
+      scale = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3
+      parameter.add_(torch.randn_like(parameter) * scale)
+  model.save_pretrained(path)
+  return model
