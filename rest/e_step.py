@@ -8,7 +8,7 @@ killed draws only the problems that are not.
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,10 +46,10 @@ class EStepConfig:
   def __post_init__(self):
     if self.num_samples < 1:
       raise ValueError(
-        f'e_step.num_samples must be at least 1, got {self.num_samples}.'
+        f'estep.num_samples must be at least 1, got {self.num_samples}.'
       )
     if self.cap < 0:
-      raise ValueError(f'e_step.cap must be 0 or more, got {self.cap}.')
+      raise ValueError(f'estep.cap must be 0 or more, got {self.cap}.')
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +193,8 @@ def draw_missing(
   missing = [index for index in range(len(problems)) if index not in done]
   timing = Timing()
   started = time.monotonic()
-  graded = _draw(
-    tools, problems, missing, num_samples, key, title, timing, decoding
+  graded = draw(
+    tools, problems, missing, num_samples, timing, key, title, **decoding
   )
   for index, rows in graded:
     parts.write(index, rows)
@@ -205,32 +205,21 @@ def draw_missing(
   return timing
 
 
-def prompt_tokens(
-  task: Task, tokenizer: Tokenizer, problem: Problem
-) -> tuple[list[int], list[int]]:
-  """Returns the ids of the shared prefix and of the question."""
-  start = [] if tokenizer.bos is None else [tokenizer.bos]
-  prefix = start + (tokenizer.encode(task.prefix) if task.prefix else [])
-  return prefix, tokenizer.encode(task.question(problem))
-
-
-def random_key(purpose: str, problem_id: str) -> int:
-  """Returns 64 bits that name a problem's samples, the same on every host."""
-  digest = hashlib.sha256(f'{purpose}\n{problem_id}'.encode()).digest()
-  return int.from_bytes(digest[:8], 'big')
-
-
-def _draw(
+def draw(
   tools: Tools,
   problems: Sequence[Problem],
   indices: Sequence[int],
   num_samples: int,
+  timing: Timing,
   key: str,
   title: str,
-  timing: Timing,
-  decoding: dict[str, Any],
-) -> Iterator[tuple[int, list[Graded]]]:
-  """Yields each problem's graded samples once all of them are judged."""
+  **decoding: Any,
+) -> Generator[tuple[int, list[Graded]], None, None]:
+  """Yields (index, graded samples) of each problem once all are judged.
+
+  Problems come in order of completion. Arguments as in `draw_missing`; `timing`
+  is filled on the way.
+  """
   if not indices:
     return
   task, tokenizer = tools.task, tools.tokenizer
@@ -252,7 +241,7 @@ def _draw(
     ) as verified,
   ):
     for position, sample, completion in tools.sampler.sample(
-      prefix, asks, **decoding
+      prefix, asks, samples=num_samples, **decoding
     ):
       index = indices[position]
       before = time.monotonic()
@@ -273,6 +262,22 @@ def _draw(
       verified.update(num_samples)
       yield index, rows
     timing.waiting += time.monotonic() - before
+
+
+def prompt_tokens(
+  task: Task, tokenizer: Tokenizer, problem: Problem
+) -> tuple[list[int], list[int]]:
+  """Returns the ids of the shared prefix and of the question."""
+  start = [] if tokenizer.bos is None else [tokenizer.bos]
+  prefix = start + (tokenizer.encode(task.prefix) if task.prefix else [])
+  question = tokenizer.encode(task.question(problem), follows=bool(task.prefix))
+  return prefix, question
+
+
+def random_key(purpose: str, problem_id: str) -> int:
+  """Returns 64 bits that name a problem's samples, the same on every host."""
+  digest = hashlib.sha256(f'{purpose}\n{problem_id}'.encode()).digest()
+  return int.from_bytes(digest[:8], 'big')
 
 
 def _all_done(rows: list[tuple[int, Completion, Future[Verdict]]]) -> bool:

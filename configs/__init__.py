@@ -1,0 +1,1 @@
+"""Configurations: data, with every field in `base.py`."""

@@ -1,0 +1,337 @@
+"""ReST-EM, Algorithm 1 of the paper: generate, improve, repeat.
+
+Every phase of every iteration ends in files that appear only when whole; a run
+that was killed finds them and goes on with the first phase that has none.
+"""
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from rest import metrics, report, store, weights
+from rest.checkpoint import Checkpoints
+from rest.e_step import EStepConfig, Tools, e_step, prompt_tokens
+from rest.evaluate import EvaluateConfig, accuracy, evaluate
+from rest.m_step import Metrics, fine_tune, held_out_loss
+from rest.model import Transformer
+from rest.packing import Example
+from rest.recipe import MStepConfig
+from rest.sharding import shardings
+from rest.types import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class EMConfig:
+  """The outer loop.
+
+  Attributes:
+    iterations: Most iterations, I.
+    stop_on_validation: Whether to stop once an iteration does not raise
+      validation accuracy.
+    source: 'model' trains on verified samples; 'human' on the problem set's own
+      solutions (the SFT baseline: no E-step).
+    start_from: Where each M-step starts: 'base' or 'previous' (the ablation).
+    accumulate: Whether to train on the datasets of all iterations so far.
+    include_human: Whether to train on human solutions too.
+    problem_weight: 'count': each kept solution weighs the same; 'uniform': each
+      solved problem does.
+    train_prompt: 'same' as for sampling, or 'zero_shot': the question alone.
+    validation: What the M-step stops on: 'accuracy' (greedy, on validation
+      problems) or 'loss' (on their human solutions).
+    export: Whether each iteration's model is also written as a Hugging Face
+      directory.
+  """
+
+  iterations: int = 3
+  stop_on_validation: bool = False
+  source: str = 'model'
+  start_from: str = 'base'
+  accumulate: bool = False
+  include_human: bool = False
+  problem_weight: str = 'count'
+  train_prompt: str = 'same'
+  validation: str = 'accuracy'
+  export: bool = False
+
+  def __post_init__(self):
+    allowed = {
+      'source': ('model', 'human'),
+      'start_from': ('base', 'previous'),
+      'problem_weight': ('count', 'uniform'),
+      'train_prompt': ('same', 'zero_shot'),
+      'validation': ('accuracy', 'loss'),
+    }
+    for name, values in allowed.items():
+      if getattr(self, name) not in values:
+        raise ValueError(
+          f'em.{name} must be one of {values}, got {getattr(self, name)!r}.'
+        )
+    if self.iterations < 1:
+      raise ValueError(f'em.iterations must be 1 or more: {self.iterations}.')
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+  """Everything that the loop works with.
+
+  Attributes:
+    workdir: Where all files go.
+    tools: For drawing and judging.
+    mesh: Where arrays live.
+    base: Directory of the base model, in Hugging Face format.
+    dtype: Of matrix products.
+    seed: Of the M-step's order.
+    max_unknown: Share of unknown verdicts above which the E-step fails.
+    em: The outer loop.
+    estep: What is drawn and kept.
+    mstep: How it is trained on.
+    eval: What is measured.
+  """
+
+  workdir: epath.Path
+  tools: Tools
+  mesh: Mesh
+  base: str
+  dtype: str
+  seed: int
+  max_unknown: float
+  em: EMConfig
+  estep: EStepConfig
+  mstep: MStepConfig
+  eval: EvaluateConfig
+
+
+def run_em(run: Run) -> None:
+  """Runs all iterations that are not on disk yet, and reports.
+
+  Raises:
+    Preempted: The run was asked to stop; started again, it goes on.
+  """
+  policy = Policy(run)
+  measure(run, policy, 0)
+  for iteration in range(1, run.em.iterations + 1):
+    if run.em.source == 'model':
+      generate(run, policy, iteration)
+    improve(run, policy, iteration)
+    measure(run, policy, iteration)
+    report.write(run.workdir)
+    if run.em.stop_on_validation and not _improved(run, iteration):
+      break
+  store.write_json(run.workdir / 'finished.json', {'asked': run.em.iterations})
+
+
+def generate(run: Run, policy: 'Policy', iteration: int) -> None:
+  """The E-step: the dataset of an iteration, drawn by the one before."""
+  folder = iteration_folder(run.workdir, iteration)
+  if (folder / 'dataset.jsonl').exists():
+    return
+  policy.use(iteration - 1)
+  problems = run.tools.task.problems('train')
+  _, timing = e_step(
+    run.tools, problems, run.estep, folder, iteration, run.max_unknown
+  )
+  _add_seconds(folder, sample=timing.total, waiting=timing.waiting)
+
+
+def improve(run: Run, policy: 'Policy', iteration: int) -> None:
+  """The M-step: the base model, fine-tuned on the dataset of the iteration."""
+  folder = iteration_folder(run.workdir, iteration)
+  if (folder / 'm_step.json').exists():
+    return
+  started = time.monotonic()
+  examples = training_examples(run, iteration)
+  if not examples:
+    raise RuntimeError(
+      f'Iteration {iteration} has no solution to train on: see '
+      f'{folder / "e_step.json"} for what became of the samples.'
+    )
+  start = 0 if run.em.start_from == 'base' else iteration - 1
+  with (
+    Checkpoints(folder / 'training') as checkpoints,
+    metrics.progress(1, f'iteration {iteration}: training') as bar,
+  ):
+    result = fine_tune(
+      policy.load(start),
+      examples,
+      run.mstep,
+      run.mesh,
+      seed=run.seed + iteration,
+      validate=_validator(run, policy, iteration),
+      checkpoints=checkpoints,
+      progress=functools.partial(_show, bar),
+      should_stop=run.tools.should_stop,
+    )
+  _save_model(folder / 'model', result.model)
+  if run.em.export:
+    weights.save(result.model, str(folder / 'hf'), run.base)
+  policy.hold(iteration, result.model)
+  summary = {
+    'examples': len(examples),
+    'completion_tokens': sum(len(example.completion) for example in examples),
+    'steps': result.steps,
+    'chosen_step': result.step,
+    'validation': result.scores,
+    'padding': round(result.padding, 4),
+  }
+  store.write_json(folder / 'm_step.json', summary)
+  _add_seconds(folder, train=time.monotonic() - started)
+  (folder / 'training').rmtree()
+
+
+def measure(run: Run, policy: 'Policy', iteration: int) -> None:
+  """Evaluates the model of an iteration on validation and test problems."""
+  folder = iteration_folder(run.workdir, iteration)
+  for split, config in (
+    ('validation', replace(run.eval, num_samples=0, pass_k=())),
+    ('test', run.eval),
+  ):
+    problems = run.tools.task.problems(split)
+    if problems and not (folder / f'{split}.json').exists():
+      started = time.monotonic()
+      policy.use(iteration)
+      title = f'iteration {iteration}, {split}'
+      scores = evaluate(run.tools, problems, config, folder / split, title)
+      store.write_json(folder / f'{split}.json', asdict(scores))
+      _add_seconds(folder, **{split: time.monotonic() - started})
+
+
+def training_examples(run: Run, iteration: int) -> list[Example]:
+  """Returns what the M-step of an iteration trains on, in a fixed order."""
+  problems = {p.id: p for p in run.tools.task.problems('train')}
+  rows: list[tuple[str, tuple[int, ...]]] = []
+  if run.em.source == 'model':
+    first = 1 if run.em.accumulate else iteration
+    for index in range(first, iteration + 1):
+      path = iteration_folder(run.workdir, index) / 'dataset.jsonl'
+      rows += [(row.problem_id, row.tokens) for row in store.read_dataset(path)]
+  if run.em.source == 'human' or run.em.include_human:
+    rows += [
+      (problem.id, _human_tokens(run, problem))
+      for problem in problems.values()
+      if problem.solution is not None
+    ]
+  rows = list(dict.fromkeys(rows))  # Iterations may have drawn the same text.
+  counts = Counter(problem_id for problem_id, _ in rows)
+  uniform = run.em.problem_weight == 'uniform'
+  return [
+    Example(
+      prompt=_training_prompt(run, problems[problem_id]),
+      completion=tokens,
+      weight=1.0 / counts[problem_id] if uniform else 1.0,
+    )
+    for problem_id, tokens in rows
+  ]
+
+
+def iteration_folder(workdir: epath.Path, iteration: int) -> epath.Path:
+  """Returns where an iteration's files are; 0 is the base model."""
+  return workdir / f'iteration_{iteration}'
+
+
+class Policy:
+  """Knows whose weights the sampler holds, and loads others when asked."""
+
+  def __init__(self, run: Run):
+    self._run = run
+    self._held: int | None = None
+
+  def use(self, iteration: int) -> None:
+    """Gives the sampler the weights of an iteration; 0 is the base model."""
+    if self._held != iteration:
+      self.hold(iteration, self.load(iteration))
+
+  def hold(self, iteration: int | None, model: Transformer) -> None:
+    """Gives the sampler weights; None are those of no finished iteration."""
+    self._run.tools.sampler.set_weights(model)
+    self._held = iteration
+
+  def load(self, iteration: int) -> Transformer:
+    """Reads the weights of an iteration onto the mesh, in float32."""
+    run = self._run
+    if iteration == 0:
+      return weights.load(run.base, run.mesh, run.dtype)
+    config = weights.read_config(run.base, run.dtype)
+    shapes = jax.eval_shape(lambda: Transformer(config))
+    like = jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+      ),
+      shapes,
+      shardings(shapes, run.mesh),
+    )
+    folder = iteration_folder(run.workdir, iteration)
+    with Checkpoints(folder / 'model') as checkpoints:
+      return checkpoints.restore(0, {'model': like})['model']
+
+
+def _save_model(folder: epath.Path, model: Transformer) -> None:
+  with Checkpoints(folder) as checkpoints:
+    if checkpoints.latest() is None:  # Else it was saved just before a kill.
+      checkpoints.save(0, {'model': model}, {})
+
+
+def _show(bar: tqdm, step: int, steps: int, seen: Metrics) -> None:
+  bar.total = steps
+  bar.set_postfix(loss=f'{seen.loss:.3f}', refresh=False)
+  bar.update(step - bar.n)
+
+
+def _validator(
+  run: Run, policy: Policy, iteration: int
+) -> Callable[[Transformer, int], float] | None:
+  """Returns what the M-step stops on; higher is better."""
+  problems = run.tools.task.problems('validation')
+  if not problems:
+    return None
+  if run.em.validation == 'loss':
+    examples = [
+      Example(_training_prompt(run, problem), _human_tokens(run, problem))
+      for problem in problems
+      if problem.solution is not None
+    ]
+    return lambda model, step: (
+      -held_out_loss(model, examples, run.mstep, run.mesh)
+    )
+
+  def validate(model: Transformer, step: int) -> float:
+    policy.hold(None, model)
+    title = f'iteration {iteration}, step {step}'
+    return accuracy(run.tools, problems, title)
+
+  return validate
+
+
+def _human_tokens(run: Run, problem: Problem) -> tuple[int, ...]:
+  tokenizer = run.tools.tokenizer
+  text = run.tools.task.target(problem)
+  return (*tokenizer.encode(text, follows=True), tokenizer.eos[0])
+
+
+def _training_prompt(run: Run, problem: Problem) -> tuple[int, ...]:
+  tokenizer = run.tools.tokenizer
+  prefix, question = prompt_tokens(run.tools.task, tokenizer, problem)
+  if run.em.train_prompt == 'zero_shot':
+    prefix = prefix[: 0 if tokenizer.bos is None else 1]
+  return (*prefix, *question)
+
+
+def _improved(run: Run, iteration: int) -> bool:
+  before, after = (
+    store.read_json(iteration_folder(run.workdir, index) / 'validation.json')
+    for index in (iteration - 1, iteration)
+  )
+  return after['pass_1'] > before['pass_1']
+
+
+def _add_seconds(folder: epath.Path, **seconds: float) -> None:
+  """Notes the seconds a phase took in the process that finished it."""
+  known = store.read_json(folder / 'seconds.json') or {}
+  rounded = {name: round(value, 1) for name, value in seconds.items()}
+  store.write_json(folder / 'seconds.json', {**known, **rounded})

@@ -1,0 +1,299 @@
+"""Runs ReST-EM: flags and construction; the only file that sees a ConfigDict.
+
+  python -m rest.main --config=configs/quickstart.py
+
+Started again with the same flags, a run goes on where it stopped. It exits with
+0 when finished, 75 when it was asked to stop (SIGTERM) and should be started
+again, 2 when something is wrong with its input, and 1 otherwise.
+"""
+
+import importlib.metadata
+import json
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from absl import app, flags
+from etils import epath
+from ml_collections import config_flags
+
+from rest import em, report, sharding, store, tasks, tokenizer, weights
+from rest.e_step import EStepConfig, Tools, prompt_tokens
+from rest.evaluate import EvaluateConfig
+from rest.model import Transformer
+from rest.recipe import MStepConfig
+from rest.sampler import Sampler, SamplerConfig
+from rest.sampler.plan import make_plan
+from rest.tasks import TaskConfig
+from rest.types import Preempted, Task, Tokenizer
+from rest.verify import Pool, VerifyConfig
+
+RESUME_ME = 75  # EX_TEMPFAIL: what schedulers take for 'try again'.
+
+# A run goes on when these differ: they change how fast it gets there, or how
+# far it goes, but not what it finds.
+FREE_FIELDS = (
+  'compilation_cache',
+  'em.export',
+  'em.iterations',
+  'mesh',
+  'model.path',  # The base model is known by its contents.
+  'sampling.rows',
+  'task.path',  # And so are the problems.
+  'verify.nice',
+  'verify.queue',
+  'verify.workers',
+)
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  None,
+  'File that says what to run, such as configs/quickstart.py. Any field can be '
+  'set on top, as in --config.estep.num_samples=16; configs/base.py lists all '
+  'fields with their meaning.',
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir',
+  None,
+  'Folder (or gs:// path) for all files of the run. Default: a folder here, '
+  'named after the config.',
+)
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Check everything, print the plan, and touch nothing.'
+)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs what the flags say."""
+  if len(argv) > 1:
+    _refuse(f'unknown arguments {argv[1:]}; flags start with --.')
+  config = _CONFIG.value
+  workdir = epath.Path(_WORKDIR.value or config.name)
+  try:
+    if _DRY_RUN.value:
+      print(plan(config, workdir))
+      return
+    with store.Lock(workdir):
+      run(config, workdir, _stop_on_sigterm())
+  except Preempted as stop:
+    print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
+    sys.exit(RESUME_ME)
+  except (ValueError, FileNotFoundError) as error:
+    _refuse(str(error))
+
+
+def run(
+  config: Any,
+  workdir: epath.Path,
+  should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+  """Runs a config to its end, or on from where it stopped.
+
+  Raises:
+    ValueError: Something in the config is wrong; nothing was touched.
+    Preempted: `should_stop` said so; everything so far is saved.
+  """
+  finished = store.read_json(workdir / 'finished.json')
+  if finished and finished['asked'] >= config.em.iterations:
+    print(f'The run in {workdir} is finished.')
+    print(report.table(report.read(workdir)))
+    return
+  setup = Setup(config)
+  _record(setup, workdir)
+  mesh = sharding.make_mesh(setup.mesh)
+  with (
+    jax.set_mesh(mesh),
+    Pool(setup.verify, (setup.task.verifier,)) as pool,
+  ):
+    sampler = Sampler(
+      weights.load(setup.base, mesh, setup.dtype),
+      setup.tokenizer,
+      setup.sampling,
+      mesh,
+      seed=setup.seed,
+      stop=setup.task.stop,
+    )
+    tools = Tools(sampler, pool, setup.task, setup.tokenizer, should_stop)
+    em.run_em(
+      em.Run(
+        workdir=workdir,
+        tools=tools,
+        mesh=mesh,
+        base=setup.base,
+        dtype=setup.dtype,
+        seed=setup.seed,
+        max_unknown=setup.verify.max_unknown,
+        em=setup.em,
+        estep=setup.estep,
+        mstep=setup.mstep,
+        eval=setup.eval,
+      )
+    )
+  print(report.table(report.read(workdir)))
+  print(f'The run in {workdir} is finished: see results.txt, results.png.')
+
+
+def plan(config: Any, workdir: epath.Path) -> str:
+  """Returns what a run would do and what it needs; touches nothing.
+
+  Raises:
+    ValueError: Something in the config is wrong, or does not fit.
+  """
+  setup = Setup(config)
+  mesh = sharding.make_mesh(setup.mesh)
+  problems = {
+    s: setup.task.problems(s) for s in ('train', 'validation', 'test')
+  }
+  prefix, _ = prompt_tokens(setup.task, setup.tokenizer, problems['train'][0])
+  table = make_plan(
+    setup.sampling, setup.model, mesh, len(prefix), setup.estep.num_samples
+  )
+  samples = len(problems['train']) * setup.estep.num_samples
+  scored = len(problems['test']) + len(problems['validation'])
+  scored += setup.eval.num_samples * (
+    setup.eval.num_problems or len(problems['test'])
+  )
+  most = setup.estep.cap or setup.estep.num_samples
+  shape = jax.eval_shape(lambda: Transformer(setup.model))
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(shape))
+  done = len(report.read(workdir))
+  return '\n'.join(
+    [
+      f'workdir   {workdir} ({done} evaluations are there)',
+      f'devices   {dict(mesh.shape)}, {jax.devices()[0].device_kind}',
+      f'model     {setup.base}: {parameters / 1e6:,.1f} M parameters, '
+      f'{setup.dtype}',
+      f'task      {setup.task.name}: '
+      + ', '.join(f'{len(p):,} {split}' for split, p in problems.items())
+      + f'; longest prompt {setup.longest_prompt} tokens, prefix {len(prefix)}',
+      f'E-step    {samples:,} samples an iteration, at most '
+      f'{len(problems["train"]) * most:,} kept',
+      f'sampler   {table}',
+      f'M-step    {setup.mstep.rows} rows of {setup.mstep.row_length} tokens a '
+      f'step, {setup.mstep.epochs} epochs, {setup.mstep.optimizer}',
+      f'evaluate  {scored:,} completions an iteration',
+      f'loop      {setup.em.iterations} iterations, each from the '
+      f'{setup.em.start_from} model',
+    ]
+  )
+
+
+class Setup:
+  """A config, checked: everything that can be wrong is found here.
+
+  Raises:
+    ValueError: A field, a file or a line of it is wrong; says which.
+    FileNotFoundError: A path is not there.
+  """
+
+  def __init__(self, config: Any):
+    self.config = config
+    self.seed = config.seed
+    self.base, self.dtype = config.model.path, config.model.dtype
+    self.mesh = _section(config, 'mesh', sharding.MeshConfig)
+    self.sampling = _section(config, 'sampling', SamplerConfig)
+    self.verify = _section(config, 'verify', VerifyConfig)
+    self.em = _section(config, 'em', em.EMConfig)
+    self.estep = _section(config, 'estep', EStepConfig)
+    self.mstep = _section(config, 'mstep', MStepConfig)
+    self.eval = _section(config, 'eval', EvaluateConfig)
+    self.task: Task = tasks.make(_section(config, 'task', TaskConfig))
+    if not epath.Path(self.base).exists():
+      raise FileNotFoundError(
+        f'model.path: there is no folder {self.base!r}. It must hold a Hugging '
+        'Face checkpoint: config.json, *.safetensors and a tokenizer.'
+      )
+    self.tokenizer: Tokenizer = tokenizer.load(self.base)
+    self.model = weights.read_config(self.base, self.dtype)
+    self.longest_prompt = self._check_prompts()
+
+  def _check_prompts(self) -> int:
+    """Returns the longest prompt's tokens, or refuses one that is too long."""
+    longest = 0
+    for split in tasks.SPLITS:
+      for problem in self.task.problems(split):
+        parts = prompt_tokens(self.task, self.tokenizer, problem)
+        length = sum(map(len, parts))
+        longest = max(longest, length)
+        if length > self.sampling.max_prompt_tokens:
+          raise ValueError(
+            f'The prompt of problem {problem.id!r} ({split}) has {length} '
+            'tokens, but sampling.max_prompt_tokens is '
+            f'{self.sampling.max_prompt_tokens}: raise it, or drop the problem.'
+          )
+    return longest
+
+
+def _section(config: Any, name: str, kind: type[Any]) -> Any:
+  """Returns one section of the config as the dataclass that a room wants."""
+  try:
+    return kind(**config[name])
+  except TypeError as error:  # A field that the dataclass does not have.
+    raise ValueError(f'config section {name}: {error}') from error
+
+
+def _record(setup: Setup, workdir: epath.Path) -> None:
+  """Writes run.json, or refuses a directory that holds another run."""
+  record = {
+    'config': _flat(setup.config.to_dict()),
+    'data': tasks.digest(setup.task),
+    'base': store.hash_files(setup.base),
+    'versions': _versions(),
+    'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    'prefix': setup.task.prefix,
+  }
+  record = json.loads(json.dumps(record))  # Tuples become lists, as on disk.
+  known = store.read_json(workdir / 'run.json')
+  if known is None:
+    store.write_json(workdir / 'run.json', record)
+    return
+  differences = [
+    f'{name} was {known["config"].get(name)!r}, now {value!r}'
+    for name, value in record['config'].items()
+    if known['config'].get(name) != value and not name.startswith(FREE_FIELDS)
+  ]
+  for name in ('data', 'base'):
+    if known[name] != record[name]:
+      differences.append(f'the {name} changed ({known[name]}, {record[name]})')
+  if differences:
+    raise ValueError(
+      f'{workdir} holds a run of another config: {"; ".join(differences)}. '
+      'Choose another --workdir, or set these fields back.'
+    )
+
+
+def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _versions() -> dict[str, str]:
+  names = ('rest', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
+  names += ('numpy', 'math-verify', 'sympy', 'sentencepiece', 'tokenizers')
+  versions = {name: importlib.metadata.version(name) for name in names}
+  return {'python': platform.python_version(), **versions}
+
+
+def _refuse(message: str) -> None:
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(2)
+
+
+def _stop_on_sigterm() -> Callable[[], bool]:
+  asked = threading.Event()
+  signal.signal(signal.SIGTERM, lambda *unused: asked.set())
+  return asked.is_set
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('config')
+  app.run(main)
