@@ -4,14 +4,28 @@ import dataclasses
 import hashlib
 import json
 
+from rest.tasks.apps import Apps
 from rest.tasks.arithmetic import Arithmetic
+from rest.tasks.bbh import Bbh
 from rest.tasks.config import SPLITS, TaskConfig
 from rest.tasks.gsm8k import Gsm8k
+from rest.tasks.humaneval import HumanEval, HumanEvalPlus
+from rest.tasks.hungarian_exam import HungarianExam
+from rest.tasks.math import Math
+from rest.tasks.mbpp import Mbpp, MbppPlus
 from rest.types import Task
 
 TASKS = {
+  'apps': Apps,
   'arithmetic': Arithmetic,
+  'bbh': Bbh,
   'gsm8k': Gsm8k,
+  'humaneval': HumanEval,
+  'humaneval_plus': HumanEvalPlus,
+  'hungarian_exam': HungarianExam,
+  'math': Math,
+  'mbpp': Mbpp,
+  'mbpp_plus': MbppPlus,
 }
 
 

@@ -16,18 +16,20 @@ class TaskConfig:
     name: Key of `rest.tasks.TASKS`.
     path: Folder of the original files, or a copy made by `python -m rest.tasks
       prepare`; '' for embedded sets.
-    prompt: 'few_shot' or 'zero_shot'; bbh has 'cot' and 'direct'.
-    split: Variant of the split; '' is the first that the task names.
+    prompt: 'few_shot' or 'zero_shot', where the task has both; bbh also has
+      'direct'. '' is the task's usual one.
+    split: Variant of the problems, as the task's module lists them; '' is the
+      first. For math: 'original', 'prm800k', 'math500'.
     num_train: Problems to train on, a nested random subset; 0 for all.
-    num_validation: Problems held out of train, chosen by a hash; embedded sets
-      have 300 of their own to choose from.
+    num_validation: Problems held out of train, chosen by a hash; of the
+      validation split where a set has its own (arithmetic 300, mbpp 90).
     num_test: Problems to test on, a nested random subset; 0 for all.
     seed: Of the validation split and the subsets.
   """
 
   name: str
   path: str = ''
-  prompt: str = 'few_shot'
+  prompt: str = ''
   split: str = ''
   num_train: int = 0
   num_validation: int = 300

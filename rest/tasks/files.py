@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -22,6 +23,12 @@ class Record:
 
   def integer(self, name: str) -> int:
     return self._typed(name, int)
+
+  def records(self, name: str) -> list[dict[str, Any]]:
+    values = self._typed(name, list)
+    if not all(isinstance(value, dict) for value in values):
+      raise ValueError(f'{self.where}: field {name!r} must list only objects.')
+    return values
 
   def texts(self, name: str) -> tuple[str, ...]:
     values = self._typed(name, list)
@@ -65,20 +72,25 @@ def find(folder: str, names: tuple[str, ...], download: str) -> epath.Path:
 
 def read_jsonl(path: epath.Path) -> Iterator[Record]:
   """Yields the records of a .jsonl or .jsonl.gz file."""
-  data = path.read_bytes()
-  if path.name.endswith('.gz'):
-    try:
-      data = gzip.decompress(data)
-    except (OSError, EOFError) as error:
-      raise ValueError(f'{path}: not a whole gzip file: {error}') from error
   empty = True
-  # Not splitlines(): text may hold other line separators, such as U+2028.
-  for number, line in enumerate(data.split(b'\n'), start=1):
+  for number, line in enumerate(_lines(path), start=1):
     if line.strip():
       empty = False
       yield parse(line, f'{path}, line {number}')
   if empty:
     raise ValueError(f'{path}: no records in this file.')
+
+
+def _lines(path: epath.Path) -> Iterator[bytes]:
+  with path.open('rb') as file:
+    if not path.name.endswith('.gz'):
+      yield from file
+      return
+    try:
+      with gzip.open(file) as unpacked:
+        yield from unpacked
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+      raise ValueError(f'{path}: not a whole gzip file: {error}') from error
 
 
 def parse(data: bytes, where: str) -> Record:

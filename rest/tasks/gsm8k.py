@@ -23,11 +23,12 @@ class Gsm8k(Published):
 
   def __init__(self, config: TaskConfig):
     super().__init__(config)
-    if config.prompt == 'few_shot':
+    if self.prompt == 'few_shot':
       self.prefix = files.prompt_text('gsm8k_8shot.txt').rstrip() + '\n\n\n'
 
   def read(self, split: str) -> list[Problem]:
-    path = files.find(self.config.path, (f'{split}.jsonl',), _DOWNLOAD)
+    names = (f'{split}.jsonl', f'{split}.jsonl.gz')
+    path = files.find(self.config.path, names, _DOWNLOAD)
     return [
       _problem(record, f'gsm8k/{split}/{index}')
       for index, record in enumerate(files.read_jsonl(path))

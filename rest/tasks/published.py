@@ -2,6 +2,8 @@
 
 import functools
 
+from etils import epath
+
 from rest.tasks.config import SPLITS, TaskConfig, choose
 from rest.types import Problem
 
@@ -9,8 +11,14 @@ from rest.types import Problem
 class Published:
   """A problem set read from the files that its authors published.
 
-  A subclass says how to read one published split and how to ask. Sets without
-  training problems have an empty 'train' and 'validation'.
+  A subclass says how to read one published split and how to ask. Where the
+  authors publish no validation split, it is carved from train. Sets that only
+  test have no problems elsewhere.
+
+  Attributes:
+    splits: Which splits are published.
+    prompts: Values of `config.prompt`, the default first.
+    variants: Values of `config.split`, the default first.
   """
 
   name: str
@@ -18,26 +26,26 @@ class Published:
   verifier: str
   prefix = ''
   stop: tuple[str, ...] = ()
-
-  # Values of config.prompt and config.split, the default first.
+  splits: tuple[str, ...] = ('train', 'test')
   prompts: tuple[str, ...] = ('few_shot', 'zero_shot')
   variants: tuple[str, ...] = ('',)
 
   def __init__(self, config: TaskConfig):
+    self.config = config
+    self.prompt = config.prompt or self.prompts[0]
+    self.variant = config.split or self.variants[0]
     for field, value, known in (
-      ('prompt', config.prompt, self.prompts),
-      ('split', config.split or self.variants[0], self.variants),
+      ('prompt', self.prompt, self.prompts),
+      ('split', self.variant, self.variants),
     ):
       if value not in known:
         raise ValueError(
           f'task.{field} of {self.name} must be one of {known}, got {value!r}.'
         )
-    self.config = config
-    self.variant = config.split or self.variants[0]
-    self._splits = functools.cache(self._read_splits)
+    self._chosen = functools.cache(self._choose)
 
   def read(self, split: str) -> list[Problem]:
-    """Returns the published 'train' or 'test' problems of config.path."""
+    """Returns a published split from the original files in config.path."""
     raise NotImplementedError
 
   def question(self, problem: Problem) -> str:
@@ -52,20 +60,27 @@ class Published:
   def problems(self, split: str) -> list[Problem]:
     if split not in SPLITS:
       raise ValueError(f'split must be one of {SPLITS}, got {split!r}.')
-    return list(self._splits()[split])
+    return list(self._chosen()[split])
 
-  def _read_splits(self) -> dict[str, list[Problem]]:
+  def _choose(self) -> dict[str, list[Problem]]:
+    """Carves validation from train, then takes the config's share of each."""
     config = self.config
-    train, test = self.read('train'), self.read('test')
-    held_out = []
-    if train:
-      held_out = choose(
-        train, config.num_validation, 'task.num_validation', config.seed
-      )
+    read = self.read
+    if config.path and (epath.Path(config.path) / 'dataset_info.json').exists():
+      from rest.tasks import prepared  # Half a second, for copies alone.
+
+      read = prepared.reader(config.path, self)
+    chosen = {split: read(split) for split in self.splits}
+    train = chosen.get('train', [])
+    held_out = chosen.get('validation', train)
+    if held_out:
+      field = 'task.num_validation'
+      held_out = choose(held_out, config.num_validation, field, config.seed)
       ids = {problem.id for problem in held_out}
       train = [problem for problem in train if problem.id not in ids]
     if config.num_train:
       train = choose(train, config.num_train, 'task.num_train', config.seed)
+    test = chosen['test']
     if config.num_test:
       test = choose(test, config.num_test, 'task.num_test', config.seed)
     return {'train': train, 'validation': held_out, 'test': test}

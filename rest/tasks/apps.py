@@ -1,0 +1,173 @@
+"""APPS: programming problems with hidden tests (Hendrycks et al., 2021).
+
+The paper uses the introductory ones and trains on 2,342 of the 2,639 published
+without saying which. We keep all that can be used: to train, those with at
+least one test and one human solution; to test, those with a test. Asked in the
+words of APPS, with two examples of our own since the paper's are unpublished.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from rest.tasks import files
+from rest.tasks.code import unfenced
+from rest.tasks.config import TaskConfig
+from rest.tasks.published import Published
+from rest.types import Problem, Tests
+
+_DOWNLOAD = (
+  'APPS.tar.gz from github.com/hendrycks/apps (folders train/ and test/ with'
+  ' a folder for each problem), or train.jsonl and test.jsonl'
+)
+
+# A folder's files, and the names that their texts have in JSON lines.
+_FILES = {
+  'question.txt': 'question',
+  'solutions.json': 'solutions',
+  'input_output.json': 'input_output',
+  'starter_code.py': 'starter_code',
+}
+
+
+class Apps(Published):
+  """Asked for a program (standard input) or a function (call)."""
+
+  name = 'apps'
+  version = '1'
+  verifier = 'program'
+  stop = ('\n\nQUESTION:', '\nQUESTION:')
+  variants = ('introductory', 'interview', 'competition', 'all')
+
+  def __init__(self, config: TaskConfig):
+    super().__init__(config)
+    if self.prompt == 'few_shot':
+      self.prefix = files.prompt_text('apps_2shot.txt')
+
+  def read(self, split: str) -> list[Problem]:
+    names = (f'{split}.jsonl', f'{split}.jsonl.gz', split)
+    path = files.find(self.config.path, names, _DOWNLOAD)
+    records = _read_folders(path) if path.is_dir() else files.read_jsonl(path)
+    problems = []
+    for record in records:
+      if self.variant not in ('all', record.text('difficulty')):
+        continue
+      problem = _problem(record, split)
+      usable = problem.tests and (problem.solution or split == 'test')
+      if usable:
+        problems.append(problem)
+    return problems
+
+  def question(self, problem: Problem) -> str:
+    return problem.question
+
+  def target(self, problem: Problem) -> str:
+    assert problem.solution is not None  # Kept out of train otherwise.
+    return problem.solution
+
+  def program(self, problem: Problem, completion: str) -> str:
+    return unfenced(completion)
+
+
+def _read_folders(folder: epath.Path) -> Iterator[files.Record]:
+  """Yields the original layout, a folder a problem."""
+  for problem in sorted(path for path in folder.iterdir() if path.is_dir()):
+    metadata = problem / 'metadata.json'
+    if not metadata.exists():
+      raise ValueError(f'{problem}: metadata.json is missing.')
+    record = files.parse(metadata.read_bytes(), str(metadata))
+    if not problem.name.isdigit():
+      raise ValueError(f'{problem}: folders of problems are named by numbers.')
+    fields = {**record.fields, 'problem_id': int(problem.name)}
+    for file, field in _FILES.items():
+      path = problem / file
+      # The last three are absent where there is nothing to say.
+      if file == 'question.txt' or path.exists():
+        fields[field] = path.read_text()
+    yield files.Record({**dict.fromkeys(_FILES.values(), ''), **fields},
+                       str(problem))  # fmt: skip
+
+
+def _problem(record: files.Record, split: str) -> Problem:
+  # The Hugging Face copy says `id`.
+  name = 'problem_id' if 'problem_id' in record.fields else 'id'
+  tests = _tests(record)
+  starter = record.text('starter_code')
+  kind = 'call' if tests and tests.kind == 'call' else 'stdin'
+  way = 'Call-Based' if kind == 'call' else 'Standard Input'
+  solutions = _json(record, 'solutions') or [None]
+  return Problem(
+    id=f'apps/{split}/{record.integer(name)}',
+    question=(
+      f'\nQUESTION:\n{record.text("question")}\n{starter}\nUse {way} format\n'
+      '\nANSWER:\n'
+    ),
+    tests=tests,
+    solution=solutions[0],
+    level=record.text('difficulty'),
+    subject=kind,
+  )
+
+
+def _tests(record: files.Record) -> Tests | None:
+  """Returns the hidden tests, or None where a problem has none."""
+  cases = _json(record, 'input_output')
+  if not cases or not cases.get('inputs'):
+    return None
+  inputs, outputs = cases['inputs'], cases.get('outputs', [])
+  if len(inputs) != len(outputs):
+    raise ValueError(
+      f"{record.where}: field 'input_output' has {len(inputs)} inputs but"
+      f' {len(outputs)} outputs.'
+    )
+  if 'fn_name' not in cases:
+    return Tests(
+      kind='stdin',
+      inputs=tuple(map(_text, inputs)),
+      outputs=tuple(map(_text, outputs)),
+    )
+  wrapped = all(isinstance(o, list) and len(o) == 1 for o in outputs)
+  # Codewars' results stand in a list of one, LeetCode's do not.
+  if wrapped and 'class Solution' not in record.text('starter_code'):
+    outputs = [output[0] for output in outputs]
+  with _long_integers():
+    return Tests(
+      kind='call',
+      entry_point=cases['fn_name'],
+      inputs=tuple(map(json.dumps, inputs)),
+      outputs=tuple(map(json.dumps, outputs)),
+    )
+
+
+def _text(case: str | list[Any]) -> str:
+  """Returns a case of standard input or output; some are lists of lines."""
+  return case if isinstance(case, str) else '\n'.join(map(str, case))
+
+
+def _json(record: files.Record, field: str) -> Any:
+  """Returns a field that is JSON inside of JSON; None where it is empty."""
+  text = record.text(field)
+  if not text.strip():
+    return None
+  try:
+    with _long_integers():
+      return json.loads(text)
+  except ValueError as error:
+    raise ValueError(
+      f'{record.where}: field {field!r} is not JSON: {error}'
+    ) from error
+
+
+@contextlib.contextmanager
+def _long_integers() -> Iterator[None]:
+  """Lifts Python's limit on digits: some tests have integers beyond it."""
+  limit = sys.get_int_max_str_digits()
+  sys.set_int_max_str_digits(0)
+  try:
+    yield
+  finally:
+    sys.set_int_max_str_digits(limit)

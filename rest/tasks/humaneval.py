@@ -1,0 +1,66 @@
+"""HumanEval and HumanEval+: 164 functions to complete, zero-shot.
+
+Chen et al., 2021 (arXiv 2107.03374); Liu et al., 2023 (arXiv 2305.01210). Both
+only test. The published test of HumanEval/32 in HumanEval+ v0.1.10 is broken:
+its own reference fails.
+"""
+
+from rest.tasks import files
+from rest.tasks.code import unfenced
+from rest.tasks.published import Published
+from rest.types import Problem, Tests
+
+
+class HumanEval(Published):
+  """The function's head and docstring are asked; its body is answered."""
+
+  name = 'humaneval'
+  version = '1'
+  verifier = 'program'
+  prompts = ('zero_shot',)
+  splits = ('test',)
+  # What follows the function, after Chen et al.
+  stop = ('\nclass ', '\ndef ', '\n#', '\nif ', '\nprint(')
+  files = ('HumanEval.jsonl', 'HumanEval.jsonl.gz')
+  download = 'data/HumanEval.jsonl.gz of github.com/openai/human-eval'
+
+  def read(self, split: str) -> list[Problem]:
+    path = files.find(self.config.path, self.files, self.download)
+    return [_problem(record) for record in files.read_jsonl(path)]
+
+  def question(self, problem: Problem) -> str:
+    return problem.question
+
+  def target(self, problem: Problem) -> str:
+    assert problem.solution is not None  # Every record has one.
+    return problem.solution
+
+  def program(self, problem: Problem, completion: str) -> str:
+    return problem.question + unfenced(completion)
+
+
+class HumanEvalPlus(HumanEval):
+  """The same problems with many more tests."""
+
+  name = 'humaneval_plus'
+  files = (
+    'HumanEvalPlus-OriginFmt.jsonl',
+    'HumanEvalPlus-OriginFmt.jsonl.gz',
+  )
+  download = (
+    'HumanEvalPlus-OriginFmt.jsonl.gz of'
+    ' github.com/evalplus/humanevalplus_release'
+  )
+
+
+def _problem(record: files.Record) -> Problem:
+  return Problem(
+    id=record.text('task_id'),
+    question=record.text('prompt'),
+    tests=Tests(
+      kind='assert',
+      script=record.text('test'),
+      entry_point=record.text('entry_point'),
+    ),
+    solution=record.text('canonical_solution'),
+  )

@@ -1,0 +1,75 @@
+"""The Hungarian national finals in mathematics of 2023: graded by hand.
+
+33 problems without answers (Paster, 2023: keirp/hungarian_national_hs_finals_
+exam). A verifier can only say 'unknown' of them: write a sheet with
+`python -m rest.tasks sheet` and grade that. The 1-shot prompt of the paper is
+not published; the example here is ours.
+"""
+
+import csv
+import io
+from collections.abc import Iterable
+
+from rest.tasks import files
+from rest.tasks.config import TaskConfig
+from rest.tasks.math import ask
+from rest.tasks.published import Published
+from rest.types import Problem
+
+
+class HungarianExam(Published):
+  """Asked as MATH is, with one example."""
+
+  name = 'hungarian_exam'
+  version = '1'
+  verifier = 'math'
+  stop = ('\n\nProblem:', '\nProblem:')
+  splits = ('test',)
+
+  def __init__(self, config: TaskConfig):
+    super().__init__(config)
+    if self.prompt == 'few_shot':
+      self.prefix = files.prompt_text('hungarian_exam_1shot.txt') + '\n'
+
+  def read(self, split: str) -> list[Problem]:
+    path = files.find(
+      self.config.path,
+      ('test.jsonl',),
+      'test.jsonl of keirp/hungarian_national_hs_finals_exam',
+    )
+    return [
+      Problem(
+        id=f'hungarian_exam/{record.integer("idx")}',
+        question=record.text('problem'),
+      )
+      for record in files.read_jsonl(path)
+    ]
+
+  def question(self, problem: Problem) -> str:
+    return ask(problem.question)
+
+  def target(self, problem: Problem) -> str:
+    raise ValueError('hungarian_exam has no solutions to train on.')
+
+
+def sheet(problems: list[Problem], answers: Iterable[tuple[str, str]]) -> str:
+  """Returns CSV to grade by hand: a row an answer, points left empty.
+
+  Args:
+    problems: What was asked.
+    answers: Problem ids with completions, in any order.
+
+  Raises:
+    ValueError: An answer is to no problem of these.
+  """
+  order = {problem.id: index for index, problem in enumerate(problems)}
+  given = list(answers)
+  strangers = sorted({name for name, _ in given if name not in order})
+  if strangers:
+    raise ValueError(f'Answers to problems of another set: {strangers[:3]}.')
+  file = io.StringIO()
+  writer = csv.writer(file, lineterminator='\n')
+  writer.writerow(['id', 'problem', 'answer', 'points', 'of', 'remark'])
+  for name, text in sorted(given, key=lambda answer: order[answer[0]]):
+    writer.writerow([name, problems[order[name]].question, text, '', '', ''])
+  return file.getvalue()

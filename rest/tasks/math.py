@@ -1,0 +1,137 @@
+r"""MATH: 12,500 competition problems, answers in \boxed{} (Hendrycks, 2021).
+
+Splits: 'original' is 7,500/5,000; 'prm800k' is 12,000/500 (Lightman et al.,
+2023), whose test problems are MATH500 and whose train problems hold 4,500 of
+the original test: never compare a model trained on it on all 5,000. 'math500'
+is that test split alone.
+"""
+
+import json
+from collections.abc import Iterator
+
+from etils import epath
+
+from rest.tasks import files
+from rest.tasks.config import TaskConfig
+from rest.tasks.published import Published
+from rest.types import Problem
+
+_DOWNLOAD = (
+  'MATH.tar from github.com/hendrycks/math (folders train/ and test/ with a'
+  ' folder for each subject), or train.jsonl and test.jsonl'
+)
+_DOWNLOAD_500 = (
+  'prm800k/math_splits/test.jsonl of github.com/openai/prm800k as math500.jsonl'
+)
+
+# Published with an empty box.
+_CORRECTED = {
+  'train/number_theory/7115': '0',
+  'train/number_theory/7117': '0',
+}
+
+
+class Math(Published):
+  """Asked with the four examples of Minerva (Lewkowycz et al., 2022)."""
+
+  name = 'math'
+  version = '1'
+  verifier = 'math'
+  stop = ('\n\nProblem:', '\nProblem:')
+  variants = ('original', 'prm800k', 'math500')
+
+  def __init__(self, config: TaskConfig):
+    super().__init__(config)
+    if self.variant == 'math500':
+      self.splits = ('test',)
+    if self.prompt == 'few_shot':
+      shots = files.prompt_text('minerva_math_4shot.jsonl').splitlines()
+      self.prefix = ''.join(
+        f'{ask(shot["problem"])}\n{shot["solution"]}\n\n'
+        for shot in map(json.loads, shots)
+      )
+
+  def read(self, split: str) -> list[Problem]:
+    if self.variant == 'original':
+      return self._original(split)
+    path = files.find(self.config.path, ('math500.jsonl',), _DOWNLOAD_500)
+    test = [_problem(record) for record in files.read_jsonl(path)]
+    if split == 'test':
+      return test
+    held_out = {problem.id for problem in test}
+    every = self._original('train') + self._original('test')
+    return [problem for problem in every if problem.id not in held_out]
+
+  def question(self, problem: Problem) -> str:
+    return ask(problem.question)
+
+  def target(self, problem: Problem) -> str:
+    """Returns the solution as the examples would have ended it."""
+    return (
+      f'\n{problem.solution}\nFinal Answer: The final answer is'
+      f' ${problem.answer}$. I hope it is correct.'
+    )
+
+  def _original(self, split: str) -> list[Problem]:
+    names = (f'{split}.jsonl', f'{split}.jsonl.gz', split)
+    path = files.find(self.config.path, names, _DOWNLOAD)
+    records = _read_tree(path) if path.is_dir() else files.read_jsonl(path)
+    return [_problem(record) for record in records]
+
+
+def ask(problem: str) -> str:
+  """Returns Minerva's way to put a problem."""
+  return f'Problem:\n{problem}\n\nSolution:'
+
+
+def last_boxed(solution: str) -> str | None:
+  r"""Returns what the last \boxed or \fbox holds, or None without one."""
+  start = max(solution.rfind('\\boxed'), solution.rfind('\\fbox'))
+  if start < 0:
+    return None
+  rest = solution[start:].removeprefix('\\boxed').removeprefix('\\fbox')
+  if not rest.startswith('{'):
+    return rest.split('$')[0].strip()  # As in `$\boxed 2$`.
+  depth = 0
+  for index, character in enumerate(rest):
+    # Braces of sets are written \{ and come in pairs as well.
+    depth += (character == '{') - (character == '}')
+    if depth == 0:
+      return rest[1:index].strip()
+  return None
+
+
+def _read_tree(folder: epath.Path) -> Iterator[files.Record]:
+  """Yields Hendrycks' tree, a file a problem, by subject and number."""
+  subjects = sorted(path for path in folder.iterdir() if path.is_dir())
+  for subject in subjects:
+    problems = [p for p in subject.iterdir() if p.suffix == '.json']
+    for path in sorted(problems, key=lambda p: (len(p.stem), p.stem)):
+      record = files.parse(path.read_bytes(), str(path))
+      name = f'{folder.name}/{subject.name}/{path.name}'
+      yield files.Record({**record.fields, 'unique_id': name}, record.where)
+  if not subjects:
+    raise ValueError(f'{folder}: no folders of subjects in it.')
+
+
+def _problem(record: files.Record) -> Problem:
+  """Reads a record of Hendrycks (type, 'Level 3') or PRM800K (subject, 3)."""
+  name = record.text('unique_id').removesuffix('.json')
+  solution = record.text('solution')
+  answer = _CORRECTED.get(name) or last_boxed(solution)
+  if not answer:
+    raise ValueError(
+      f"{record.where}: field 'solution' has no answer in \\boxed{{}}."
+    )
+  if 'subject' in record.fields:
+    subject, level = record.text('subject'), str(record.integer('level'))
+  else:
+    subject, level = record.text('type'), record.text('level')
+  return Problem(
+    id=f'math/{name}',
+    question=record.text('problem'),
+    answer=answer,
+    solution=solution,
+    level=level.removeprefix('Level '),
+    subject=subject,
+  )
