@@ -1,0 +1,174 @@
+"""One step of training: packed rows in, loss, gradient, new parameters.
+
+The loss is the mean over the completion tokens of all rows on all devices, by
+their weights; parts of a batch (devices, accumulation) add up to it exactly.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rest.attention import packed_attention, saves_flash
+from rest.lora import attach
+from rest.loss import weighted_loss
+from rest.model import Transformer, backbone
+from rest.optimizer import make_optimizer, partitions
+from rest.packing import Batch, Example, pack
+from rest.recipe import MStepConfig
+from rest.sharding import ACTIVATIONS, leaf_name, spec
+
+
+class Metrics(NamedTuple):
+  """What a step saw: scalars, on the device or as floats on the host.
+
+  Attributes:
+    loss: Mean of -log p over the step's completion tokens, by their weights.
+    gradient_norm: Global, before clipping.
+    weight: Sum of the weights: the number of completion tokens where all are 1.
+  """
+
+  loss: Any
+  gradient_norm: Any
+  weight: Any
+
+
+@functools.partial(
+  jax.jit, static_argnames='config', donate_argnames=('trained', 'optimizer')
+)
+def update(
+  trained: Any,
+  optimizer: Any,
+  batch: Batch,
+  learning_rate: jax.Array,
+  frozen: Transformer | None = None,
+  *,
+  config: MStepConfig,
+) -> tuple[Any, Any, Metrics]:
+  """Takes one optimizer step. Donates `trained` and `optimizer`.
+
+  Args:
+    trained: The model, or its adapters.
+    optimizer: The optimizer's state.
+    batch: Packed rows.
+    learning_rate: Of this step.
+    frozen: The model that adapters belong to; None without adapters.
+    config: Static.
+  """
+  loss, gradient = _gradient(trained, frozen, batch, config)
+  gradient = _pin(gradient)
+  metrics = Metrics(loss, optax.tree.norm(gradient), jnp.sum(batch.weights_BT))
+  step, optimizer = make_optimizer(config).update(gradient, optimizer, trained)
+  trained = jax.tree.map(
+    lambda x, dx: x + (learning_rate * dx).astype(x.dtype), trained, step
+  )
+  return _pin(trained), _pin(optimizer, trained), metrics
+
+
+def held_out_loss(
+  model: Transformer,
+  examples: Sequence[Example],
+  config: MStepConfig,
+  mesh: Mesh,
+) -> float:
+  """Returns the mean of -log p over completion tokens, by their weights."""
+  total, weight = 0.0, 0.0
+  with jax.set_mesh(mesh):
+    for batch in pack(examples, config.row_length, config.rows):
+      weight += float(batch.weights_BT.sum())
+      total += float(_evaluate(model, put(batch, mesh)))
+  return total / weight
+
+
+def put(batch: Batch, mesh: Mesh) -> Batch:
+  """Puts a batch on the mesh, rows over devices.
+
+  Every process has the whole batch and sends what its devices need.
+  """
+  sharding = NamedSharding(mesh, PartitionSpec(ACTIVATIONS['B']))
+  if jax.process_count() == 1:
+    return jax.device_put(batch, sharding)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__),
+    batch,
+  )
+
+
+def _gradient(trained, frozen, batch, config):
+  """Returns loss and gradient of the mean over the whole batch's weights."""
+  weight = jnp.sum(batch.weights_BT)
+
+  def loss(trained, part):
+    model = assemble(trained, frozen, config)
+    return _loss_sum(model, part, config.remat) / weight
+
+  if config.accumulate == 1:
+    return jax.value_and_grad(loss)(trained, batch)
+
+  def add(total, part):
+    return jax.tree.map(
+      jnp.add, total, jax.value_and_grad(loss)(trained, part)
+    ), None
+
+  zeros = jax.tree.map(jnp.zeros_like, (weight, trained))
+  return jax.lax.scan(add, zeros, _parts(batch, config.accumulate))[0]
+
+
+def _parts(batch, count):
+  """Splits rows into parts, each of which lies on all devices."""
+  parts = jax.tree.map(
+    lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch
+  )
+  if jax.sharding.get_abstract_mesh().empty:
+    return parts
+  rows = PartitionSpec(None, ACTIVATIONS['B'])
+  return jax.lax.with_sharding_constraint(parts, rows)
+
+
+def _loss_sum(model, batch, remat):
+  wrap = {
+    'none': None,
+    'matmuls': functools.partial(jax.checkpoint, policy=_MATMULS),
+    'full': jax.checkpoint,
+  }[remat]
+  attend = packed_attention(model.config, batch.segments_BT, batch.positions_BT)
+  x_BTD, _ = backbone(
+    model, batch.tokens_BT, batch.positions_BT, attend, remat=wrap
+  )
+  return weighted_loss(model, x_BTD, batch.targets_BT, batch.weights_BT)
+
+
+_MATMULS = jax.checkpoint_policies.save_from_both_policies(
+  jax.checkpoint_policies.dots_with_no_batch_dims_saveable, saves_flash
+)
+
+
+@jax.jit
+def _evaluate(model, batch):
+  return _loss_sum(model, batch, 'none')
+
+
+def assemble(
+  trained: Any, frozen: Transformer | None, config: MStepConfig
+) -> Transformer:
+  """Returns the model that is trained: itself, or one with adapters."""
+  if frozen is None:
+    return trained
+  return attach(frozen, trained, config.lora_scale)
+
+
+def _pin(tree, trained=None):
+  """Keeps each leaf where its name says; without a mesh, does nothing."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return tree
+  if trained is not None:
+    where = partitions(tree, trained)
+  else:
+    where = jax.tree_util.tree_map_with_path(
+      lambda path, leaf: spec(leaf_name(path), leaf.ndim), tree
+    )
+  return jax.tree.map(jax.lax.with_sharding_constraint, tree, where)
