@@ -1,17 +1,15 @@
 """Hugging Face checkpoints in and out: config.json and safetensors.
 
 Tensors are streamed: reading holds the model plus one leaf of this process's
-share, writing holds the model plus one tensor. `_table` says which tensors of
-a checkpoint make up which leaf of the model, for both directions.
+share, writing holds the model plus one layer's share of a leaf.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +20,16 @@ from jax.sharding import Mesh, NamedSharding
 
 from rest import tokenizer
 from rest.model import ModelConfig, Transformer
-from rest.sharding import leaf_name, shardings
+from rest.sharding import PARAMETERS, leaf_name, shardings
 from rest.weights import config as config_json
 from rest.weights import safetensors
+from rest.weights.table import (
+  Part,
+  axis_sizes,
+  file_shape,
+  leaf_parts,
+  list_tensors,
+)
 
 _TOKENIZER_FILES = (
   'added_tokens.json',
@@ -47,24 +52,8 @@ _PREFIX = re.compile(
   r'language_model\.(?=model|lm_head)|(?<=model\.)language_model\.'
 )
 
-
 # (start, stop) of each axis of an array.
 _Bounds = tuple[tuple[int, int], ...]
-
-
-class _Part(NamedTuple):
-  """A tensor of a checkpoint, and which part of a leaf it is.
-
-  Attributes:
-    tensor: Its name; '{}' stands for the layer.
-    letters: Its axes as the leaf has them, in the file's order; a comma stands
-      between the file's own axes.
-    fused: Its place on the leaf's axis P or C, where the leaf fuses tensors.
-  """
-
-  tensor: str
-  letters: str
-  fused: int | slice | None = None
 
 
 def read_config(path: str, dtype: str) -> ModelConfig:
@@ -99,6 +88,7 @@ def load(
       of the wrong shape, or truncated; or the mesh does not divide an axis.
   """
   config = read_config(path, dtype)
+  _check_divides(config, mesh)
   tensors = _find_tensors(path, config)
   model = jax.eval_shape(lambda: Transformer(config))
   leaves, tree = jax.tree_util.tree_flatten_with_path(model)
@@ -153,8 +143,8 @@ def save(
       if (epath.Path(source) / name).exists():
         (epath.Path(source) / name).copy(target / name)
   shapes = {
-    name: _file_shape(part, model.config)
-    for name, _, _, part in _list_tensors(model.config)
+    name: file_shape(part, model.config)
+    for name, _, _, part in list_tensors(model.config)
   }
   safetensors.write(target, shapes, tensors, dtype, shard_bytes)
   text = json.dumps(settings, indent=2) + '\n'
@@ -172,84 +162,6 @@ def _special_ids(source: str) -> dict[str, Any]:
   return {'bos_token_id': ids.bos, 'eos_token_id': eos, 'pad_token_id': ids.pad}
 
 
-def _table(config: ModelConfig) -> dict[str, tuple[_Part, ...]]:
-  """Returns the tensors of each leaf, by leaf name."""
-  layer, queries = 'model.layers.{}.', slice(0, config.groups)
-  attn, ffn = layer + 'self_attn.', layer + 'mlp.'
-  table = {
-    'embed_VD': (_Part('model.embed_tokens.weight', 'V,D'),),
-    'attn_norm_D': (_Part(layer + 'input_layernorm.weight', 'D'),),
-    'qkv_DKPH': (
-      _Part(attn + 'q_proj.weight', 'KPH,D', queries),
-      _Part(attn + 'k_proj.weight', 'KH,D', -2),
-      _Part(attn + 'v_proj.weight', 'KH,D', -1),
-    ),
-    'qkv_bias_KPH': (
-      _Part(attn + 'q_proj.bias', 'KPH', queries),
-      _Part(attn + 'k_proj.bias', 'KH', -2),
-      _Part(attn + 'v_proj.bias', 'KH', -1),
-    ),
-    'q_norm_H': (_Part(attn + 'q_norm.weight', 'H'),),
-    'k_norm_H': (_Part(attn + 'k_norm.weight', 'H'),),
-    'o_KGHD': (_Part(attn + 'o_proj.weight', 'D,KGH'),),
-    'ffn_norm_D': (_Part(layer + 'post_attention_layernorm.weight', 'D'),),
-    'gate_up_DCF': (
-      _Part(ffn + 'gate_proj.weight', 'F,D', 0),
-      _Part(ffn + 'up_proj.weight', 'F,D', 1),
-    ),
-    'down_FD': (_Part(ffn + 'down_proj.weight', 'D,F'),),
-    'final_norm_D': (_Part('model.norm.weight', 'D'),),
-    'head_VD': (_Part('lm_head.weight', 'V,D'),),
-  }
-  if config.post_norms:
-    table |= {
-      'attn_post_norm_D': table['ffn_norm_D'],
-      'ffn_norm_D': (_Part(layer + 'pre_feedforward_layernorm.weight', 'D'),),
-      'ffn_post_norm_D': (
-        _Part(layer + 'post_feedforward_layernorm.weight', 'D'),
-      ),
-    }
-  model = jax.eval_shape(lambda: Transformer(config))
-  paths = jax.tree_util.tree_flatten_with_path(model)[0]
-  return {name: table[name] for name in (leaf_name(p) for p, _ in paths)}
-
-
-def _sizes(config: ModelConfig) -> dict[str, int]:
-  """Returns the length of each axis of a tensor in the file, by letter."""
-  return {
-    'V': config.vocab,
-    'D': config.width,
-    'K': config.kv_heads,
-    'P': config.groups,  # Of the fused axis, only queries have it.
-    'G': config.groups,
-    'H': config.head_width,
-    'F': config.ffn,
-  }
-
-
-def _list_tensors(
-  config: ModelConfig,
-) -> Iterator[tuple[str, str, int | None, _Part]]:
-  """Yields (name in the file, leaf name, layer, part) of every tensor."""
-  table = _table(config)
-  stacked = {k: v for k, v in table.items() if '{}' in v[0].tensor}
-  for leaf, parts in table.items():
-    if leaf not in stacked:
-      yield parts[0].tensor, leaf, None, parts[0]
-  for layer in range(config.layers):
-    for leaf, parts in stacked.items():
-      for part in parts:
-        yield part.tensor.format(layer), leaf, layer, part
-
-
-def _file_shape(part: _Part, config: ModelConfig) -> tuple[int, ...]:
-  sizes = _sizes(config)
-  return tuple(
-    math.prod(sizes[letter] for letter in group)
-    for group in part.letters.split(',')
-  )
-
-
 def _find_tensors(
   path: str, config: ModelConfig
 ) -> dict[str, safetensors.Tensor]:
@@ -260,8 +172,7 @@ def _find_tensors(
     if not _IGNORED.fullmatch(name)
   }
   shapes = {
-    name: _file_shape(part, config)
-    for name, _, _, part in _list_tensors(config)
+    name: file_shape(part, config) for name, _, _, part in list_tensors(config)
   }
   extra = found.keys() - shapes.keys()
   if config.tied:
@@ -291,8 +202,7 @@ def _read_leaf(
   dtype: np.dtype[Any],
 ) -> jax.Array:
   """Returns one leaf; each tensor is read once, in rows that we need."""
-  _check_divides(leaf, shape, place)
-  parts = _table(config)[leaf]
+  parts, sizes = leaf_parts(config)[leaf], axis_sizes(config)
   letters = leaf.rsplit('_', 1)[-1]
   stacked = len(shape) > len(letters)
 
@@ -312,7 +222,7 @@ def _read_leaf(
     }
     for part in parts:
       tensor = tensors[part.tensor.format(layer)]
-      _fill(views, letters, part, tensor, _sizes(config))
+      _fill(views, letters, part, tensor, sizes)
 
   with ThreadPoolExecutor() as pool:
     list(pool.map(fill, range(shape[0] if stacked else 1)))
@@ -324,70 +234,65 @@ def _read_leaf(
 def _fill(
   views: dict[_Bounds, np.ndarray],
   letters: str,
-  part: _Part,
+  part: Part,
   tensor: safetensors.Tensor,
   sizes: dict[str, int],
 ) -> None:
   """Copies a tensor into the slices of a leaf that this process holds."""
-  axes = part.letters.replace(',', '')
-  spans = [bounds[letters.index(axes[0])] for bounds in views]
+  first, *others = part.axes
+  spans = [bounds[letters.index(first)] for bounds in views]
   start, stop = min(a for a, _ in spans), max(b for _, b in spans)
-  unit = tensor.shape[0] // sizes[axes[0]]
+  unit = tensor.shape[0] // sizes[first]
   rows = safetensors.read_rows(tensor, start * unit, stop * unit)
-  rows = rows.reshape(stop - start, *(sizes[axis] for axis in axes[1:]))
-  order = [axis for axis in letters if axis in axes]
-  rows = rows.transpose([axes.index(axis) for axis in order])
-  to = tuple(part.fused if axis in 'PC' else slice(None) for axis in letters)
+  rows = rows.reshape(stop - start, *(sizes[axis] for axis in others))
+  rows = rows.transpose(part.to_leaf(letters))
   for bounds, view in views.items():
     inside = []
-    for axis in order:
-      low, high = bounds[letters.index(axis)]
-      offset = start if axis == axes[0] else 0
-      inside.append(
-        slice(None) if axis == 'P' else slice(low - offset, high - offset)
-      )
-    view[to] = rows[tuple(inside)]
+    for axis, (low, high) in zip(letters, bounds, strict=True):
+      offset = start if axis == first else 0
+      if axis == 'P' and axis in part.axes:
+        inside.append(slice(None))  # A fused axis is whole everywhere.
+      elif axis in part.axes:
+        inside.append(slice(low - offset, high - offset))
+    view[part.index(letters)] = rows[tuple(inside)]
 
 
-def _check_divides(
-  leaf: str, shape: tuple[int, ...], place: NamedSharding
-) -> None:
-  for size, axis in zip(shape, place.spec, strict=True):
-    if axis is not None and size % place.mesh.shape[axis]:
+def _check_divides(config: ModelConfig, mesh: Mesh) -> None:
+  sizes = {
+    'num_key_value_heads': ('K', config.kv_heads),
+    'hidden_size': ('D', config.width),
+    'intermediate_size': ('F', config.ffn),
+    'vocab_size': ('V', config.vocab),
+  }
+  for field, (letter, size) in sizes.items():
+    axis = PARAMETERS[letter]
+    if size % mesh.shape[axis]:
       raise ValueError(
-        f'mesh.{axis}={place.mesh.shape[axis]} does not divide an axis of '
-        f'{size} of {leaf}, whose shape is {shape}.'
+        f'mesh.{axis}={mesh.shape[axis]} does not divide the {field}={size} of '
+        'the checkpoint.'
       )
 
 
 @partial(jax.jit, static_argnames='dtype')
-def _take(leaf: jax.Array, layer: jax.Array, dtype: str) -> jax.Array:
-  return jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False).astype(dtype)
+def _take(leaf: jax.Array, layer: int | None, dtype: str) -> jax.Array:
+  return (leaf if layer is None else leaf[layer]).astype(dtype)
 
 
 def _gather_tensors(model: Transformer, dtype: str) -> Iterator[np.ndarray]:
-  """Yields the tensors in the order of `_list_tensors`, whole on the host."""
+  """Yields the tensors in the order of `list_tensors`, whole on the host."""
   leaves = {
     leaf_name(path): leaf
     for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]
   }
   held, array = None, np.empty(0)
-  for _, name, layer, part in _list_tensors(model.config):
-    if held != (name, layer):
-      leaf = (
-        leaves[name].astype(dtype)
-        if layer is None
-        else _take(leaves[name], layer, dtype)
-      )
-      array, held = _fetch(leaf), (name, layer)
+  for _, name, layer, part in list_tensors(model.config):
+    if held != (name, layer):  # Fused tensors come from one array.
+      array = _fetch(_take(leaves[name], layer, dtype))
+      held = name, layer
     letters = name.rsplit('_', 1)[-1]
-    index = tuple(
-      part.fused if axis in 'PC' else slice(None) for axis in letters
-    )
-    axes = part.letters.replace(',', '')
-    order = [axis for axis in letters if axis in axes]
-    tensor = array[index].transpose([order.index(axis) for axis in axes])
-    yield tensor.reshape(_file_shape(part, model.config))
+    to_file = np.argsort(part.to_leaf(letters))
+    tensor = array[part.index(letters)].transpose(to_file)
+    yield tensor.reshape(file_shape(part, model.config))
 
 
 def _fetch(array: jax.Array) -> np.ndarray:

@@ -254,8 +254,8 @@ def _rope(raw: dict[str, Any]) -> tuple[float, RopeScaling | None, float]:
     full = {'rope_theta': raw.get('rope_theta', 10_000.0)}
     full |= (raw.get('rope_scaling') or {}) | rope
     local_theta = raw.get('rope_local_base_freq', 0.0)
-  if full.get('partial_rotary_factor', 1.0) != 1.0:
-    raise ValueError('partial_rotary_factor is not supported.')
+  if (raw | full).get('partial_rotary_factor', 1.0) != 1.0:
+    raise ValueError('partial_rotary_factor other than 1 is not supported.')
   kind = full.get('rope_type') or full.get('type') or 'default'
   if kind == 'default':
     scaling = None

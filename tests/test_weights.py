@@ -1,0 +1,401 @@
+"""Checkpoints come in whole, go out whole, and bad ones are named."""
+
+import dataclasses
+import json
+import os
+import struct
+
+import families
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rest import model as lm
+from rest import weights
+from rest.sharding import MeshConfig, make_mesh, shardings
+
+TINY = lm.ModelConfig(
+  vocab=64,
+  width=32,
+  layers=3,
+  heads=4,
+  kv_heads=2,
+  head_width=8,
+  ffn=48,
+  tied=False,
+  qkv_bias=True,
+)
+
+CONFIGS = {
+  'llama': dataclasses.replace(
+    TINY,
+    qkv_bias=False,
+    rope_theta=500_000.0,
+    rope_scaling=lm.RopeScaling('llama3', 8.0, 1.0, 4.0, 32),
+  ),
+  'mistral': dataclasses.replace(TINY, qkv_bias=False, windows=(16,) * 3),
+  'qwen2': TINY,
+  'qwen2_windows': dataclasses.replace(TINY, windows=(0, 16, 16)),
+  'qwen3': dataclasses.replace(TINY, qkv_bias=False, qk_norm=True),
+  'gemma2': dataclasses.replace(
+    TINY,
+    tied=True,
+    qkv_bias=False,
+    windows=(16, 0, 16),
+    post_norms=True,
+    unit_offset=True,
+    scaled_embedding=True,
+    activation='gelu_tanh',
+    query_scale=144**-0.5,
+    attention_softcap=50.0,
+    logits_softcap=30.0,
+  ),
+  'gemma3': dataclasses.replace(
+    TINY,
+    tied=True,
+    qkv_bias=False,
+    qk_norm=True,
+    windows=(16, 16, 0),
+    post_norms=True,
+    unit_offset=True,
+    scaled_embedding=True,
+    activation='gelu_tanh',
+    rope_theta=1e6,
+    local_rope_theta=1e4,
+    rope_scaling=lm.RopeScaling('linear', 8.0),
+  ),
+}
+
+TOKENIZER = json.dumps(
+  {'model': {'type': 'WordLevel', 'vocab': {'a': 0, 'b': 1}, 'unk_token': 'a'}}
+)
+
+
+def one_device():
+  return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def random_model(config=TINY):
+  model = lm.Transformer(config, jax.random.key(0))
+  leaves, tree = jax.tree.flatten(model)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  noise = [
+    leaf + jax.random.normal(k, leaf.shape)
+    for k, leaf in zip(keys, leaves, strict=True)
+  ]
+  return jax.tree.unflatten(tree, noise)
+
+
+def assert_same(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+  """A whole checkpoint directory, to be damaged."""
+  weights.save(random_model(), str(tmp_path / 'model'), None)
+  return tmp_path / 'model'
+
+
+def edit_config(path, **changes):
+  file = path / 'config.json'
+  raw = json.loads(file.read_text()) | changes
+  raw = {key: value for key, value in raw.items() if value != 'absent'}
+  file.write_text(json.dumps(raw))
+
+
+def rewrite_tensors(path, change):
+  """Passes {name: array} of a checkpoint through `change`, as float32."""
+  from safetensors.numpy import load_file, save_file
+
+  tensors = load_file(path / 'model.safetensors')
+  save_file(change(tensors), path / 'model.safetensors')
+
+
+def load(path):
+  return weights.load(str(path), one_device(), 'float32')
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_what_is_written_is_read_again(name, tmp_path):
+  model = random_model(CONFIGS[name])
+  weights.save(model, str(tmp_path / 'model'), None)
+  again = load(tmp_path / 'model')
+  assert again.config == model.config
+  assert_same(again, model)
+
+
+@pytest.mark.parametrize('name', families.FAMILIES)
+def test_transformers_reads_what_is_written(name, tmp_path):
+  torch = pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  reference = families.write(name, tmp_path / 'theirs')
+  model = load(tmp_path / 'theirs')
+  weights.save(model, str(tmp_path / 'ours'), None)
+  again, info = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path / 'ours', output_loading_info=True, attn_implementation='eager'
+  )
+  assert not info['missing_keys'] and not info['unexpected_keys']
+  expected, found = reference.state_dict(), again.state_dict()
+  assert found.keys() == expected.keys()
+  assert all(torch.equal(found[key], expected[key]) for key in expected)
+  tokens = torch.arange(40)[None]
+  with torch.no_grad():
+    torch.testing.assert_close(again(tokens).logits, reference(tokens).logits)
+
+
+def test_transformers_reads_bfloat16(tmp_path):
+  torch = pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  reference = families.write('qwen2', tmp_path / 'theirs').bfloat16()
+  model = load(tmp_path / 'theirs')
+  weights.save(model, str(tmp_path / 'ours'), None, 'bfloat16')
+  again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'ours')
+  assert again.dtype == torch.bfloat16
+  expected, found = reference.state_dict(), again.state_dict()
+  assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize(
+  'mesh', [MeshConfig(8, 1, 1), MeshConfig(1, 4, 2), MeshConfig(2, 2, 2)]
+)
+def test_every_mesh_reads_and_writes_the_same(mesh, checkpoint, tmp_path):
+  mesh = make_mesh(mesh)
+  model = weights.load(str(checkpoint), mesh, 'float32')
+  assert_same(model, load(checkpoint))
+  places = jax.tree.map(lambda x: x.sharding, model)
+  assert jax.tree.leaves(places) == jax.tree.leaves(shardings(model, mesh))
+  weights.save(model, str(tmp_path / 'again'), None)
+  name = 'model.safetensors'
+  again = (tmp_path / 'again' / name).read_bytes()
+  assert again == (checkpoint / name).read_bytes()
+
+
+def test_shards_hold_the_whole_model(tmp_path):
+  model = random_model()
+  path = tmp_path / 'model'
+  weights.save(model, str(path), None, shard_bytes=20_000)
+  files = sorted(path.glob('*.safetensors'))
+  assert len(files) > 3
+  assert all(file.stat().st_size < 25_000 for file in files)
+  assert_same(load(path), model)
+
+
+def test_bfloat16_goes_in_and_out_unchanged(tmp_path):
+  model = jax.tree.map(lambda x: x.astype(jnp.bfloat16), random_model())
+  path = str(tmp_path / 'model')
+  weights.save(model, path, None, 'bfloat16')
+  again = weights.load(path, one_device(), 'bfloat16', 'bfloat16')
+  assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(again))
+  assert_same(again, model)
+  wide = weights.load(path, one_device(), 'bfloat16')
+  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(wide))
+
+
+def test_files_are_those_of_the_safetensors_library(tmp_path):
+  safe_open = pytest.importorskip('safetensors').safe_open
+  model = random_model()
+  weights.save(model, str(tmp_path / 'model'), None)
+  file = tmp_path / 'model' / 'model.safetensors'
+  with safe_open(file, 'numpy') as tensors:
+    embed = tensors.get_tensor('model.embed_tokens.weight')
+    assert tensors.metadata() == {'format': 'pt'}
+  np.testing.assert_array_equal(embed, model.embed_VD[...])
+
+
+# What published checkpoints say, or newer versions of `transformers` write.
+SPELLINGS = {
+  'llama': {
+    'rope_theta': 'absent',
+    'rope_scaling': 'absent',
+    'rope_parameters': families.LLAMA3_SCALING | {'rope_theta': 500_000.0},
+  },
+  'mistral': {'hidden_act': 'absent', 'tie_word_embeddings': 'absent'},
+  'qwen2': {
+    'layer_types': 'absent',
+    'use_sliding_window': False,
+    'sliding_window': 32_768,
+    'head_dim': 'absent',
+  },
+  'qwen2_windows': {'layer_types': 'absent', 'max_window_layers': 1},
+  'gemma2': {'layer_types': 'absent', 'tie_word_embeddings': 'absent'},
+  'gemma3': {
+    'layer_types': 'absent',
+    'sliding_window_pattern': 3,
+    'rope_theta': 'absent',
+    'rope_scaling': 'absent',
+    'rope_local_base_freq': 'absent',
+    'rope_parameters': {
+      'full_attention': {
+        'rope_type': 'linear',
+        'factor': 8.0,
+        'rope_theta': 1e6,
+      },
+      'sliding_attention': {'rope_type': 'default', 'rope_theta': 1e4},
+    },
+  },
+}
+
+
+@pytest.mark.parametrize('name', SPELLINGS)
+def test_other_spellings_of_a_config_mean_the_same(name, tmp_path):
+  weights.save(random_model(CONFIGS[name]), str(tmp_path / 'model'), None)
+  edit_config(tmp_path / 'model', **SPELLINGS[name])
+  found = weights.read_config(str(tmp_path / 'model'), 'float32')
+  assert found == CONFIGS[name]
+
+
+def test_text_of_an_image_and_text_model_is_read(tmp_path):
+  torch = pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  families.write('gemma3', tmp_path / 'text')
+  text = json.loads((tmp_path / 'text' / 'config.json').read_text())
+  vision = {
+    'hidden_size': 16,
+    'intermediate_size': 16,
+    'num_hidden_layers': 1,
+    'num_attention_heads': 2,
+    'image_size': 28,
+    'patch_size': 14,
+  }
+  config = transformers.Gemma3Config(
+    text_config=text, vision_config=vision, mm_tokens_per_image=4
+  )
+  config._attn_implementation = 'eager'
+  both = transformers.Gemma3ForConditionalGeneration(config).eval()
+  both.save_pretrained(tmp_path / 'both')
+  model = load(tmp_path / 'both')
+  weights.save(model, str(tmp_path / 'ours'), None)
+  ours = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path / 'ours', attn_implementation='eager'
+  )
+  assert type(ours).__name__ == 'Gemma3ForCausalLM'
+  tokens = torch.arange(20)[None]
+  with torch.no_grad():
+    torch.testing.assert_close(ours(tokens).logits, both(tokens).logits)
+
+
+def test_old_files_with_buffers_and_a_second_embedding_are_read(tmp_path):
+  config = dataclasses.replace(TINY, tied=True)
+  model = random_model(config)
+  weights.save(model, str(tmp_path / 'model'), None)
+
+  def add(tensors):
+    name = 'model.layers.0.self_attn.rotary_emb.inv_freq'
+    embed = tensors['model.embed_tokens.weight']
+    return tensors | {name: np.ones(4), 'lm_head.weight': embed}
+
+  rewrite_tensors(tmp_path / 'model', add)
+  assert_same(load(tmp_path / 'model'), model)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'architectures': ['MambaForCausalLM']}, 'MambaForCausalLM.*supported'),
+    ({'architectures': 'absent'}, 'architectures'),
+    ({'hidden_size': 'absent'}, "no field 'hidden_size'"),
+    ({'hidden_act': 'relu'}, "'relu'"),
+    ({'mlp_bias': True}, 'mlp_bias=True'),
+    ({'quantization_config': {'bits': 4}}, 'quantization_config'),
+    ({'rope_scaling': {'type': 'yarn', 'factor': 4.0}}, "'yarn'"),
+    ({'partial_rotary_factor': 0.5}, 'partial_rotary_factor'),
+  ],
+)
+def test_an_unsupported_config_is_named(changes, message, checkpoint):
+  edit_config(checkpoint, **changes)
+  with pytest.raises(ValueError, match=message):
+    load(checkpoint)
+
+
+def test_a_missing_place_or_file_is_named(checkpoint):
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    load(checkpoint / 'nowhere')
+  (checkpoint / 'model.safetensors').unlink()
+  with pytest.raises(FileNotFoundError, match=r'neither model\.safetensors'):
+    load(checkpoint)
+  (checkpoint / 'config.json').unlink()
+  with pytest.raises(FileNotFoundError, match=r'no config\.json'):
+    load(checkpoint)
+
+
+def test_a_missing_shard_is_named(tmp_path):
+  weights.save(random_model(), str(tmp_path / 'm'), None, shard_bytes=20_000)
+  sorted((tmp_path / 'm').glob('*.safetensors'))[1].unlink()
+  with pytest.raises(FileNotFoundError, match='model-00002-of'):
+    load(tmp_path / 'm')
+
+
+NORM = 'model.norm.weight'
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda t: {k: t[k] for k in t if k != NORM}, f'lacks .*{NORM}'),
+    (lambda t: t | {'model.extra.weight': t[NORM]}, r'model\.extra\.weight'),
+    (lambda t: t | {NORM: t[NORM][:-1]}, rf'{NORM} has shape \(31,\)'),
+    (lambda t: t | {NORM: t[NORM].astype(np.int8)}, f'{NORM} has dtype I8'),
+  ],
+)
+def test_a_wrong_tensor_is_named(change, message, checkpoint):
+  pytest.importorskip('safetensors')
+  rewrite_tensors(checkpoint, change)
+  with pytest.raises(ValueError, match=message):
+    load(checkpoint)
+
+
+@pytest.mark.parametrize('keep', [0, 5, 100, -1])
+def test_a_truncated_file_is_named(keep, checkpoint):
+  file = checkpoint / 'model.safetensors'
+  file.write_bytes(file.read_bytes()[:keep])
+  with pytest.raises(ValueError, match=r'model\.safetensors is truncated'):
+    load(checkpoint)
+
+
+def test_another_kind_of_file_is_named(checkpoint):
+  file = checkpoint / 'model.safetensors'
+  file.write_bytes(struct.pack('<Q', 6) + b'PK\x03\x04zip')
+  with pytest.raises(ValueError, match='no safetensors file'):
+    load(checkpoint)
+
+
+def test_a_mesh_that_does_not_divide_is_named(checkpoint):
+  mesh = make_mesh(MeshConfig(1, 1, 8))
+  with pytest.raises(
+    ValueError, match=r'mesh\.tensor=8 .* num_key_value_heads=2'
+  ):
+    weights.load(str(checkpoint), mesh, 'float32')
+
+
+def test_a_model_of_no_family_is_not_written(tmp_path):
+  config = dataclasses.replace(TINY, logits_softcap=30.0)
+  with pytest.raises(ValueError, match='Qwen2ForCausalLM'):
+    weights.save(random_model(config), str(tmp_path / 'model'), None)
+  assert not os.listdir(tmp_path)
+
+
+def test_a_checkpoint_replaces_another_only_when_whole(checkpoint):
+  before = (checkpoint / 'model.safetensors').read_bytes()
+  broken = random_model()
+  broken.final_norm_D = broken.embed_VD  # Writing stops at its shape.
+  with pytest.raises(ValueError, match='axes'):
+    weights.save(broken, str(checkpoint), None)
+  assert (checkpoint / 'model.safetensors').read_bytes() == before
+  other = jax.tree.map(lambda x: x + 1, random_model())
+  weights.save(other, str(checkpoint), None)
+  assert_same(load(checkpoint), other)
+  assert os.listdir(checkpoint.parent) == ['model']
+
+
+def test_a_checkpoint_takes_the_tokenizer_along(checkpoint, tmp_path):
+  source = tmp_path / 'source'
+  source.mkdir()
+  (source / 'tokenizer.json').write_text(TOKENIZER)
+  (source / 'generation_config.json').write_text('{"eos_token_id": [2, 1]}')
+  weights.save(random_model(), str(checkpoint), str(source))
+  assert (checkpoint / 'tokenizer.json').read_text() == TOKENIZER
+  raw = json.loads((checkpoint / 'config.json').read_text())
+  assert raw['eos_token_id'] == [2, 1]
