@@ -1,0 +1,265 @@
+"""The table of the sampler: Q prompt slots of R rows, three levels of KV.
+
+Level 0 is the prefix that all prompts share, level 1 the questions, of which a
+slot holds two, level 2 the private suffix of each row. A suffix begins with
+the question's last token, so that a sample's first token comes out of the same
+step as all others. Letters beside those of `rest.types`:
+
+  E question buffers of a slot (2)    I places in a buffer's list of samples
+  W words of a random key (2)
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rest.model import ModelConfig
+
+BUFFERS = 2
+ROWS = ('data', 'fsdp')  # Mesh axes that share out slots, and so rows.
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+  """The capacities of a table: what its programs are compiled for.
+
+  Attributes:
+    slots: Q, prompts that are worked on at the same time.
+    rows: R, rows of a slot.
+    prefix: Tokens of the prefix that fit.
+    question: Tokens of a question that fit, its last one not counted.
+    suffix: Tokens of a completion that fit.
+    samples: I, samples that are asked of a question at once.
+  """
+
+  slots: int
+  rows: int
+  prefix: int
+  question: int
+  suffix: int
+  samples: int
+
+  @property
+  def size(self) -> int:
+    """Rows of the table, B."""
+    return self.slots * self.rows
+
+
+class LayerCache(NamedTuple):
+  """Keys (rotated) and values of one layer, by level."""
+
+  k0_KSH: jax.Array
+  v0_KSH: jax.Array
+  k1_QEKSH: jax.Array
+  v1_QEKSH: jax.Array
+  k2_BKSH: jax.Array
+  v2_BKSH: jax.Array
+
+
+class Slots(NamedTuple):
+  """What each question buffer holds and how far its samples are given out.
+
+  Attributes:
+    length_QE: Tokens of the question before its last.
+    last_QE: Its last token.
+    key_QEW: Its random key.
+    sample_QEI: Which samples are asked.
+    limit_QEI: Longest completion of each.
+    count_QE: How many are asked.
+    next_QE: How many were given to rows.
+    front_Q: The buffer whose samples are given out first.
+  """
+
+  length_QE: jax.Array
+  last_QE: jax.Array
+  key_QEW: jax.Array
+  sample_QEI: jax.Array
+  limit_QEI: jax.Array
+  count_QE: jax.Array
+  next_QE: jax.Array
+  front_Q: jax.Array
+
+
+class Rows(NamedTuple):
+  """What each row is doing.
+
+  Attributes:
+    entry_QR: buffer * I + place in its list; -1 where the row is idle.
+    token_QR: The token to read next.
+    drawn_QR: Tokens of the completion so far; 0 where the row is idle.
+  """
+
+  entry_QR: jax.Array
+  token_QR: jax.Array
+  drawn_QR: jax.Array
+
+
+class Table(NamedTuple):
+  """All that a decoding call changes. It is donated, and comes back."""
+
+  caches: list[LayerCache]
+  slots: Slots
+  rows: Rows
+
+
+class Load(NamedTuple):
+  """Questions for buffers, padded: those with slot Q go nowhere.
+
+  The letter X runs over questions prefilled, Y over buffers filled: a question
+  that goes to several slots is prefilled once.
+  """
+
+  tokens_XT: jax.Array
+  length_X: jax.Array  # Without the last token, which rows read.
+  last_X: jax.Array
+  source_Y: jax.Array
+  slot_Y: jax.Array
+  buffer_Y: jax.Array
+  key_YW: jax.Array
+  sample_YI: jax.Array
+  limit_YI: jax.Array
+  count_Y: jax.Array
+
+
+def empty(config: ModelConfig, shape: TableShape) -> Table:
+  """Returns a table with idle rows and nothing to do."""
+  q, r, e = shape.slots, shape.rows, BUFFERS
+  k, h = config.kv_heads, config.head_width
+  dtype = jnp.dtype(config.dtype)
+
+  def layer() -> LayerCache:
+    return LayerCache(
+      *(jnp.zeros((k, shape.prefix, h), dtype) for _ in 'kv'),
+      *(jnp.zeros((q, e, k, shape.question, h), dtype) for _ in 'kv'),
+      *(jnp.zeros((q * r, k, shape.suffix, h), dtype) for _ in 'kv'),
+    )
+
+  caches = [layer() for _ in range(config.layers)]
+  return Table(caches, *idle(shape))
+
+
+def idle(shape: TableShape) -> tuple[Slots, Rows]:
+  """Returns the state of slots with nothing asked and of rows at rest."""
+  q, r, e, i = shape.slots, shape.rows, BUFFERS, shape.samples
+
+  def zeros(*axes: int) -> jax.Array:
+    return jnp.zeros(axes, jnp.int32)
+
+  slots = Slots(
+    length_QE=zeros(q, e),
+    last_QE=zeros(q, e),
+    key_QEW=jnp.zeros((q, e, 2), jnp.uint32),
+    sample_QEI=zeros(q, e, i),
+    limit_QEI=zeros(q, e, i),
+    count_QE=zeros(q, e),
+    next_QE=zeros(q, e),
+    front_Q=zeros(q),
+  )
+  return slots, Rows(zeros(q, r) - 1, zeros(q, r), zeros(q, r))
+
+
+def table_shardings(table: Table, mesh: jax.sharding.Mesh) -> Table:
+  """Returns each array's sharding: slots and rows on data, K on tensor."""
+
+  def one(*axes) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+  levels = (one('tensor'), one(ROWS, None, 'tensor'), one(ROWS, 'tensor'))
+  layer = LayerCache._make(level for level in levels for _ in 'kv')
+  return Table(
+    [layer for _ in table.caches],
+    Slots._make(one(ROWS) for _ in table.slots),
+    Rows._make(one(ROWS) for _ in table.rows),
+  )
+
+
+def claim(slots: Slots, rows: Rows) -> tuple[Slots, Rows]:
+  """Gives idle rows the next samples of their slot.
+
+  The front buffer's samples go first; when it has none left, the other one
+  comes to the front, and the host may fill the first anew.
+  """
+  left_QE = slots.count_QE - slots.next_QE
+  is_second_Q = slots.front_Q > 0
+  front_Q = jnp.where(is_second_Q, left_QE[:, 1], left_QE[:, 0])
+  back_Q = jnp.where(is_second_Q, left_QE[:, 0], left_QE[:, 1])
+  idle_QR = rows.entry_QR < 0
+  rank_QR = jnp.cumsum(idle_QR, axis=1) - 1
+  takes_front_QR = idle_QR & (rank_QR < front_Q[:, None])
+  starts_QR = idle_QR & (rank_QR < (front_Q + back_Q)[:, None])
+  buffer_QR = jnp.where(
+    takes_front_QR, slots.front_Q[:, None], 1 - slots.front_Q[:, None]
+  )
+  place_QR = (
+    pick(slots.next_QE, buffer_QR)
+    + rank_QR
+    - jnp.where(takes_front_QR, 0, front_Q[:, None])
+  )
+  rows = Rows(
+    jnp.where(
+      starts_QR, buffer_QR * slots.sample_QEI.shape[2] + place_QR, rows.entry_QR
+    ),
+    jnp.where(starts_QR, pick(slots.last_QE, buffer_QR), rows.token_QR),
+    jnp.where(idle_QR, 0, rows.drawn_QR),
+  )
+  given_QE = jnp.stack(
+    [(starts_QR & (buffer_QR == e)).sum(axis=1) for e in range(BUFFERS)], axis=1
+  )
+  started_Q = starts_QR.sum(axis=1)
+  turns_Q = (started_Q >= front_Q) & (back_Q > started_Q - front_Q)
+  slots = slots._replace(
+    next_QE=slots.next_QE + given_QE.astype(jnp.int32),
+    front_Q=jnp.where(turns_Q, 1 - slots.front_Q, slots.front_Q),
+  )
+  return slots, rows
+
+
+def pick(value_QE: jax.Array, buffer_QR: jax.Array) -> jax.Array:
+  """Returns value_QR: of each row's buffer."""
+  return jnp.where(buffer_QR > 0, value_QE[:, 1:], value_QE[:, :1])
+
+
+def fill(
+  table: Table,
+  load: Load,
+  levels: list[tuple[jax.Array, jax.Array]],
+) -> Table:
+  """Returns the table with questions in the buffers that the load names.
+
+  Args:
+    table: Donated by the caller's jit.
+    load: What goes where.
+    levels: Per layer, keys and values of the load's questions, k_XKSH, v_XKSH.
+  """
+  at = (load.slot_Y, load.buffer_Y)
+  width = load.tokens_XT.shape[1]
+
+  def put(old, new_Y):
+    return old.at[at].set(new_Y, mode='drop')
+
+  def put_level(old_QEKSH, new_XKSH):
+    new_YKSH = new_XKSH[load.source_Y].astype(old_QEKSH.dtype)
+    return old_QEKSH.at[*at, :, :width].set(new_YKSH, mode='drop')
+
+  caches = [
+    cache._replace(
+      k1_QEKSH=put_level(cache.k1_QEKSH, k_XKSH),
+      v1_QEKSH=put_level(cache.v1_QEKSH, v_XKSH),
+    )
+    for cache, (k_XKSH, v_XKSH) in zip(table.caches, levels, strict=True)
+  ]
+  old = table.slots
+  slots = Slots(
+    length_QE=put(old.length_QE, load.length_X[load.source_Y]),
+    last_QE=put(old.last_QE, load.last_X[load.source_Y]),
+    key_QEW=put(old.key_QEW, load.key_YW),
+    sample_QEI=put(old.sample_QEI, load.sample_YI),
+    limit_QEI=put(old.limit_QEI, load.limit_YI),
+    count_QE=put(old.count_QE, load.count_Y),
+    next_QE=put(old.next_QE, jnp.zeros_like(load.count_Y)),
+    front_Q=old.front_Q,
+  )
+  return Table(caches, slots, table.rows)

@@ -1,0 +1,144 @@
+"""From logits to a token: temperature, top-k, top-p, and one uniform number.
+
+The uniform is a counter: a function of the problem's key, the sample and the
+position, and of nothing else, so that any sample can be drawn again alone.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_ONE_BITS = 0x3F800000  # The bits of 1.0; of floats in [0, 1], order is kept.
+_GROUP = 64  # Members of a group in the two-level search for the best.
+
+
+def uniforms(
+  key_BW: jax.Array, sample_B: jax.Array, position_B: jax.Array
+) -> jax.Array:
+  """Returns one number in [0, 1) a row, of (key, sample, position) only.
+
+  Args:
+    key_BW: Two uint32 words a row: the problem's threefry key.
+    sample_B: Which sample of the problem.
+    position_B: How many tokens of it were drawn before.
+  """
+
+  def one(words, sample, position):
+    key = jax.random.wrap_key_data(words, impl='threefry2x32')
+    key = jax.random.fold_in(jax.random.fold_in(key, sample), position)
+    return jax.random.uniform(key)
+
+  return jax.vmap(one)(key_BW, sample_B, position_B)
+
+
+def candidates_for(top_k: int, vocab: int) -> int:
+  """Returns how many of the best tokens the program looks at; 0 is all.
+
+  Any `top_k` up to that number runs in the same compiled program.
+  """
+  if not top_k:
+    return 0
+  return min(vocab, max(64, 1 << (top_k - 1).bit_length()))
+
+
+def choose(
+  logits_BV: jax.Array,
+  uniform_B: jax.Array,
+  temperature: jax.Array,
+  top_k: jax.Array,
+  top_p: jax.Array,
+  candidates: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Draws a token a row by inverting the distribution function.
+
+  Args:
+    logits_BV: In float32.
+    uniform_B: In [0, 1).
+    temperature: Divides the logits; 0 takes the best token.
+    top_k: Only this many best tokens; at most `candidates`. Unused where
+      `candidates` is 0.
+    top_p: Only the smallest set of best tokens that holds this much of the
+      probability (after temperature and top-k); at least one.
+    candidates: From `candidates_for`.
+
+  Returns:
+    token_B, and logprob_B under the model itself: temperature 1, no truncation.
+  """
+  total_B = jax.nn.logsumexp(logits_BV, axis=-1)
+  # Of a temperature of 0 only the best token is taken, below.
+  inverse = 1.0 / jnp.where(temperature > 0, temperature, 1.0)
+  if not candidates:
+    token_B = _choose_of_all(logits_BV * inverse, uniform_B, top_p)
+    token_B = jnp.where(temperature > 0, token_B, jnp.argmax(logits_BV, -1))
+    logit_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
+    return token_B.astype(jnp.int32), logit_B - total_B
+  logit_BC, id_BC = best(logits_BV, candidates)
+  inside_BC = jnp.arange(candidates)[None] < top_k
+  weight_BC = jnp.exp((logit_BC - logit_BC[:, :1]) * inverse) * inside_BC
+  before_BC = jnp.cumsum(weight_BC, axis=-1) - weight_BC
+  mass_B1 = weight_BC.sum(axis=-1, keepdims=True)
+  # Never an empty set: nothing lies before the best token.
+  weight_BC *= (before_BC < top_p * mass_B1) | (before_BC == 0)
+  place_B = jnp.where(temperature > 0, _invert(weight_BC, uniform_B), 0)
+  token_B = jnp.take_along_axis(id_BC, place_B[:, None], axis=-1)[:, 0]
+  logit_B = jnp.take_along_axis(logit_BC, place_B[:, None], axis=-1)[:, 0]
+  return token_B, logit_B - total_B
+
+
+def best(logits_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+  """Returns the `count` largest logits and their ids, exactly, in order.
+
+  In two levels: only the groups with the `count` largest maxima can hold
+  them. One `top_k` over a large vocabulary costs more than the model's layers.
+  """
+  batch, vocab = logits_BV.shape
+  width = _GROUP
+  groups = -(-vocab // width)
+  if groups < 4 * count:
+    logit_BC, id_BC = jax.lax.top_k(logits_BV, count)
+    return logit_BC, id_BC
+  padded = jnp.pad(
+    logits_BV, ((0, 0), (0, groups * width - vocab)), constant_values=-jnp.inf
+  ).reshape(batch, groups, width)
+  _, group_BC = jax.lax.top_k(padded.max(axis=-1), count)
+  # In order of id, so that equal logits keep theirs.
+  group_BC = jnp.sort(group_BC, axis=-1)
+  member = jnp.take_along_axis(padded, group_BC[..., None], axis=1)
+  logit_BC, place_BC = jax.lax.top_k(member.reshape(batch, -1), count)
+  chosen_BC = jnp.take_along_axis(group_BC, place_BC // width, axis=-1)
+  return logit_BC, chosen_BC * width + place_BC % width
+
+
+def _choose_of_all(scaled_BV, uniform_B, top_p):
+  """Draws from the whole vocabulary, without sorting it."""
+  weight_BV = jnp.exp(scaled_BV - scaled_BV.max(axis=-1, keepdims=True))
+
+  def truncate(weight_BV):
+    # The largest threshold whose set still holds `top_p`, found bit by bit.
+    target_B = top_p * weight_BV.sum(axis=-1)
+
+    def halve(_, bounds):
+      low_B, high_B = bounds
+      middle_B = (low_B + high_B) // 2
+      floor_B = jax.lax.bitcast_convert_type(middle_B, jnp.float32)
+      kept_BV = jnp.where(weight_BV >= floor_B[:, None], weight_BV, 0.0)
+      enough_B = kept_BV.sum(axis=-1) >= target_B
+      return (
+        jnp.where(enough_B, middle_B, low_B),
+        jnp.where(enough_B, high_B, middle_B),
+      )
+
+    low_B = jnp.zeros(weight_BV.shape[:1], jnp.int32)
+    low_B, _ = jax.lax.fori_loop(0, 31, halve, (low_B, low_B + _ONE_BITS + 1))
+    floor_B = jax.lax.bitcast_convert_type(low_B, jnp.float32)
+    return jnp.where(weight_BV >= floor_B[:, None], weight_BV, 0.0)
+
+  weight_BV = jax.lax.cond(top_p < 1, truncate, lambda w: w, weight_BV)
+  return _invert(weight_BV, uniform_B)
+
+
+def _invert(weight_BC, uniform_B):
+  """Returns the first place where the running sum passes the uniform."""
+  sum_BC = jnp.cumsum(weight_BC, axis=-1)
+  passed_BC = sum_BC > uniform_B[:, None] * sum_BC[:, -1:]
+  # Rounding in a parallel sum must not let a token of weight 0 through.
+  return jnp.argmax(passed_BC & (weight_BC > 0), axis=-1)

@@ -1,0 +1,261 @@
+"""What the sampler is asked for, and the table that serves it."""
+
+import os
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from rest.model import ModelConfig
+from rest.sampler.cache import BUFFERS, TableShape
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerConfig:
+  """How completions are drawn, and how large the table is.
+
+  Attributes:
+    temperature: Divides the logits; 0 is greedy.
+    top_k: Only this many best tokens; 0 is all.
+    top_p: Only the smallest set of best tokens with this much probability.
+    max_tokens: Longest completion in tokens, its end token included.
+    max_prompt_tokens: Longest prompt in tokens, prefix and question together.
+      A tight bound makes a small table, and small tables are fast.
+    rows: Completions drawn at the same time; 0: the planner chooses.
+    rows_per_slot: Of them, how many share a question; 0: the planner chooses.
+    min_rows: Rows down to which the table shrinks at the end of the list; 0:
+      the planner chooses. Where it shrinks, a sample may be computed in tables
+      of other sizes when only a part of the problems is drawn again, and then
+      differ by rounding; on CPUs it therefore keeps its size.
+    steps_per_call: Tokens a row between two looks of the host; 0: the planner
+      chooses.
+    memory_share: Share of the device's memory that the sampler may fill,
+      weights included.
+  """
+
+  temperature: float = 0.7
+  top_k: int = 40
+  top_p: float = 1.0
+  max_tokens: int = 512
+  max_prompt_tokens: int = 1024
+  rows: int = 0
+  rows_per_slot: int = 0
+  min_rows: int = 0
+  steps_per_call: int = 0
+  memory_share: float = 0.9
+
+  def __post_init__(self):
+    least = {
+      'temperature': 0,
+      'top_k': 0,
+      'max_tokens': 1,
+      'max_prompt_tokens': 1,
+      'rows': 0,
+      'rows_per_slot': 0,
+      'min_rows': 0,
+      'steps_per_call': 0,
+    }
+    for name, bound in least.items():
+      if getattr(self, name) < bound:
+        raise ValueError(
+          f'sampling.{name} must be at least {bound}; got '
+          f'{getattr(self, name)}.'
+        )
+    for name in ('top_p', 'memory_share'):
+      if not 0 < getattr(self, name) <= 1:
+        raise ValueError(
+          f'sampling.{name} must be over 0 and at most 1; got '
+          f'{getattr(self, name)}.'
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+  """A table and what it takes on each device.
+
+  Attributes:
+    shape: The table.
+    least_rows: Rows down to which it shrinks.
+    steps: Steps a call.
+    questions: Questions prefilled at once.
+    weight_bytes: Parameters, in the compute type.
+    prefix_bytes: Level 0.
+    question_bytes: Level 1.
+    suffix_bytes: Level 2.
+    work_bytes: Logits and intermediate results, estimated.
+    available_bytes: What the device has, times `memory_share`.
+  """
+
+  shape: TableShape
+  least_rows: int
+  steps: int
+  questions: int
+  weight_bytes: int
+  prefix_bytes: int
+  question_bytes: int
+  suffix_bytes: int
+  work_bytes: int
+  available_bytes: int
+
+  @property
+  def total_bytes(self) -> int:
+    """Peak memory of a device."""
+    return (
+      self.weight_bytes
+      + self.prefix_bytes
+      + self.question_bytes
+      + self.suffix_bytes
+      + self.work_bytes
+    )
+
+  def __str__(self) -> str:
+    s = self.shape
+    parts = ' + '.join(
+      f'{name} {value / 2**30:.2f}'
+      for name, value in (
+        ('weights', self.weight_bytes),
+        ('prefix', self.prefix_bytes),
+        ('questions', self.question_bytes),
+        ('suffixes', self.suffix_bytes),
+        ('work', self.work_bytes),
+      )
+    )
+    return (
+      f'{s.size} rows ({s.slots} slots of {s.rows}, at least '
+      f'{self.least_rows}), {self.steps} steps a call, prefix {s.prefix}, '
+      f'question {s.question}, suffix {s.suffix} tokens; {parts} = '
+      f'{self.total_bytes / 2**30:.2f} of {self.available_bytes / 2**30:.2f} '
+      'GiB a device'
+    )
+
+
+def make_plan(
+  config: SamplerConfig,
+  model: ModelConfig,
+  mesh: Mesh,
+  prefix: int,
+  samples: int,
+) -> Plan:
+  """Chooses the table for a load.
+
+  It depends on the load only through `prefix` and `samples`, so that a part of
+  the problems, drawn again, is drawn in the same table.
+
+  Args:
+    config: What the user set.
+    model: The model's shape.
+    mesh: Of the devices.
+    prefix: Tokens of the shared prefix.
+    samples: Most samples asked of one problem.
+
+  Raises:
+    ValueError: The table does not fit the devices or their memory.
+  """
+  is_cpu = mesh.devices.flat[0].platform == 'cpu'
+  data = mesh.shape['data'] * mesh.shape['fsdp']
+  tensor = mesh.shape['tensor']
+  if model.kv_heads % tensor:
+    raise ValueError(
+      f'mesh.tensor must divide the {model.kv_heads} key/value heads; got '
+      f'{tensor}.'
+    )
+  per_slot = config.rows_per_slot or min(8, _power(samples))
+  rows = config.rows or (64 if is_cpu else 1024 * data)
+  unit = per_slot * data * (tensor if per_slot % tensor else 1)
+  available = int(_memory(mesh) * config.memory_share)
+
+  def attempt(rows: int) -> Plan:
+    shape = TableShape(
+      slots=max(1, rows // unit) * unit // per_slot,
+      rows=per_slot,
+      prefix=bucket(prefix),
+      question=bucket(max(1, config.max_prompt_tokens - prefix - 1)),
+      suffix=bucket(config.max_tokens),
+      samples=_power(2 * samples - 1),
+    )
+    least = config.min_rows or (shape.size if is_cpu else 128 * data)
+    steps = config.steps_per_call or 16
+    return _weigh(model, mesh, shape, min(least, shape.size), steps, available)
+
+  plan = attempt(rows)
+  while not config.rows and plan.total_bytes > available:
+    if plan.shape.size <= unit:
+      break
+    plan = attempt(plan.shape.size // 2)
+  if plan.total_bytes > available:
+    raise ValueError(
+      f'The sampler needs {plan.total_bytes / 2**30:.2f} GiB a device, but '
+      f'{available / 2**30:.2f} GiB are there ({plan}): lower sampling.rows '
+      f'(now {plan.shape.size}), sampling.max_tokens ({config.max_tokens}) or '
+      f'sampling.max_prompt_tokens ({config.max_prompt_tokens}), or raise '
+      'mesh.tensor.'
+    )
+  return plan
+
+
+def bucket(tokens: int) -> int:
+  """Returns the capacity for so many tokens: few sizes, little waste."""
+  if tokens > 1024:
+    return 1 << (tokens - 1).bit_length()
+  step = 128 if tokens > 128 else 32
+  return -(-tokens // step) * step
+
+
+def smaller(plan: Plan) -> TableShape | None:
+  """Returns the next size that the table shrinks to, half of the rows."""
+  shape = plan.shape
+  if shape.size // 2 < plan.least_rows:
+    return None
+  if shape.rows > 1:
+    return replace(shape, rows=shape.rows // 2)
+  return replace(shape, slots=shape.slots // 2)
+
+
+def _weigh(model, mesh, shape, least, steps, available) -> Plan:
+  data = mesh.shape['data'] * mesh.shape['fsdp']
+  tensor = mesh.shape['tensor']
+  size = jnp.dtype(model.dtype).itemsize
+  token = 2 * model.layers * model.kv_heads // tensor * model.head_width * size
+  slots = shape.slots // data
+  questions = data * max(1, min(8, 8192 // shape.question, slots))
+  embeddings = model.vocab * model.width * (1 if model.tied else 2)
+  layer = model.width * (
+    model.head_width * 2 * (model.heads + model.kv_heads) + 3 * model.ffn
+  )
+  return Plan(
+    shape=shape,
+    least_rows=least,
+    steps=steps,
+    questions=questions,
+    weight_bytes=(embeddings + model.layers * layer) * size // tensor,
+    prefix_bytes=token * shape.prefix,
+    question_bytes=token * slots * BUFFERS * shape.question,
+    suffix_bytes=token * slots * shape.rows * shape.suffix,
+    # Logits in float32, their copy in groups, and a layer's scores.
+    work_bytes=slots
+    * shape.rows
+    * 4
+    * (
+      2 * model.vocab // tensor
+      + 2
+      * model.heads
+      // tensor
+      * (shape.prefix + BUFFERS * shape.question + shape.suffix)
+    ),
+    available_bytes=available,
+  )
+
+
+def _power(number: int) -> int:
+  """Returns the largest power of two that is not over `number`."""
+  return 1 << (number.bit_length() - 1)
+
+
+def _memory(mesh: Mesh) -> int:
+  """Returns the bytes of one device; CPU devices share the host's."""
+  device = mesh.devices.flat[0]
+  if device.platform == 'cpu':
+    total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return total // jax.local_device_count()
+  return device.memory_stats()['bytes_limit']

@@ -1,0 +1,367 @@
+"""The sampler: a table on the device, kept busy by the host."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from rest.model import ModelConfig, Transformer, unstack
+from rest.sampler import cache
+from rest.sampler.cache import Table
+from rest.sampler.choice import candidates_for
+from rest.sampler.decode import (
+  Drawn,
+  Knobs,
+  Program,
+  decode,
+  load_prefix,
+  load_questions,
+)
+from rest.sampler.plan import Plan, SamplerConfig, make_plan
+from rest.sampler.scheduler import Ask, Owners, Place, Scheduler
+from rest.sampler.text import complete, has_stop
+from rest.sharding import PARAMETERS, leaf_name, spec
+from rest.types import Completion, Tokenizer
+
+_ENDS = 8  # End tokens that a model may have.
+
+
+@dataclass(slots=True)
+class Stats:
+  """What sampling took; sums since the sampler was made.
+
+  Attributes:
+    tokens: Tokens in completions drawn.
+    row_steps: Rows times steps that the device ran.
+    busy_row_steps: Of them, those that drew a token.
+    calls: Decoding calls.
+    seconds: From the first prompt in to the last token out, the consumer's
+      time included.
+    idle_seconds: Of them, time that the device waited between calls (a lower
+      bound, seen by the host).
+  """
+
+  tokens: int = 0
+  row_steps: int = 0
+  busy_row_steps: int = 0
+  calls: int = 0
+  seconds: float = 0.0
+  idle_seconds: float = 0.0
+
+  @property
+  def busy(self) -> float:
+    """Share of row-steps that drew a token."""
+    return self.busy_row_steps / max(1, self.row_steps)
+
+
+class _Call(NamedTuple):
+  """A decoding call under way, and who held the buffers when it was made."""
+
+  drawn: Drawn
+  owners: Owners
+
+
+class Sampler:
+  """Draws completions of prompts that share a prefix."""
+
+  def __init__(
+    self,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    config: SamplerConfig,
+    mesh: Mesh,
+    seed: int,
+    stop: tuple[str, ...] = (),
+  ):
+    """Takes the weights over; nothing is compiled yet.
+
+    Args:
+      model: Stacked, as the trainer has it; see `set_weights`.
+      tokenizer: Decodes completions, and names the end tokens.
+      config: Defaults of `sample`, and the size of the table.
+      mesh: Devices of this process. Rows are shared out over `data` and `fsdp`
+        (each of them holds the weights), heads over `tensor`.
+      seed: Of all random numbers.
+      stop: Texts that end a completion.
+
+    Raises:
+      ValueError: More end tokens than the programs provide for.
+    """
+    if len(tokenizer.eos) > _ENDS:
+      raise ValueError(
+        f'A tokenizer may have {_ENDS} end tokens; this one has '
+        f'{len(tokenizer.eos)}.'
+      )
+    if stop and not tokenizer.eos:
+      raise ValueError(
+        'Stop texts need a tokenizer with an end token, which takes their '
+        'place in the completion; tokenizer.eos is empty.'
+      )
+    self.stats = Stats()
+    self._tokenizer = tokenizer
+    self._config = config
+    self._mesh = mesh
+    self._seed = seed
+    self._stop = stop
+    self._table: Table | None = None
+    self._plan: Plan | None = None
+    self.set_weights(model)
+
+  def set_weights(self, model: Transformer) -> None:
+    """Takes new weights from the trainer.
+
+    Args:
+      model: Stacked layers, of any type and sharding; it is not kept.
+    """
+    self._model_config = model.config
+    self._model = _hand_over(model, self._mesh)
+
+  def plan(self, prefix: int, samples: int) -> Plan:
+    """Returns the table for prompts behind so many shared tokens.
+
+    Args:
+      prefix: Tokens of the prefix.
+      samples: Most samples asked of one problem.
+
+    Raises:
+      ValueError: It does not fit.
+    """
+    return make_plan(
+      self._config, self._model_config, self._mesh, prefix, samples
+    )
+
+  def sample(
+    self,
+    prefix: Sequence[int],
+    asks: Iterable[Ask],
+    *,
+    samples: int = 0,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+  ) -> Iterator[tuple[int, int, Completion]]:
+    """Draws the samples that are asked for.
+
+    Tokens are taken as they are given: a begin token, where the model wants
+    one, is the prefix's first.
+
+    Args:
+      prefix: Tokens that all prompts begin with; may be empty.
+      asks: What to draw; may be lazy, and is then read as slots fall free.
+      samples: Most samples of one ask; 0: what the first ask has. It shapes
+        the table, so give it where asks may be what a killed run left over.
+      temperature: In place of the config's; likewise the following.
+      top_k: See `SamplerConfig`.
+      top_p: See `SamplerConfig`.
+      max_tokens: See `SamplerConfig`.
+
+    Returns:
+      An iterator over (index of the ask, sample, completion), in order of
+      completion. The device works on while the consumer holds an item.
+
+    Raises:
+      ValueError: A prompt that is too long, before any work where `asks` is a
+        sequence; a table that does not fit.
+    """
+    given = {
+      'temperature': temperature,
+      'top_k': top_k,
+      'top_p': top_p,
+      'max_tokens': max_tokens,
+    }
+    config = replace(
+      self._config, **{k: v for k, v in given.items() if v is not None}
+    )
+    if isinstance(asks, Sequence):
+      for ask in asks:
+        _check(ask, len(prefix), config)
+    numbered = enumerate(asks)
+    first = next(numbered, None)
+    if first is None:
+      return iter(())
+    plan = make_plan(
+      config,
+      self._model_config,
+      self._mesh,
+      len(prefix),
+      samples or max(1, len(first[1].samples)),
+    )
+    checked = _checked(first, numbered, len(prefix), config)
+    chunk = plan.shape.samples
+    if isinstance(asks, Sequence):
+      # Few problems: each goes to several slots.
+      total = sum(len(ask.samples) for ask in asks)
+      chunk = min(chunk, max(plan.shape.rows, total // (2 * plan.shape.slots)))
+    scheduler = Scheduler(
+      plan.shape, checked, chunk, plan.questions, config.max_tokens, self._seed
+    )
+    return self._run(plan, scheduler, prefix, config)
+
+  def _run(
+    self,
+    plan: Plan,
+    scheduler: Scheduler,
+    prefix: Sequence[int],
+    config: SamplerConfig,
+  ) -> Iterator[tuple[int, int, Completion]]:
+    begin = time.monotonic()
+    knobs = self._knobs(config, len(prefix))
+    table = self._take_table(plan)
+    if prefix:
+      copies = self._mesh.shape['data'] * self._mesh.shape['fsdp']
+      tokens_XT = np.zeros((copies, plan.shape.prefix), np.int32)
+      tokens_XT[:, : len(prefix)] = prefix
+      with jax.set_mesh(self._mesh):
+        table = load_prefix(self._model, table, tokens_XT, knobs.prefix)
+    calls: deque[_Call] = deque()
+    dropped_QR = np.full((plan.shape.slots, plan.shape.rows), -1, np.int32)
+    longest = 0
+    while True:
+      while load := scheduler.load():
+        with jax.set_mesh(self._mesh):
+          table = load_questions(self._model, table, load, knobs.prefix)
+      if scheduler.is_open:
+        longest += plan.steps
+        program = Program(
+          steps=plan.steps,
+          read=_read(longest + plan.steps, plan.shape.suffix),
+          candidates=self._candidates(config),
+          mesh=self._mesh,
+        )
+        with jax.set_mesh(self._mesh):
+          table, drawn = decode(
+            self._model, table, knobs, dropped_QR.copy(), program
+          )
+        owners = [list(slot) for slot in scheduler.owners]
+        calls.append(_Call(drawn, owners))
+        dropped_QR[:] = -1
+      elif not calls:
+        break
+      if len(calls) > 1 or not scheduler.is_open:
+        yield from self._collect(calls.popleft(), scheduler, dropped_QR)
+    self._table, self._plan = table, plan
+    self.stats.seconds += time.monotonic() - begin
+
+  def _collect(
+    self, call: _Call, scheduler: Scheduler, dropped_QR: np.ndarray
+  ) -> Iterator[tuple[int, int, Completion]]:
+    """Reads a call's tokens; yields the completions that ended in it."""
+    arrays = [np.asarray(x) for x in call.drawn]
+    arrays = [x.reshape(x.shape[0], -1) for x in arrays]
+    entry_TB = arrays[2]
+    self.stats.calls += 1
+    self.stats.row_steps += entry_TB.size
+    self.stats.busy_row_steps += int((entry_TB >= 0).sum())
+    for place, ended in scheduler.collect(call.owners, *arrays):
+      draft = place.order.drafts[place.place]
+      if not ended:
+        if not has_stop(draft, entry_TB.shape[0], self._tokenizer, self._stop):
+          continue
+        dropped_QR[place.slot, place.row] = place.entry
+      scheduler.close(place)
+      yield self._complete(place)
+
+  def _complete(self, place: Place) -> tuple[int, int, Completion]:
+    order = place.order
+    draft = order.drafts[place.place]
+    completion = complete(draft, self._tokenizer, self._stop)
+    self.stats.tokens += len(completion.tokens)
+    sample = order.ask.samples[order.places[place.place]]
+    return order.index, sample, completion
+
+  def _knobs(self, config: SamplerConfig, prefix: int) -> Knobs:
+    ends_X = np.full(_ENDS, -1, np.int32)
+    ends_X[: len(self._tokenizer.eos)] = self._tokenizer.eos
+    return Knobs(
+      temperature=jnp.float32(config.temperature),
+      top_k=jnp.int32(config.top_k),
+      top_p=jnp.float32(config.top_p),
+      ends_X=jnp.asarray(ends_X),
+      prefix=jnp.int32(prefix),
+    )
+
+  def _candidates(self, config: SamplerConfig) -> int:
+    # A temperature of 0 needs the best token only.
+    top_k = config.top_k if config.temperature else config.top_k or 1
+    return candidates_for(top_k, self._model_config.vocab)
+
+  def _take_table(self, plan: Plan) -> Table:
+    """Returns a table at rest; its buffers are used again where they fit."""
+    table, self._table = self._table, None
+    if table is None or self._plan != plan:
+      del table
+      return _new_table(self._model_config, plan, self._mesh)
+    slots, rows = cache.idle(plan.shape)
+    old = cache.table_shardings(table, self._mesh)
+    return Table(
+      table.caches,
+      jax.device_put(slots, old.slots),
+      jax.device_put(rows, old.rows),
+    )
+
+
+def _new_table(config: ModelConfig, plan: Plan, mesh: Mesh) -> Table:
+  def make() -> Table:
+    return cache.empty(config, plan.shape)
+
+  shardings = cache.table_shardings(jax.eval_shape(make), mesh)
+  return jax.jit(make, out_shardings=shardings)()
+
+
+def _hand_over(model: Transformer, mesh: Mesh) -> Transformer:
+  """Returns the model as decoding wants it: a list of layers, compute dtype.
+
+  Norms stay in float32, as the trainer computes with them. Weights are split
+  over `tensor` only: gathering them over `fsdp` each step would cost more than
+  the step.
+  """
+  table = {k: axis for k, axis in PARAMETERS.items() if axis == 'tensor'}
+  dtype = jnp.dtype(model.config.dtype)
+
+  def convert(model: Transformer) -> Transformer:
+    model = unstack(model)
+
+    def cast(path, leaf):
+      is_matrix = len(leaf.shape) > 1 and 'D' in leaf_name(path).split('_')[-1]
+      return leaf.astype(dtype) if is_matrix else leaf
+
+    return jax.tree_util.tree_map_with_path(cast, model)
+
+  def sharding(path, leaf) -> NamedSharding:
+    return NamedSharding(mesh, spec(leaf_name(path), len(leaf.shape), table))
+
+  shapes = jax.eval_shape(convert, model)
+  shardings = jax.tree_util.tree_map_with_path(sharding, shapes)
+  return jax.jit(convert, out_shardings=shardings)(model)
+
+
+def _check(ask: Ask, prefix: int, config: SamplerConfig) -> None:
+  length = prefix + len(ask.tokens)
+  if not ask.tokens:
+    raise ValueError(f'A question has no tokens: {ask.key}.')
+  if length > config.max_prompt_tokens:
+    raise ValueError(
+      f'A prompt has {length} tokens ({prefix} of the prefix, '
+      f'{len(ask.tokens)} of the question), but sampling.max_prompt_tokens is '
+      f'{config.max_prompt_tokens} (key {ask.key}).'
+    )
+
+
+def _checked(first, rest, prefix, config) -> Iterator[tuple[int, Ask]]:
+  _check(first[1], prefix, config)
+  yield first
+  for index, ask in rest:
+    _check(ask, prefix, config)
+    yield index, ask
+
+
+def _read(longest: int, suffix: int) -> int:
+  """Returns how much of the suffix to read, of a few sizes."""
+  return min(suffix, max(128, 1 << (longest - 1).bit_length()))
