@@ -39,9 +39,10 @@ def load(path: str) -> Tokenizer:
 
   It reads tokenizer.json, else tokenizer.model. Special tokens written in a
   text become their ids with the former, and stay text with the latter, as in
-  the libraries. The ids of special tokens are those of tokenizer_config.json,
-  special_tokens_map.json, generation_config.json and config.json: `eos` holds
-  what any of them names, the tokenizer's own first.
+  the libraries. `eos` holds what tokenizer_config.json, generation_config.json
+  and config.json name, in this order. `bos` is what the libraries put before a
+  text: with tokenizer.json its post-processor says so, with tokenizer.model
+  `add_bos_token`.
 
   Raises:
     FileNotFoundError: There is no such directory, or no tokenizer in it.
@@ -56,7 +57,11 @@ def load(path: str) -> Tokenizer:
     codecs = _Fast(raw), _Fast(_without_prefix(raw))
   elif (folder / 'tokenizer.model').exists():
     model = (folder / 'tokenizer.model').read_bytes()
-    codecs = _SentencePiece(model), _SentencePiece(model + _NO_DUMMY_PREFIX)
+    begins = settings['tokenizer_config.json'].get('add_bos_token', True)
+    codecs = (
+      _SentencePiece(model, begins),
+      _SentencePiece(model + _NO_DUMMY_PREFIX, begins),
+    )
   else:
     raise FileNotFoundError(
       f'{path} holds neither tokenizer.json nor tokenizer.model.'
@@ -67,10 +72,11 @@ def load(path: str) -> Tokenizer:
       f'{path} names no end token: expected eos_token in '
       'tokenizer_config.json or eos_token_id in config.json.'
     )
+  bos = codecs[0].special('bos')
   pad = _ids('pad', settings, codecs[0])
   return _Loaded(
     vocab_size=codecs[0].vocab_size,
-    bos=_bos(settings, codecs[0]),
+    bos=bos[0] if bos else None,
     eos=eos,
     pad=pad[0] if pad else eos[0],
     starts=codecs[0],
@@ -90,7 +96,7 @@ class _Codec(Protocol):
   def id_of(self, token: str) -> int | None: ...
 
   def special(self, name: str) -> list[int]:
-    """Returns what the model itself holds for 'bos', 'eos' or 'pad'."""
+    """Returns the model's own 'bos' (if prompts get it), 'eos' or 'pad'."""
     ...
 
 
@@ -115,11 +121,12 @@ class _Loaded:
 class _SentencePiece:
   """A tokenizer.model."""
 
-  def __init__(self, model: bytes):
+  def __init__(self, model: bytes, begins: bool):
     try:
       self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
       raise ValueError(f'tokenizer.model is damaged: {error}') from error
+    self._begins = begins
     self.vocab_size = self._model.vocab_size()
 
   def encode(self, text: str) -> list[int]:
@@ -135,7 +142,8 @@ class _SentencePiece:
 
   def special(self, name: str) -> list[int]:
     found = getattr(self._model, f'{name}_id')()
-    return [found] if found >= 0 else []
+    wanted = name != 'bos' or self._begins
+    return [found] if found >= 0 and wanted else []
 
 
 class _Fast:
@@ -160,22 +168,10 @@ class _Fast:
     return self._model.token_to_id(token)
 
   def special(self, name: str) -> list[int]:
-    # What is put around a text: begin tokens before it, end tokens after it.
-    around = self._model.encode('').ids
-    return around[:1] if name == 'bos' else []
-
-
-def _bos(settings: dict[str, dict[str, Any]], codec: _Codec) -> int | None:
-  """Returns the id put before prompts, or None where there is to be none."""
-  tokenizer_config = settings['tokenizer_config.json']
-  wanted = tokenizer_config.get('add_bos_token')
-  own = codec.special('bos')
-  if wanted is False or tokenizer_config.get('bos_token', '') is None:
-    return None
-  if wanted is None:
-    return own[0] if own else None
-  named = _ids('bos', settings, codec)
-  return named[0] if named else None
+    if name != 'bos':
+      return []  # Only the settings say.
+    inside, whole = self.encode('a'), self._model.encode('a').ids
+    return whole[:1] if whole[:1] != inside[:1] else []
 
 
 def _ids(

@@ -1,0 +1,300 @@
+"""Ids equal the reference libraries'; texts survive being split and joined."""
+
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sentencepiece
+import tokenizers
+
+from rest import tokenizer
+
+TEXTS = [
+  'Weng earns $12 an hour. Yesterday, she did 50 minutes; how much?',
+  '  two  spaces, and a tab\tand a line\nand two\n\nthen an end ',
+  r'If $\frac{1}{2}x^2 + \sqrt{y} \leq \pi$, then \boxed{\left(3, 4\right]}.',
+  'def f(x: int) -> list[str]:\n    """Doc."""\n    return [f"{x!r}"] * 2\n',
+  'for (int i = 0; i < n; ++i) { a[i] ^= 0xFF; }  // `x` != y',
+  'Überraschung: naïve café, Łódź, Привет, 你好世界, こんにちは, مرحبا.',
+  'e\u0301 and \u00e9, \ufb01, Ⅷ, ½, 🙂👩‍👩‍👧, \u200b, \u3000, ∀x∈{Ω}.',
+  '#### 72',
+  '',
+]
+
+SPECIAL = {'bos_token': '<s>', 'eos_token': '</s>', 'unk_token': '<unk>'}
+
+
+def write_sentencepiece(path, **options):
+  """Trains a tiny tokenizer.model."""
+  path.mkdir()
+  with (path / 'tokenizer.model').open('wb') as file:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(TEXTS[:5] * 20),  # Other scripts become bytes.
+      model_writer=file,
+      vocab_size=400,
+      byte_fallback=True,
+      hard_vocab_limit=False,
+      minloglevel=2,
+      **options,
+    )
+  return path
+
+
+def write_json(path, model, **files):
+  """Writes a tokenizer.json, and any other files by name."""
+  path.mkdir()
+  model.save(str(path / 'tokenizer.json'))
+  for name, content in ({'tokenizer_config': SPECIAL} | files).items():
+    (path / f'{name}.json').write_text(json.dumps(content))
+  return path
+
+
+def train(model, trainer, special):
+  trainer = trainer(
+    vocab_size=400,
+    special_tokens=special,
+    initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+  )
+  model.train_from_iterator(TEXTS[:5] * 20, trainer)
+  return model
+
+
+def byte_level(special=('<s>', '</s>', '<unk>')):
+  """A tokenizer of the kind of Llama 3 and Qwen."""
+  model = tokenizers.Tokenizer(tokenizers.models.BPE())
+  model.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+    [
+      tokenizers.pre_tokenizers.Split(
+        tokenizers.Regex(r"'s|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s+|[^\s]"),
+        'isolated',
+      ),
+      tokenizers.pre_tokenizers.ByteLevel(False, use_regex=False),
+    ]
+  )
+  model.decoder = tokenizers.decoders.ByteLevel()
+  return train(model, tokenizers.trainers.BpeTrainer, list(special))
+
+
+def metaspace(scheme):
+  """A tokenizer of the kind of Llama 2 and Mistral."""
+  vocab = {'<unk>': 0, '<s>': 1, '</s>': 2}
+  vocab |= {f'<0x{byte:02X}>': byte + 3 for byte in range(256)}
+  for text in ['▁', *sorted(set(''.join(TEXTS[:5]) + 'abc')), '▁▁', 'ur', '▁a']:
+    vocab.setdefault(text, len(vocab))
+  merges = [('▁', '▁'), ('u', 'r'), ('▁', 'a')]
+  model = tokenizers.Tokenizer(
+    tokenizers.models.BPE(
+      vocab, merges, unk_token='<unk>', byte_fallback=True, fuse_unk=True
+    )
+  )
+  d, n = tokenizers.decoders, tokenizers.normalizers
+  if scheme == 'prepend':
+    model.normalizer = n.Sequence([n.Prepend('▁'), n.Replace(' ', '▁')])
+  else:
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(
+      prepend_scheme=scheme, split=False
+    )
+  model.decoder = d.Sequence(
+    [d.Replace('▁', ' '), d.ByteFallback(), d.Fuse(), d.Strip(' ', 1, 0)]
+  )
+  model.add_special_tokens(['<unk>', '<s>', '</s>'])
+  return model
+
+
+SENTENCEPIECE = {
+  'defaults': {},
+  'llama2': {
+    'model_type': 'bpe',
+    'split_digits': True,
+    'normalization_rule_name': 'identity',
+    'remove_extra_whitespaces': False,
+    'allow_whitespace_only_pieces': True,
+  },
+  'gemma': {
+    'normalization_rule_name': 'identity',
+    'remove_extra_whitespaces': False,
+    'add_dummy_prefix': False,
+    'user_defined_symbols': ['<start_of_turn>', '\n\n'],
+  },
+}
+
+JSON = {
+  'byte_level': byte_level,
+  'prepend': lambda: metaspace('prepend'),
+  'first': lambda: metaspace('first'),
+}
+
+
+@pytest.mark.parametrize('name', SENTENCEPIECE)
+def test_ids_equal_sentencepiece(name, tmp_path):
+  path = write_sentencepiece(tmp_path / 'tokenizer', **SENTENCEPIECE[name])
+  reference = sentencepiece.SentencePieceProcessor(
+    model_file=str(path / 'tokenizer.model')
+  )
+  ours = tokenizer.load(str(path))
+  assert ours.vocab_size == reference.vocab_size()
+  assert (ours.bos, ours.eos, ours.pad) == (1, (2,), 2)
+  for text in TEXTS:
+    assert ours.encode(text) == reference.encode(text)
+    assert ours.decode(ours.encode(text)) == reference.decode(
+      reference.encode(text)
+    )
+
+
+@pytest.mark.parametrize('name', JSON)
+def test_ids_equal_transformers(name, tmp_path):
+  transformers = pytest.importorskip('transformers')
+  path = write_json(tmp_path / 'tokenizer', JSON[name]())
+  reference = transformers.PreTrainedTokenizerFast.from_pretrained(path)
+  ours = tokenizer.load(str(path))
+  assert ours.vocab_size == max(reference.get_vocab().values()) + 1
+  assert ours.eos == (reference.eos_token_id,)
+  for text in [*TEXTS, 'specials <s> in</s> a text']:
+    ids = reference.encode(text, add_special_tokens=False)
+    assert ours.encode(text) == ids
+    assert ours.decode(ids) == reference.decode(
+      ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+
+
+EXACT = {
+  'sentencepiece_llama2': lambda path: write_sentencepiece(
+    path, **SENTENCEPIECE['llama2']
+  ),
+  'sentencepiece_gemma': lambda path: write_sentencepiece(
+    path, **SENTENCEPIECE['gemma']
+  ),
+} | {
+  name: lambda path, make=make: write_json(path, make())
+  for name, make in JSON.items()
+}
+
+
+@pytest.fixture(scope='module', params=EXACT)
+def exact(request, tmp_path_factory):
+  """A tokenizer that loses nothing."""
+  path = tmp_path_factory.mktemp('exact') / request.param
+  return tokenizer.load(str(EXACT[request.param](path)))
+
+
+# The library gives a text that starts with a space no other one with the
+# scheme 'first', and yet takes one away.
+STARTS = [text for text in TEXTS if text and text[0] != ' ']
+
+
+def test_texts_survive(exact):
+  for text in STARTS:
+    assert exact.decode(exact.encode(text)) == text
+  for text in TEXTS:
+    ids = exact.encode(text, follows=True)
+    assert exact.decode(ids, follows=True) == text
+
+
+def test_texts_joined_as_ids_are_joined_as_texts(exact):
+  for a in STARTS:
+    for b in TEXTS:
+      ids = exact.encode(a) + exact.encode(b, follows=True)
+      assert exact.decode(ids) == a + b
+
+
+def test_no_begin_or_end_is_put_around_a_text(exact):
+  for text in TEXTS:
+    ids = exact.encode(text)
+    assert not {exact.bos, *exact.eos} & set(ids)
+
+
+def test_special_tokens_are_left_out_of_texts(exact):
+  ids = exact.encode('a b')
+  assert exact.decode([*exact.eos, *ids, *exact.eos, exact.pad]) == 'a b'
+
+
+def test_any_ids_decode(exact):
+  for text in '你好🙂', 'é':
+    ids = exact.encode(text, follows=True)
+    for cut in range(len(ids)):
+      assert isinstance(exact.decode(ids[:cut]), str)
+      assert isinstance(exact.decode(ids[cut:], follows=True), str)
+  assert '\ufffd' in exact.decode(exact.encode('🙂')[:-1])
+  every = list(range(exact.vocab_size + 100))  # Models pad their vocabulary.
+  assert isinstance(exact.decode(every), str)
+  assert exact.decode([exact.vocab_size + 50]) == ''
+
+
+def test_threads_may_share_a_tokenizer(exact):
+  expected = [exact.encode(text) for text in STARTS]
+
+  def work(_):
+    found = [exact.encode(text) for text in STARTS]
+    return found == expected and list(map(exact.decode, found)) == STARTS
+
+  with ThreadPoolExecutor(8) as pool:
+    assert all(pool.map(work, range(64)))
+
+
+def test_end_tokens_of_all_files_count(tmp_path):
+  model = byte_level(['<pad>', '<s>', '</s>', '<turn>', '<stop>'])
+  path = write_json(
+    tmp_path / 'tokenizer',
+    model,
+    tokenizer_config={'eos_token': {'content': '<turn>'}, 'bos_token': None},
+    generation_config={'eos_token_id': [2, 4]},
+    config={'eos_token_id': 2, 'pad_token_id': 0},
+  )
+  ours = tokenizer.load(str(path))
+  assert (ours.bos, ours.eos, ours.pad) == (None, (3, 2, 4), 0)
+
+
+@pytest.mark.parametrize('begin', [True, False])
+def test_begin_token_is_what_transformers_puts(begin, tmp_path):
+  transformers = pytest.importorskip('transformers')
+  model = byte_level()
+  model.post_processor = tokenizers.processors.TemplateProcessing(
+    '<s> $A </s>' if begin else '$A </s>',
+    special_tokens=[('<s>', 0), ('</s>', 1)],
+  )
+  path = write_json(tmp_path / 'tokenizer', model)
+  reference = transformers.PreTrainedTokenizerFast.from_pretrained(path)
+  ours = tokenizer.load(str(path))
+  assert ours.bos == (0 if begin else None)
+  start = [ours.bos] if begin else []
+  assert reference.encode('a b') == [*start, *ours.encode('a b'), ours.eos[0]]
+
+
+def test_settings_of_a_sentencepiece_model_are_read(tmp_path):
+  path = write_sentencepiece(tmp_path / 'tokenizer', pad_id=3)
+  assert tokenizer.load(str(path)).pad == 3
+  config = {'add_bos_token': False, 'eos_token': '</s>', 'pad_token': '<unk>'}
+  (path / 'tokenizer_config.json').write_text(json.dumps(config))
+  (path / 'config.json').write_text('{"eos_token_id": [2, 7]}')
+  ours = tokenizer.load(str(path))
+  assert (ours.bos, ours.eos, ours.pad) == (None, (2, 7), 0)
+
+
+def test_bad_tokenizers_are_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    tokenizer.load(str(tmp_path / 'nowhere'))
+  with pytest.raises(FileNotFoundError, match=r'neither tokenizer\.json'):
+    tokenizer.load(str(tmp_path))
+  (tmp_path / 'tokenizer.model').write_bytes(b'\x0a\xffnot a model')
+  with pytest.raises(ValueError, match=r'tokenizer\.model'):
+    tokenizer.load(str(tmp_path))
+  (tmp_path / 'tokenizer.json').write_text('{"model": {"type": "None"}}')
+  with pytest.raises(ValueError, match=r'tokenizer\.json'):
+    tokenizer.load(str(tmp_path))
+  (tmp_path / 'tokenizer.json').write_text('{"model": ')
+  with pytest.raises(ValueError, match=r'tokenizer\.json is not JSON'):
+    tokenizer.load(str(tmp_path))
+  byte_level().save(str(tmp_path / 'tokenizer.json'))
+  with pytest.raises(ValueError, match='no end token'):
+    tokenizer.load(str(tmp_path))
+
+
+def test_the_tokenizer_brings_no_jax():
+  names = 'import sys, rest.tokenizer; print(sorted(sys.modules))'
+  out = subprocess.run(
+    [sys.executable, '-c', names], capture_output=True, text=True, check=True
+  ).stdout
+  assert not re.findall(r"'(?:jax|flax|tensorflow|torch|transformers)'", out)
