@@ -54,7 +54,7 @@ _REASONING = re.compile(
 
 
 class Bbh(Published):
-  """Asked with three examples, that reason ('few_shot') or not ('direct').
+  """Asked with three examples, that reason ('cot') or do not ('direct').
 
   Every task has examples of its own, so with all tasks they are part of the
   question; with one task they are the prefix, which is cheaper to sample.
@@ -65,7 +65,7 @@ class Bbh(Published):
   verifier = 'exact'
   stop = ('\n\nQ:', '\nQ:')
   splits = ('test',)
-  prompts = ('few_shot', 'direct')
+  prompts = ('cot', 'direct')
   variants = ('all', *TASKS)
 
   def __init__(self, config: TaskConfig):
@@ -88,7 +88,7 @@ class Bbh(Published):
 
   def question(self, problem: Problem) -> str:
     before = '' if self.prefix else shots(problem.subject, self.prompt)
-    begin = " Let's think step by step.\n" if self.prompt == 'few_shot' else ''
+    begin = " Let's think step by step.\n" if self.prompt == 'cot' else ''
     return f'{before}Q: {problem.question}\nA:{begin}'
 
   def target(self, problem: Problem) -> str:

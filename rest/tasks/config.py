@@ -16,8 +16,8 @@ class TaskConfig:
     name: Key of `rest.tasks.TASKS`.
     path: Folder of the original files, or a copy made by `python -m rest.tasks
       prepare`; '' for embedded sets.
-    prompt: 'few_shot' or 'zero_shot', where the task has both; bbh also has
-      'direct'. '' is the task's usual one.
+    prompt: 'few_shot' or 'zero_shot', where the task has both; bbh has 'cot'
+      and 'direct'. '' is the task's usual one.
     split: Variant of the problems, as the task's module lists them; '' is the
       first. For math: 'original', 'prm800k', 'math500'.
     num_train: Problems to train on, a nested random subset; 0 for all.

@@ -55,6 +55,25 @@ def find(task: Task) -> list[Leak]:
   return found
 
 
+class Clean:
+  """A task without its leaks."""
+
+  def __init__(self, task: Task, leaks: list[Leak]):
+    self.name = task.name
+    self.version = task.version
+    self.verifier = task.verifier
+    self.prefix = task.prefix
+    self.stop = task.stop
+    self.question = task.question
+    self.target = task.target
+    self.program = task.program
+    self._task = task
+    self._leaks = leaks
+
+  def problems(self, split: str) -> list[Problem]:
+    return drop(self._task.problems(split), self._leaks, split)
+
+
 def find_in_suite(task: Task, suite: Task) -> list[Leak]:
   """Returns what to drop from a transfer set's test, after training on task."""
   seen = _Index()

@@ -64,14 +64,18 @@ def prepare(task: Source, folder: str) -> str:
         yield index, _to_record(problem)
 
   builder = Builder(data_dir=folder, file_format='array_record')
+  if builder.data_path.exists():  # tfds would reuse it, however old.
+    raise ValueError(
+      f'{builder.data_path} exists: delete it or choose another.'
+    )
   builder.download_and_prepare()
   return str(builder.data_path)
 
 
 def reader(path: str, task: Source) -> Callable[[str], list[Problem]]:
   """Returns what reads a split of the copy, after a look at its label."""
-  builder = tfds.builder_from_directory(path)
-  label: Any = builder.info.metadata
+  builder: Any = tfds.builder_from_directory(path)
+  label = builder.info.metadata
   if label != _label(task):
     raise ValueError(
       f'task.path={path!r} was prepared from {label}, but the run needs'
@@ -79,7 +83,7 @@ def reader(path: str, task: Source) -> Callable[[str], list[Problem]]:
     )
 
   def read(split: str) -> list[Problem]:
-    records: Any = builder.as_data_source(split)
+    records = builder.as_data_source(split)
     return [_from_record(record) for record in records]
 
   return read
