@@ -250,7 +250,7 @@ class _Run:
         f'step {done}: loss {metrics.loss}, gradient norm '
         f'{metrics.gradient_norm}. Its batch holds the examples '
         f'{self._schedule.members(done - 1)}: look at them, or lower '
-        'm_step.learning_rate. The last checkpoint is from before.'
+        'mstep.learning_rate. The last checkpoint is from before.'
       )
     self._bar.update()
     self._bar.set_postfix(loss=f'{metrics.loss:.3f}', refresh=False)
@@ -263,7 +263,7 @@ class _Run:
     if position['for'] != self._fingerprint:
       raise ValueError(
         f'{self._checkpoints.directory} holds a training with other examples, '
-        'seed or m_step fields: choose another folder, or set these back.'
+        'seed or mstep fields: choose another folder, or set these back.'
       )
     self.done = self._saved = latest
     self.scores = dict(position['scores'])
@@ -313,11 +313,11 @@ def _check(
   shards = math.prod(mesh.shape[axis] for axis in ACTIVATIONS['B'])
   if config.rows % (config.accumulate * shards):
     raise ValueError(
-      f'm_step.rows must be divisible by m_step.accumulate x mesh.data x '
+      f'mstep.rows must be divisible by mstep.accumulate x mesh.data x '
       f'mesh.fsdp = {config.accumulate} x {shards}; got {config.rows}.'
     )
   if config.stop != 'fixed_steps' and validate is not None and not folder:
     raise ValueError(
-      f'm_step.stop={config.stop!r} needs a folder for checkpoints: the chosen '
+      f'mstep.stop={config.stop!r} needs a folder for checkpoints: the chosen '
       'model may not be the last.'
     )

@@ -74,17 +74,17 @@ class MStepConfig:
       value = getattr(self, name)
       if not low <= value <= high:
         raise ValueError(
-          f'm_step.{name} must lie in [{low}, {high}]; got {value!r}.'
+          f'mstep.{name} must lie in [{low}, {high}]; got {value!r}.'
         )
     for name, choices in _CHOICES.items():
       if getattr(self, name) not in choices:
         raise ValueError(
-          f'm_step.{name} must be one of {", ".join(choices)}; '
+          f'mstep.{name} must be one of {", ".join(choices)}; '
           f'got {getattr(self, name)!r}.'
         )
     if self.rows % self.accumulate:
       raise ValueError(
-        f'm_step.accumulate must divide m_step.rows; got {self.accumulate} and '
+        f'mstep.accumulate must divide mstep.rows; got {self.accumulate} and '
         f'{self.rows}.'
       )
 

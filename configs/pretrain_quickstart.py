@@ -1,0 +1,64 @@
+"""The base model of the quickstart, from nothing: 2.5 M parameters.
+
+  python -m rest.pretrain --config=configs/pretrain_quickstart.py
+
+Makes its own corpus of word problems with solutions, many of them wrong, and
+learns its tokenizer from it. Runs anywhere; about a minute on one H200.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  c = ConfigDict()
+  c.name = 'pretrain_quickstart'  # Names the default working directory.
+  c.seed = 0  # Of the first weights and the order of the data.
+
+  c.corpus = ConfigDict()
+  c.corpus.num_documents = 300_000  # To train on.
+  c.corpus.num_held_out = 1_000  # To measure the loss on.
+  c.corpus.seed = 0  # Which documents.
+
+  c.noise = (
+    ConfigDict()
+  )  # How wrong they are: see rest.tasks.arithmetic_corpus.
+  c.noise.hasty = (0.3, 0.4, 0.6, 0.65, 0.7)  # Hasty authors, by level.
+  c.noise.hasty_trapped = 0.9  # That a hasty author falls into a trap.
+  c.noise.careful_trapped = 0.05  # That a careful author does.
+  c.noise.slip = 0.01  # Of a wrong result, a step.
+  c.noise.wrong_sign = 0.01  # Of a wrong operation, a step.
+  c.noise.stop_early = 0.02  # Of a solution that breaks off.
+
+  c.tokenizer = ConfigDict()
+  c.tokenizer.vocab = 1024  # Pieces, special ones included.
+  c.tokenizer.num_documents = 20_000  # It is learnt from.
+
+  c.model = ConfigDict()  # Fields of rest.model.ModelConfig; Llama's form.
+  c.model.vocab = 1024
+  c.model.width = 192
+  c.model.layers = 6
+  c.model.heads = 6
+  c.model.kv_heads = 2
+  c.model.head_width = 32
+  c.model.ffn = 512
+  c.model.context = 512
+  c.model.norm_eps = 1e-5
+  c.model.tied = True
+  c.model.dtype = 'float32'
+
+  c.mesh = ConfigDict()
+  c.mesh.data = -1
+  c.mesh.fsdp = 1
+  c.mesh.tensor = 1
+
+  c.mstep = ConfigDict()  # Fields of rest.recipe.MStepConfig.
+  c.mstep.learning_rate = 3e-3
+  c.mstep.warmup = 0.05
+  c.mstep.weight_decay = 0.1
+  c.mstep.row_length = 512
+  c.mstep.rows = 64
+  c.mstep.epochs = 1
+  c.mstep.stop = 'fixed_steps'
+  c.mstep.save_every = 500
+  c.mstep.remat = 'none'
+  return c
