@@ -349,7 +349,7 @@ def _feed_forward(config, layer, x_BTD):
 
 def _embed(model, tokens_BT):
   dtype = jnp.dtype(model.config.dtype)
-  x_BTD = model.embed_VD[...].astype(dtype)[tokens_BT]
+  x_BTD = model.embed_VD[...][tokens_BT].astype(dtype)
   if model.config.scaled_embedding:
     # Rounded to the compute dtype first, as the Gemma reference does.
     x_BTD *= jnp.asarray(math.sqrt(model.config.width), dtype)
