@@ -1,0 +1,151 @@
+"""What a sandbox is worth, found by attacking it from inside.
+
+The level that a verifier reports rests on these attacks having failed, never on
+some mechanism being there.
+"""
+
+import json
+import os
+import tempfile
+
+from rest.verify.jail import Limits
+from rest.verify.sandbox import Sandbox, SandboxError, levels, sweep
+
+_SECRET = 'the expected output'
+_LIMITS = Limits(cpu=10, memory=256 << 20, processes=8, file=1 << 20)
+# Runs inside; prints the attacks that succeeded.
+_ATTACKS = """
+import ctypes, json, os, socket, sys
+secret, folder, verifier, processes = json.load(sys.stdin)
+def read_files():
+  open(secret).read()
+def write_files():
+  open(folder + '/written', 'w').close()
+def read_memory():
+  open(f'/proc/{verifier}/environ', 'rb').read()
+def send_signals():
+  os.kill(verifier, 0)
+def use_tcp():
+  socket.socket()
+def use_unix_sockets():
+  socket.socket(socket.AF_UNIX)
+def use_vsock():
+  socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+def use_netlink():
+  socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+def make_namespaces():
+  if ctypes.CDLL(None).unshare(0x10000000):
+    raise OSError
+def write_large_files():
+  with open('large', 'wb') as file:
+    file.truncate(2 << 20)
+def hold_much_memory():
+  bytearray(1 << 30)
+def fork_without_limit():
+  ends, children = os.pipe(), []
+  try:
+    for _ in range(processes + 1):
+      if not (pid := os.fork()):
+        os.close(ends[1])
+        os.read(ends[0], 1)
+        os._exit(0)
+      children.append(pid)
+  finally:
+    os.close(ends[1])
+    for pid in children:
+      os.waitpid(pid, 0)
+succeeded = []
+for attack in [
+  read_files, write_files, read_memory, send_signals, use_tcp,
+  use_unix_sockets, use_vsock, use_netlink, make_namespaces,
+  write_large_files, hold_much_memory, fork_without_limit,
+]:
+  try:
+    attack()
+  except (OSError, MemoryError):
+    continue
+  succeeded.append(attack.__name__)
+print(json.dumps(succeeded))
+"""
+
+
+def strongest(
+  memory: int, processes: int, allow_weak: bool
+) -> tuple[str, Sandbox]:
+  """Returns the strongest level that holds on this host, and a sandbox of it.
+
+  Args:
+    memory: Bytes that a program may hold.
+    processes: Processes and threads that it may have.
+    allow_weak: Whether resource limits alone will do.
+
+  Raises:
+    SandboxError: No level holds; says why not, and what would help.
+  """
+  sweep()
+  reasons = []
+  for level in levels():
+    weak = level == 'rlimits'
+    if weak and not allow_weak:
+      break
+    try:
+      sandbox = Sandbox(level, 'program', memory, processes)
+    except SandboxError as error:
+      reasons.append(f'{level}: {error}')
+      continue
+    try:
+      succeeded = attack(sandbox)
+    except SandboxError as error:
+      succeeded = [str(error)]
+    if weak or not succeeded:
+      return level, sandbox
+    reasons.append(f'{level}: a program could {", ".join(succeeded)}')
+    sandbox.close()
+  raise SandboxError(
+    'No sandbox for programs holds on this host. '
+    + '; '.join(reasons)
+    + '. Run as root with CAP_SYS_ADMIN (docker run --privileged), or allow '
+    'user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0), '
+    'or use Linux 5.13 with Landlock and an interpreter that other users may '
+    'read; or set allow_weak_sandbox=True to run programs with hardly any '
+    'protection.'
+  )
+
+
+def attack(sandbox: Sandbox) -> list[str]:
+  """Returns the names of the attacks that the sandbox did not stop."""
+  with tempfile.TemporaryDirectory() as folder:
+    os.chmod(folder, 0o777)
+    secret = os.path.join(folder, 'secret')
+    with open(secret, 'w') as file:
+      file.write(_SECRET)
+    os.chmod(secret, 0o666)
+    facts = [secret, folder, os.getpid(), _LIMITS.processes]
+    program, stdin = memory_file(_ATTACKS), memory_file(json.dumps(facts))
+    stdout = memory_file('')
+    try:
+      sandbox.start('script', _LIMITS, [program, stdin, stdout])
+      ended = sandbox.finish()
+      output = os.pread(stdout, 1 << 16, 0)
+    finally:
+      for descriptor in (program, stdin, stdout):
+        os.close(descriptor)
+    if os.path.exists(os.path.join(folder, 'written')):
+      return ['write_files']
+  if ended.status != 0:
+    raise SandboxError(f'the probe ended with status {ended.status}')
+  return json.loads(output)
+
+
+def memory_file(text: str) -> int:
+  """Returns a descriptor of a file in memory, at its start.
+
+  Raises:
+    OSError: Where the kernel has no room.
+  """
+  descriptor = os.memfd_create('rest', os.MFD_CLOEXEC)
+  data = memoryview(text.encode())
+  while data:
+    data = data[os.write(descriptor, data) :]
+  os.lseek(descriptor, 0, os.SEEK_SET)
+  return descriptor

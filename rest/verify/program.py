@@ -1,0 +1,416 @@
+"""Judges programs by assertions, by what they print, and by what they return.
+
+  run('add = lambda a, b: a + b', Tests('assert', 'assert add(1, 2) == 3'))
+
+Each verifier owns a sandbox: a fork server in namespaces of its own (or behind
+Landlock), where a program has no network, no files but the interpreter's, an
+empty folder, an empty environment, a system call filter and limits on CPU time,
+memory, processes and output. When it ends, or at its deadline, every process
+that it has started is killed, and what it has written is forgotten.
+
+Expected outputs and tests never enter that sandbox. What a program prints or
+returns is compared here; assertions run in a second sandbox, which calls the
+program over data-only messages (`wire`). A verdict of 1.0 needs that side to
+have seen every expected value; exit statuses and output never count as such.
+
+How records of the published sets become `Tests`:
+
+  HumanEval    Tests('assert', record['test'], record['entry_point']);
+               the program is the prompt and the completion.
+  MBPP         Tests('assert', '\n'.join([setup_code, *test_list]))
+  APPS         Tests('stdin', inputs=..., outputs=...), one text a case; or
+               Tests('call', entry_point=fn_name, inputs=..., outputs=...), each
+               the JSON of a list of arguments, and of the result.
+
+What is not stopped:
+
+  - A test that is weak stays weak. Where it calls helpers of the program, or
+    compares two results of the program, the program can please it; and what it
+    changes in its arguments is changed in the test's.
+  - A program may know the tests by heart, or recognise them by their arguments.
+  - An attack on the kernel itself, through the system calls left. Against
+    hostile people rather than hostile samples, put a virtual machine around it.
+  - Reading the interpreter's own files, site-packages included.
+  - Using all of its CPU time: a limit bounds the waste, and side channels of
+    time and load to other programs of the host stay open.
+  - As a plain user without a writable control group, processes that each keep
+    below the memory limit may together exceed it. Behind Landlock alone (no
+    namespaces) a program also sees that other processes exist, shares the
+    user's limit on processes, and may fill the disk that holds its folder.
+  - At 'rlimits' (only with allow_weak_sandbox) hardly anything is stopped.
+"""
+
+import json
+import math
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+
+from rest.types import Tests, Verdict
+from rest.verify import compare, probe
+from rest.verify.candidate import MEMORY_STATUS
+from rest.verify.jail import Limits
+from rest.verify.sandbox import Ended, Sandbox, SandboxError
+
+VERSION = 'program-1'
+_MAX_LOAD = 8.0  # A host slower than this gives unknown verdicts.
+_IDLE_SECONDS = 2.0  # Wall time for a case besides computing.
+_LONG_SCRIPT = 10_000  # Characters; HumanEval and MBPP stay far below.
+_TESTS_MEMORY = 2  # Times the program's: they may hold both sides' values.
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramConfig:
+  """What a program may use. Whole seconds of CPU count; they are rounded up.
+
+  Attributes:
+    cpu_seconds: CPU time for one case of 'stdin' and 'call'.
+    script_cpu_seconds: CPU time for a script of assertions, and as much again
+      for every 10,000 characters of it.
+    total_cpu_seconds: CPU time for all cases together, and the most that any
+      script gets.
+    memory_mib: Memory of the program.
+    processes: Processes and threads at a time.
+    file_mib: Size of any file that it writes, and of its output.
+    allow_weak_sandbox: Whether resource limits will do where the host allows no
+      real isolation.
+  """
+
+  cpu_seconds: float = 5.0
+  script_cpu_seconds: float = 15.0
+  total_cpu_seconds: float = 60.0
+  memory_mib: int = 1024
+  processes: int = 64
+  file_mib: int = 8
+  allow_weak_sandbox: bool = False
+
+  def __post_init__(self):
+    for name in self.__slots__:
+      value = getattr(self, name)
+      if name != 'allow_weak_sandbox' and not value > 0:
+        raise ValueError(f'{name} must be positive, got {value}.')
+
+
+class ProgramJudge:
+  """Judges one program at a time, in a sandbox of its own.
+
+  Attributes:
+    level: What isolates the programs: one of `jail.LEVELS`.
+  """
+
+  level: str
+
+  def __init__(self, config: ProgramConfig):
+    """Finds the strongest sandbox that the host allows, and starts it.
+
+    Raises:
+      SandboxError: No sandbox holds.
+    """
+    self._config = config
+    self._memory = config.memory_mib << 20
+    self.level, program = probe.strongest(
+      self._memory, config.processes, config.allow_weak_sandbox
+    )
+    self._sandboxes = {'program': program}
+
+  def judge(self, program: str, tests: Tests) -> Verdict:
+    """Returns the verdict on a program: 1.0, 0.0, or None for our own failure.
+
+    Reasons: passed; wrong (a result is not what was expected), error (it ended
+    by an exception, or has no such function), timeout, memory, output (too
+    much of it); untested (the tests never asked the program anything) or
+    sandbox (it failed twice), both with reward None.
+
+    Raises:
+      ValueError: The tests are malformed.
+    """
+    check(tests)
+    if not _is_text(program):
+      return _verdict('error')
+    judge = self._judge_script if tests.kind == 'assert' else self._judge_cases
+    for _ in range(2):
+      try:
+        return _verdict(judge(program, tests))
+      except SandboxError:
+        self.close()
+      except BaseException:
+        self.close()  # A job may be half done.
+        raise
+    return _verdict('sandbox')
+
+  def deadline(self, tests: Tests) -> float:
+    """Returns the seconds after which a verdict is overdue on any host."""
+    config = self._config
+    if tests.kind == 'assert':
+      return 60 + _wall(self._script_cpu(tests), _MAX_LOAD)
+    cases = len(tests.inputs)
+    cpu = min(config.cpu_seconds * cases, config.total_cpu_seconds)
+    return 60 + _wall(cpu, _MAX_LOAD) + cases * _IDLE_SECONDS * _MAX_LOAD
+
+  def close(self) -> None:
+    """Ends the sandboxes; a later judgement starts new ones."""
+    while self._sandboxes:
+      _, sandbox = self._sandboxes.popitem()
+      sandbox.close()
+
+  def _sandbox(self, role: str) -> Sandbox:
+    if role not in self._sandboxes:
+      memory = self._memory * (_TESTS_MEMORY if role == 'tests' else 1)
+      self._sandboxes[role] = Sandbox(
+        self.level, role, memory, self._config.processes
+      )
+    return self._sandboxes[role]
+
+  def _script_cpu(self, tests: Tests) -> float:
+    """Returns the CPU time for a script: long ones test much."""
+    times = 1 + len(tests.script) // _LONG_SCRIPT
+    return min(
+      self._config.script_cpu_seconds * times, self._config.total_cpu_seconds
+    )
+
+  def _limits(self, cpu: float, memory: int = 1) -> Limits:
+    return Limits(
+      cpu=math.ceil(cpu),
+      memory=self._memory * memory,
+      processes=self._config.processes,
+      file=self._config.file_mib << 20,
+    )
+
+  def _judge_cases(self, program: str, tests: Tests) -> str:
+    judge = self._judge_input if tests.kind == 'stdin' else self._judge_call
+    left = self._config.total_cpu_seconds
+    for given, expected in zip(tests.inputs, tests.outputs, strict=True):
+      cpu = min(self._config.cpu_seconds, left)
+      reason, used = judge(program, tests, given, expected, cpu)
+      if reason != 'passed':
+        return reason
+      left -= used
+      if left <= 0:
+        return 'timeout'
+    return 'passed'
+
+  def _judge_input(
+    self, program: str, tests: Tests, given: str, expected: str, cpu: float
+  ) -> tuple[str, float]:
+    """Runs a program on one input; returns the reason and its CPU time."""
+    ended, output, reason = self._run('script', program, given, cpu)
+    if not reason:
+      reason = _reason(compare.prints(output, expected))
+    return reason, ended.cpu
+
+  def _judge_call(
+    self, program: str, tests: Tests, given: str, expected: str, cpu: float
+  ) -> tuple[str, float]:
+    """Calls a program's function once; returns the reason and its CPU time."""
+    asked = json.dumps({'entry_point': tests.entry_point, 'arguments': given})
+    ended, output, reason = self._run('call', program, asked, cpu)
+    if reason:
+      return reason, ended.cpu
+    try:
+      result = json.loads(output)
+    except (ValueError, RecursionError):
+      return 'error', ended.cpu
+    return _reason(compare.returns(result, expected)), ended.cpu
+
+  def _run(
+    self, role: str, program: str, given: str, cpu: float
+  ) -> tuple[Ended, bytes, str]:
+    """Runs a program once; returns what it wrote, and why it failed if so."""
+    sandbox = self._sandbox('program')
+    limits = self._limits(cpu)
+    with _Files() as files:
+      written = files.add('')
+      descriptors = [files.add(program), files.add(given), written]
+      sandbox.start(role, limits, descriptors, _uses_numpy(program))
+      deadline = _Deadline(cpu)
+      _wait(sandbox, deadline)
+      if deadline.passed:
+        sandbox.stop()
+      ended = sandbox.finish()
+      output = os.pread(written, limits.file, 0)
+    if len(output) == limits.file:
+      return ended, output, 'output'
+    reason = _exhausted(ended, limits) or (ended.status != 0 and 'error') or ''
+    return ended, output, reason
+
+  def _judge_script(self, program: str, tests: Tests) -> str:
+    """Runs assertions in one sandbox against a program in the other."""
+    cpu = self._script_cpu(tests)
+    candidate, tester = self._sandbox('program'), self._sandbox('tests')
+    limits = self._limits(cpu)
+    roomy = self._limits(cpu, _TESTS_MEMORY)
+    first, second = socket.socketpair()
+    script = {'script': tests.script, 'entry_point': tests.entry_point}
+    with _Files() as files, first, second:
+      result = files.add('')
+      numpy = _uses_numpy(program)
+      descriptors = [files.add(program), first.fileno()]
+      candidate.start('serve', limits, descriptors, numpy)
+      descriptors = [files.add(json.dumps(script)), second.fileno(), result]
+      numpy = _uses_numpy(tests.script)
+      tester.start('test', roomy, descriptors, numpy)
+      first.close()
+      second.close()
+      deadline = _Deadline(cpu)
+      _wait(tester, deadline)  # A program that dies ends its tests too.
+      tester.stop()
+      candidate.stop()
+      tested, ended = tester.finish(), candidate.finish()
+      outcome = os.pread(result, 64, 0).decode()
+    if outcome and outcome != 'error':
+      return outcome
+    # The program's limits explain an error of the tests, if it met them.
+    reason = '' if ended.stopped else _exhausted(ended, limits)
+    if reason := reason or outcome or _exhausted(tested, roomy):
+      return reason
+    raise SandboxError('The tests ended without an outcome.')
+
+
+_judges: dict[ProgramConfig, ProgramJudge] = {}
+_judging = threading.Lock()
+
+
+def run(
+  program: str, tests: Tests, config: ProgramConfig = ProgramConfig()
+) -> Verdict:
+  """Returns the verdict on one program; see `ProgramJudge.judge`.
+
+  The sandbox starts with the first call and is kept for later ones.
+  """
+  with _judging:
+    if config not in _judges:
+      _judges[config] = ProgramJudge(config)
+    return _judges[config].judge(program, tests)
+
+
+def check(tests: Tests) -> None:
+  """Raises ValueError where tests are malformed, naming the field."""
+  kinds = ('assert', 'stdin', 'call')
+  if tests.kind not in kinds:
+    raise ValueError(f'Tests.kind must be one of {kinds}, got {tests.kind!r}.')
+  if tests.kind == 'assert':
+    if not (tests.script.strip() and _is_text(tests.script)):
+      raise ValueError('Tests.script must be a program, got nothing.')
+    return
+  if not tests.inputs or len(tests.inputs) != len(tests.outputs):
+    raise ValueError(
+      f'Tests.inputs and outputs must be as many, and not none; got '
+      f'{len(tests.inputs)} and {len(tests.outputs)}.'
+    )
+  if tests.kind == 'stdin':
+    return
+  if not tests.entry_point.isidentifier():
+    raise ValueError(
+      f'Tests.entry_point must be a name, got {tests.entry_point!r}.'
+    )
+  for text in tests.inputs:
+    if type(_json('inputs', text)) is not list:
+      raise ValueError(
+        f'Tests.inputs must be JSON lists of arguments, got {text[:60]!r}.'
+      )
+  for text in tests.outputs:
+    _json('outputs', text)
+
+
+class _Files:
+  """Files in memory that are closed together."""
+
+  def __init__(self):
+    self._descriptors: list[int] = []
+
+  def __enter__(self) -> '_Files':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    for descriptor in self._descriptors:
+      os.close(descriptor)
+
+  def add(self, text: str) -> int:
+    """Returns the descriptor of a new file, at its start."""
+    self._descriptors.append(probe.memory_file(text))
+    return self._descriptors[-1]
+
+
+class _Deadline:
+  """The wall time for some CPU time, longer while the host is busy."""
+
+  def __init__(self, cpu: float):
+    self._cpu = cpu
+    self._start = time.monotonic()
+
+  @property
+  def left(self) -> float:
+    """Seconds until it passes, as busy as the host is now."""
+    end = self._start + _wall(self._cpu, _load())
+    return end - time.monotonic()
+
+  @property
+  def passed(self) -> bool:
+    """Whether it has passed."""
+    return self.left <= 0
+
+
+def _wait(sandbox: Sandbox, deadline: _Deadline) -> None:
+  """Waits for the end of a job, or the deadline."""
+  poll = select.poll()
+  poll.register(sandbox, select.POLLIN)
+  while (left := deadline.left) > 0:
+    if poll.poll(left * 1000):
+      return
+
+
+def _wall(cpu: float, load: float) -> float:
+  return (1.5 * math.ceil(cpu) + _IDLE_SECONDS) * load
+
+
+def _load() -> float:
+  """Returns how many processes want each core, from 1 to _MAX_LOAD."""
+  with open('/proc/loadavg') as file:
+    fields = file.read().split()
+  wanting = max(float(fields[0]), float(fields[3].split('/')[0]))
+  return min(max(wanting / (os.cpu_count() or 1), 1.0), _MAX_LOAD)
+
+
+def _exhausted(ended: Ended, limits: Limits) -> str:
+  """Returns which limit ended a job, or ''."""
+  if ended.out_of_memory or ended.status == MEMORY_STATUS:
+    return 'memory'
+  # The kernel's two clocks for CPU time differ by some per cent.
+  killed = ended.status == -signal.SIGKILL
+  out_of_time = killed and ended.cpu > 0.75 * limits.cpu
+  return 'timeout' if out_of_time or ended.stopped else ''
+
+
+def _reason(right: bool) -> str:
+  return 'passed' if right else 'wrong'
+
+
+def _verdict(reason: str) -> Verdict:
+  if reason in ('untested', 'sandbox'):
+    return Verdict(None, reason, VERSION)
+  return Verdict(float(reason == 'passed'), reason, VERSION)
+
+
+def _is_text(program: str) -> bool:
+  try:
+    program.encode()
+  except UnicodeEncodeError:
+    return False  # Half of a surrogate pair, which no file can hold.
+  return True
+
+
+def _uses_numpy(program: str) -> bool:
+  return 'numpy' in program
+
+
+def _json(field: str, text: str) -> object:
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(
+      f'Tests.{field} must be JSON, got {text[:60]!r}: {error}'
+    ) from error

@@ -1,0 +1,224 @@
+"""The verifier's side of one sandbox: starts it, hands it jobs, ends it.
+
+A sandbox is a fork server (`zygote`) locked away with whatever the host allows.
+`strongest` finds out what that is by attacking itself. Nothing survives this
+process: the fork server ends when its control socket closes, and everything in
+its namespaces with it.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import resource
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+from rest.verify import cgroup, namespaces
+from rest.verify.jail import LEVELS, Jail, Limits, make_scratch
+
+PREFIX = 'rest'  # Of folders and control groups that may have to be swept.
+_START_SECONDS = 60.0  # For an interpreter's start on an overloaded host.
+_END_SECONDS = 60.0  # For killing what a program has left.
+_MESSAGE = 1 << 16
+# Memory that the interpreter itself takes, on top of a program's.
+_INTERPRETER = 256 << 20
+# Without what the packages themselves import: every fork would pay for it.
+_BOOT = """
+import sys, types
+root = sys.argv.pop()
+for name in 'rest', 'rest.verify':
+  sys.modules[name] = types.ModuleType(name)
+  sys.modules[name].__path__ = [f'{root}/{name.replace(".", "/")}']
+from rest.verify import zygote
+zygote.main()
+"""
+_ENVIRONMENT = {
+  'PYTHONHASHSEED': '0',
+  'PYTHONUTF8': '1',
+  'LC_ALL': 'C.UTF-8',
+  'TZ': 'UTC',
+}
+
+
+class SandboxError(RuntimeError):
+  """The sandbox failed, for no fault of a program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+  """How a job ended.
+
+  Attributes:
+    status: Its exit status; negative for a signal.
+    cpu: Seconds of CPU time.
+    stopped: Whether it was told to stop, rather than ended by itself.
+    out_of_memory: Whether the control group killed one of its processes.
+  """
+
+  status: int
+  cpu: float
+  stopped: bool
+  out_of_memory: bool
+
+
+class Sandbox:
+  """One fork server; runs one job at a time."""
+
+  def __init__(self, level: str, role: str, memory: int, processes: int):
+    """Starts the fork server and waits until it is warm.
+
+    Args:
+      level: One of `jail.LEVELS`.
+      role: 'program' or 'tests': they are different users.
+      memory: Bytes that a program may hold.
+      processes: Processes and threads that it may have.
+
+    Raises:
+      SandboxError: The host does not allow this level.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY and hard < memory + _INTERPRETER:
+      raise SandboxError(f'This process itself is held to {hard >> 20} MiB.')
+    self._memory = memory + _INTERPRETER
+    name = f'{PREFIX}_{os.getpid()}_{role}_{time.monotonic_ns()}'
+    uid = _uid(role) if level in ('namespaces', 'landlock+uid') else None
+    # The fork server and, outside, its launcher are two more.
+    self._groups = cgroup.create(name, self._memory, processes + 2)
+    self._scratch = ''
+    if level != 'namespaces':
+      self._scratch = make_scratch(f'{name}_', uid)
+    jail = Jail(
+      level, uid, self._scratch or namespaces.scratch(), tuple(self._groups)
+    )
+    self._kills = 0
+    self._control, theirs = socket.socketpair(
+      socket.AF_UNIX, socket.SOCK_SEQPACKET
+    )
+    with theirs:
+      self._process = _start(theirs, jail)
+    try:
+      ready = self._reply(_START_SECONDS)
+      if 'error' in ready:
+        raise SandboxError(ready['error'])
+    except BaseException:
+      self.close()
+      raise
+
+  def fileno(self) -> int:
+    """Returns what is readable once a job has ended."""
+    return self._control.fileno()
+
+  def start(
+    self, role: str, limits: Limits, descriptors: list[int], numpy: bool = False
+  ) -> None:
+    """Starts a job; `finish` must follow.
+
+    Args:
+      role: What the child becomes: 'script', 'serve' or 'test'.
+      limits: Of the child; its memory is the program's alone.
+      descriptors: Handed to the child; ours stay open.
+      numpy: Whether to have NumPy imported before the fork.
+    """
+    fields = dataclasses.asdict(limits)
+    fields['memory'] += _INTERPRETER
+    job = {'role': role, 'limits': fields, 'numpy': numpy}
+    try:
+      socket.send_fds(self._control, [json.dumps(job).encode()], descriptors)
+    except OSError as error:
+      raise SandboxError(f'The fork server is gone: {error}') from error
+
+  def stop(self) -> None:
+    """Ends the job now, if it has not ended by itself; `finish` must follow."""
+    try:
+      self._control.send(b'{}')
+    except OSError as error:
+      raise SandboxError(f'The fork server is gone: {error}') from error
+
+  def finish(self) -> Ended:
+    """Waits for the end of the job and of every process that it has left."""
+    reply = self._reply(_END_SECONDS)
+    if not reply['confined']:
+      raise SandboxError('A child could not be locked in.')
+    kills = cgroup.memory_kills(self._groups)
+    out_of_memory = kills > self._kills
+    self._kills = kills
+    return Ended(reply['status'], reply['cpu'], reply['stopped'], out_of_memory)
+
+  def close(self) -> None:
+    """Ends the fork server and all that it has left."""
+    self._control.close()
+    try:
+      self._process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+      self._process.kill()
+      self._process.wait()
+    cgroup.remove(self._groups)
+    if self._scratch:
+      shutil.rmtree(self._scratch, ignore_errors=True)
+
+  def _reply(self, seconds: float) -> dict:
+    poll = select.poll()
+    poll.register(self._control, select.POLLIN)
+    message = self._control.recv(_MESSAGE) if poll.poll(seconds * 1000) else b''
+    if not message:
+      raise SandboxError('The fork server does not answer.')
+    return json.loads(message)
+
+
+def sweep() -> None:
+  """Removes what verifiers that were killed have left on the host."""
+  cgroup.sweep(PREFIX)
+  for path in cgroup.stale(pathlib.Path(tempfile.gettempdir()), PREFIX):
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def levels() -> tuple[str, ...]:
+  """Returns the levels worth trying as this user, strongest first."""
+  return LEVELS if os.getuid() == 0 else (LEVELS[0], *LEVELS[2:])
+
+
+def _start(theirs: socket.socket, jail: Jail) -> subprocess.Popen:
+  root = str(pathlib.Path(__file__).resolve().parents[2])
+  number = str(theirs.fileno())
+  arguments = [number, json.dumps(dataclasses.asdict(jail)), root]
+  # Neither -I, which would ignore PYTHONHASHSEED, nor -S, which would hide
+  # site-packages; -s and -P keep the user's own files out.
+  return subprocess.Popen(
+    [sys.executable, '-s', '-P', '-B', '-c', _BOOT, *arguments],
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+    env=_ENVIRONMENT,
+    pass_fds=[theirs.fileno()],
+    start_new_session=True,
+  )
+
+
+def _uid(role: str) -> int | None:
+  """Returns a user that nobody else has, where we are root.
+
+  Limits on processes count all processes of a user, so that no two sandboxes of
+  a host may share one. The id of this process is as unique.
+  """
+  if os.getuid() != 0:
+    return None
+  own = os.getpid() * 2 + (role == 'tests')
+  first, _, count = _uid_map()
+  if count >= 1 << 31:
+    return 1_000_000_000 + own
+  # A user namespace: far from the container's own users, as far as it goes.
+  start = first + count // 4
+  return start + own % (count - count // 4)
+
+
+def _uid_map() -> tuple[int, int, int]:
+  line = pathlib.Path('/proc/self/uid_map').read_text().splitlines()[0]
+  inside, outside, count = map(int, line.split())
+  return inside, outside, count
