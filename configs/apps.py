@@ -1,7 +1,8 @@
-"""ReST-EM on the introductory problems of APPS, as in the paper (figure 3).
+r"""ReST-EM on the introductory problems of APPS, as in the paper (figure 3).
 
   python -m rest.main --config=configs/apps.py --workdir=gs://BUCKET/apps \
-      --config.model.path=/models/Qwen2.5-Coder-1.5B --config.task.path=/data/APPS
+      --config.model.path=/models/Qwen2.5-Coder-1.5B \
+      --config.task.path=/data/APPS
 
 Data: the folders train/ and test/ of github.com/hendrycks/apps, or the same as
 train.jsonl and test.jsonl. The paper trains on 2,342 of the 2,639 introductory

@@ -1,4 +1,4 @@
-"""ReST-EM on GSM8K with a Qwen2.5-1.5B checkpoint.
+r"""ReST-EM on GSM8K with a Qwen2.5-1.5B checkpoint.
 
   python -m rest.main --config=configs/gsm8k.py --workdir=runs/gsm8k \
       --config.model.path=/models/Qwen2.5-1.5B --config.task.path=/data/gsm8k

@@ -1,4 +1,4 @@
-"""ReST-EM on MATH, as in the paper (arXiv:2312.06585, figure 2 left).
+r"""ReST-EM on MATH, as in the paper (arXiv:2312.06585, figure 2 left).
 
   python -m rest.main --config=configs/math.py --workdir=gs://BUCKET/math \
       --config.model.path=/models/Qwen2.5-1.5B --config.task.path=/data/math

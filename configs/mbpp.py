@@ -1,7 +1,8 @@
-"""ReST-EM on MBPP: short Python functions, a small set for trying things out.
+r"""ReST-EM on MBPP: short Python functions, a small set for trying things out.
 
   python -m rest.main --config=configs/mbpp.py --workdir=runs/mbpp \
-      --config.model.path=/models/Qwen2.5-Coder-1.5B --config.task.path=/data/mbpp
+      --config.model.path=/models/Qwen2.5-Coder-1.5B \
+      --config.task.path=/data/mbpp
 
 Data: mbpp.jsonl of github.com/google-research/google-research (mbpp), split by
 task_id as its README says: 374 to train, 90 to validate, 500 to test. Hardware:

@@ -1,6 +1,7 @@
 """The configs of published sets name tasks and fields that exist."""
 
 import importlib
+from typing import Any
 
 import pytest
 
@@ -10,12 +11,12 @@ from rest import tasks
 
 @pytest.mark.parametrize('name', ['apps', 'gsm8k', 'math', 'mbpp'])
 def test_configs_make_the_task_that_they_name(name):
-  config = importlib.import_module(f'configs.{name}').get_config()
+  config: Any = importlib.import_module(f'configs.{name}').get_config()
   assert config.name == config.task.name == name
   task = tasks.make(tasks.TaskConfig(**config.task))
   assert task.name == name
   assert task.prefix
-  published = base.get_config()
+  published: Any = base.get_config()
   for section in ('task', 'em', 'estep', 'sampling', 'mstep', 'eval'):
     assert set(config[section]) == set(published[section])
   # What is drawn fits into a training row.
