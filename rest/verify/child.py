@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 
 START_SECONDS = 60.0  # For a worker's imports, on a host that is overloaded.
 _LEAVE_SECONDS = 2.0  # For a worker that was told to leave.
@@ -41,7 +42,7 @@ class Child:
 
     Args:
       verifiers: Names of what it has to judge, imported before it is ready.
-      memory: MiB of address space that it may hold; 0 for no limit.
+      memory: MiB of address space that it may hold while it judges answers.
       nice: Added to the niceness of this process.
       allow_weak_sandbox: Whether programs may run behind rlimits alone.
     """
@@ -75,6 +76,7 @@ class Child:
     os.set_blocking(self._from.fileno(), False)
     self._lock = threading.Lock()  # Between a kill and the reaping.
     self._ready = False
+    self._received = b''
 
   @property
   def alive(self) -> bool:
@@ -91,16 +93,19 @@ class Child:
       self._end()
     return self._ready
 
-  def ask(self, message: dict[str, object], seconds: float) -> dict | None:
+  def ask(self, message: Mapping[str, object], seconds: float) -> dict | None:
     """Returns the worker's reply, or None: then the worker has been killed.
 
     Args:
       message: What the worker is sent, as JSON.
       seconds: Wall time for the reply, from dispatch to a worker that is ready.
+        A worker that judges programs first replies how long this one may take.
     """
     deadline = time.monotonic() + seconds
     line = json.dumps(message).encode() + b'\n'
     reply = self._receive(deadline) if self._send(line, deadline) else None
+    if reply is not None and 'seconds' in reply:
+      reply = self._receive(time.monotonic() + reply['seconds'])
     if reply is None:
       self._end()
     return reply
@@ -153,8 +158,7 @@ class Child:
     return True
 
   def _receive(self, deadline: float) -> dict | None:
-    line = bytearray()
-    while not line.endswith(b'\n'):
+    while b'\n' not in self._received:
       seconds = deadline - time.monotonic()
       if seconds <= 0:
         return None
@@ -162,7 +166,8 @@ class Child:
         chunk = os.read(self._from.fileno(), 65536)
         if not chunk:
           return None
-        line += chunk
+        self._received += chunk
+    line, _, self._received = self._received.partition(b'\n')
     return json.loads(line)
 
 

@@ -63,6 +63,7 @@ _NAMES = {
   r'\cdots': r'\ldots', r'\lparen': '(', r'\rparen': ')', r'\bar': r'\overline',
   r'\R': r'\mathbb{R}', r'\reals': r'\mathbb{R}', r'\Reals': r'\mathbb{R}',
 }  # fmt: skip
+_DELIMITERS = re.compile(r'\\[()\[\]]|(?<=¶)\s*\[[\d.]+(?:pt|em|ex|mm|cm)\]')
 _COMMAND = re.compile(r'\\[a-zA-Z]+')
 _CIRCLE = re.compile(r'\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*degrees?\s*\}')
 
@@ -71,7 +72,7 @@ def clean(answer: str) -> str:
   """Returns the answer in one notation; what differs may still be equal."""
   answer = _characters(answer)
   answer = answer.replace('\\\\', ROW).replace(r'\%', '%').replace(r'\#', '#')
-  answer = answer.replace(r'\(', ' ').replace(r'\)', ' ')
+  answer = _DELIMITERS.sub(' ', answer)
   answer = _dollars(answer.replace(r'\$', DOLLAR))
   answer = _COMMAND.sub(lambda m: _NAMES.get(m.group(), m.group()), answer)
   answer = _DROPPED.sub(' ', answer)

@@ -8,6 +8,9 @@ All scans are linear, whatever the text.
 
 import re
 
+from rest.verify import math_clean, math_parse, math_units
+from rest.verify.math_lex import Unreadable
+
 _SCANNED = 20_000  # Characters at the end of a text in which claims are sought.
 _BARE = 300  # Characters of an answer that stands alone, without a mark.
 
@@ -129,7 +132,7 @@ def _last_phrase(text: str, after: int) -> tuple[int, str, int] | None:
   """
   for phrase in reversed(list(_PHRASE.finditer(text, max(after, 0)))):
     claim, end = _sentence(text, phrase.end())
-    if after >= 0 and not _MATH_START.match(claim):
+    if after >= 0 and not _is_mathematics(claim):
       continue
     if _BOX.search(claim):
       continue
@@ -137,6 +140,16 @@ def _last_phrase(text: str, after: int) -> tuple[int, str, int] | None:
       claim = ''
     return phrase.start(), _tidy(claim), end
   return None
+
+
+def _is_mathematics(claim: str) -> bool:
+  if not _MATH_START.match(claim):
+    return False
+  try:
+    math_parse.parse(math_units.split(math_clean.clean(claim))[0])
+  except Unreadable:
+    return False
+  return True
 
 
 def _sentence(text: str, start: int) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 
 _LENGTH = 300
 _DEPTH = 12
-_TOO_COSTLY = re.compile(
+_REFUSED = re.compile(
   r'\\(?:int|iint|oint|sum|prod|lim|det|bmod|pmod|mod)(?![a-zA-Z])'
   r'|\d{60}'  # Roots of such numbers are factored.
   r'|[)\]}!]\s*!'  # Factorials of brackets and of factorials.
@@ -21,8 +21,9 @@ _TOO_COSTLY = re.compile(
   r'|\^\s*\{?\s*[^{}]*\d{4}'  # Large exponents.
   r'|\^[^+\-*/=,&]*\^'  # Towers.
   r'|\*\*'
-  r'|\\text\{[^{}]*[^{} -~]'
 )
+# Words would be dropped: '12 or so' would be 12.
+_WORD = re.compile(r'(?<![\\a-zA-Z])[a-zA-Z]{3,}|\\(?:text|approx|sim|equiv)')
 _BOXED = LatexExtractionConfig(boxed_match_priority=0)
 _logger = logging.getLogger('math_verify')
 _logger.setLevel(logging.CRITICAL)
@@ -30,7 +31,7 @@ _logger.setLevel(logging.CRITICAL)
 
 def affordable(answer: str) -> bool:
   """Returns whether sympy can be trusted with an answer."""
-  if len(answer) > _LENGTH or _TOO_COSTLY.search(answer):
+  if len(answer) > _LENGTH or _REFUSED.search(answer) or _WORD.search(answer):
     return False
   depth = deepest = 0
   for character in answer:

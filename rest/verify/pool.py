@@ -28,8 +28,9 @@ class VerifyConfig:
 
   Attributes:
     workers: Interpreters that judge at the same time.
-    timeout: Seconds for one verdict on a math answer, from dispatch.
-    memory: MiB of address space that a worker for answers may hold.
+    timeout: Seconds for one verdict on an answer, from dispatch. Programs have
+      deadlines of their own, by their tests.
+    memory: MiB of address space that a worker may hold while it judges answers.
     queue: Requests that may wait; `submit` blocks while there are so many.
     nice: Niceness of the workers above this process's, so that they never
       starve the thread that feeds the device.
@@ -197,8 +198,10 @@ class Pool:
 
   def _self_test(self) -> None:
     """Asks what is known; a verifier that misbehaves must not start a run."""
-    for request, reward in _known(self._verifiers):
-      verdict = self.submit(request).result()
+    known = _known(self._verifiers)
+    verdicts = [self.submit(request) for request, _ in known]
+    for (request, reward), future in zip(known, verdicts, strict=True):
+      verdict = future.result()
       if verdict.reward != reward:
         raise RuntimeError(
           f'The {request.verifier} verifier misjudges a known case: expected '
@@ -245,7 +248,8 @@ class Pool:
       message['gold'] = request.gold
     else:
       message['tests'] = asdict(request.tests)
-    reply = child.ask(message, _seconds(request, self._config))
+    hang = request.verifier == 'hang'
+    reply = child.ask(message, _HANG_SECONDS if hang else self._config.timeout)
     if reply is not None:
       return Verdict(**reply)
     if self._closed:
@@ -259,10 +263,9 @@ class Pool:
     return _verdict(request, None, 'no verdict in time, twice')
 
   def _start(self) -> Child:
-    # A program's limits are its sandbox's, and may be above a worker's.
     child = Child(
       self._verifiers,
-      memory=0 if 'program' in self._verifiers else self._config.memory,
+      memory=self._config.memory,
       nice=self._config.nice,
       allow_weak_sandbox=self._config.allow_weak_sandbox,
     )
@@ -363,18 +366,6 @@ def _verdict(request: Request, reward: float | None, reason: str) -> Verdict:
   return Verdict(reward, reason, judge.VERSION if judge else request.verifier)
 
 
-def _seconds(request: Request, config: VerifyConfig) -> float:
-  if request.verifier == 'hang':
-    return _HANG_SECONDS
-  if request.tests is None:
-    return config.timeout
-  from rest.verify.program import (
-    ProgramJudge,
-  )  # Only where programs are judged.
-
-  return ProgramJudge.deadline(request.tests)
-
-
 def _known(verifiers: tuple[str, ...]) -> list[tuple[Request, float]]:
   """Returns requests whose rewards are beyond doubt."""
   known: list[tuple[Request, float]] = []
@@ -394,10 +385,11 @@ def _known(verifiers: tuple[str, ...]) -> list[tuple[Request, float]]:
     ]
   if 'program' in verifiers:
     tests = Tests('assert', 'def check(f):\n  assert f(2) == 3\n', 'f')
+    echo = Tests('stdin', inputs=('7\n',), outputs=('7\n',))
     known += [
       (Request('program', 'def f(x):\n  return x + 1\n', tests=tests), 1),
       (Request('program', 'def f(x):\n  return x\n', tests=tests), 0),
-      (Request('program', 'while True:\n  pass\n', tests=tests), 0),
+      (Request('program', 'while True:\n  pass\n', tests=echo), 0),
       (Request('program', 'import os\nos._exit(0)\n', tests=tests), 0),
     ]
   return known

@@ -14,9 +14,12 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from rest.types import Tests, Verdict
+
+if TYPE_CHECKING:
+  from rest.verify.program import ProgramJudge
 
 _PR_SET_PDEATHSIG = 1
 
@@ -29,7 +32,7 @@ def main() -> None:
   replies = _private_output()
   _confine(setup)
   with contextlib.ExitStack() as on_exit:
-    judges = _load(setup, on_exit)
+    judges = _load(setup, replies, on_exit)
     _write(replies, {'ready': os.getpid()})
     for line in sys.stdin.buffer:
       request = json.loads(line)
@@ -53,23 +56,22 @@ def _confine(setup: dict) -> None:
     sys.exit(0)  # It died before the signal was asked for.
   os.nice(setup['nice'])
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-  if setup['memory']:
-    limit = setup['memory'] << 20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _load(setup: dict, on_exit: contextlib.ExitStack) -> dict[str, _Judge]:
+def _load(
+  setup: dict, replies: BinaryIO, on_exit: contextlib.ExitStack
+) -> dict[str, _Judge]:
   """Returns a judge for each verifier."""
   judges: dict[str, _Judge] = {'hang': _hang}
   if 'math' in setup['verifiers']:
     from rest.verify import math
 
     math.warm_up()  # Imports sympy.
-    judges['math'] = lambda r: math.judge(r['gold'], r['text'])
+    judges['math'] = _within(setup['memory'], math.judge)
   if 'exact' in setup['verifiers']:
     from rest.verify import exact
 
-    judges['exact'] = lambda r: exact.judge(r['gold'], r['text'])
+    judges['exact'] = _within(setup['memory'], exact.judge)
   if 'program' in setup['verifiers']:
     from rest.verify import program  # Enters the sandbox.
 
@@ -77,8 +79,30 @@ def _load(setup: dict, on_exit: contextlib.ExitStack) -> dict[str, _Judge]:
       program.ProgramConfig(allow_weak_sandbox=setup['allow_weak_sandbox'])
     )
     on_exit.callback(judge.close)
-    judges['program'] = lambda r: judge.judge(r['text'], _tests(r['tests']))
+    judges['program'] = lambda r: _judge_program(judge, r, replies)
   return judges
+
+
+def _within(memory: int, judge: Callable[[str, str], Verdict]) -> _Judge:
+  """Returns a judge of answers that may hold so many MiB."""
+  _, hard = resource.getrlimit(resource.RLIMIT_AS)
+
+  def judge_within(request: dict) -> Verdict:
+    # Set for each answer, since a sandbox for programs has limits of its own.
+    resource.setrlimit(resource.RLIMIT_AS, (memory << 20, hard))
+    verdict = judge(request['gold'], request['text'])
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    return verdict
+
+  return judge_within
+
+
+def _judge_program(
+  judge: 'ProgramJudge', request: dict, replies: BinaryIO
+) -> Verdict:
+  tests = _tests(request['tests'])
+  _write(replies, {'seconds': judge.deadline(tests)})
+  return judge.judge(request['text'], tests)
 
 
 def _tests(fields: dict) -> Tests:

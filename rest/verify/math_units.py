@@ -1,0 +1,144 @@
+r"""Separates what is measured from the number: units, money, times of day.
+
+A unit counts only where both answers have one. Words that change the value
+('million', 'a.m.', 'or') are no units, and stay.
+"""
+
+import re
+
+from rest.verify.math_clean import DOLLAR
+
+_MONEY = {DOLLAR: 'dollar', '£': 'pound', '€': 'euro', '¥': 'yen'}
+_CURRENCY = re.compile(rf'^(-?)\s*([{"".join(_MONEY)}])\s*(-?)\s*(?=[\d.\\])')
+_PERCENT = re.compile(r'\s*(?:%|\\text\{\s*percent\s*\}|\bpercent)$')
+_DEGREES = re.compile(
+  r'\s*(?:\^\\circ|\bdegrees?)\s*(?:\\text\{\s*([CF])\s*\}|([CF]))?$'
+)
+_SUFFIX = re.compile(
+  r'(?:\s*\\text\s*\{(?P<text>[^{}]*)\}|(?P<plain>(?:\s+[A-Za-z.²³/]+){1,4})'
+  r'|(?<=[\d)}])(?P<close>[a-zA-Z]{2,5}))'
+  r'\s*(?:\^\s*\{?\s*(?P<power>[23])\s*\}?)?$'
+)
+_MULTIPLES = {
+  'dozen': 12, 'hundred': 10**2, 'thousand': 10**3,
+  'million': 10**6, 'billion': 10**9, 'trillion': 10**12,
+}  # fmt: skip
+# What says more than what was counted.
+_MEANINGFUL_WORDS = (
+  'and or if otherwise not no maybe perhaps possibly about approximately around'
+  ' roughly nearly almost mod modulo base am pm than remainder least most half'
+  ' halves third thirds quarter quarters plus minus over squared cubed when'
+  ' unless but either neither none is are was the a an to from with without'
+  ' for because since so until between through where when which that wait'
+  ' sin cos tan log ln sqrt pi infinity theta in union st nd rd th factorial'
+  ' choose divided times more less fewer greater larger smaller up down'
+)
+_MEANINGFUL = frozenset(_MEANINGFUL_WORDS.split())
+_KNOWN = {
+  'cm': 'centimeter', 'mm': 'millimeter', 'km': 'kilometer', 'm': 'meter',
+  'ft': 'foot', 'feet': 'foot', 'inches': 'inch', 'in': 'inch', 'yd': 'yard',
+  'mi': 'mile', 'kg': 'kilogram', 'g': 'gram', 'mg': 'milligram',
+  'lb': 'pound', 'lbs': 'pound', 'oz': 'ounce', 's': 'second', 'sec': 'second',
+  'min': 'minute', 'h': 'hour', 'hr': 'hour', 'hrs': 'hour', 'sq': 'square',
+  'cu': 'cubic', 'l': 'liter', 'ml': 'milliliter', 'usd': 'dollar',
+  'mph': 'mph', 'kph': 'kph', 'rpm': 'rpm', 'deg': 'degree', 'rad': 'radian',
+  'bucks': 'dollar', 'people': 'person', 'children': 'child',
+}  # fmt: skip
+_TIME = re.compile(
+  r'(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*([ap])\.?\s*m\.?', re.IGNORECASE
+)
+
+
+def split(answer: str) -> tuple[str, frozenset[str]]:
+  """Returns a cleaned answer without its unit, and the words of the unit."""
+  unit: set[str] = set()
+  money = _CURRENCY.match(answer)
+  if money:
+    unit.add(_MONEY[money.group(2)])
+    answer = money.group(1) + money.group(3) + answer[money.end() :]
+  if percent := _PERCENT.search(answer):
+    return answer[: percent.start()], frozenset(unit | {'percent'})
+  if (degrees := _DEGREES.search(answer)) and not _has_function(answer):
+    scale = degrees.group(1) or degrees.group(2)
+    unit |= {'degree'} | ({scale} if scale else set())
+    return answer[: degrees.start()], frozenset(unit)
+  core, words, power = _suffix(answer)
+  multiple = _MULTIPLES.get(words[0]) if words else None
+  if multiple and re.search(r'\d$', core):
+    core, words = f'({core}) \\cdot {multiple}', words[1:]
+  elif multiple:
+    return answer, frozenset(unit)
+  unit |= {_canonical(word) for word in words}
+  if power:
+    unit.add({'2': 'square', '3': 'cubic'}[power])
+  return core, frozenset(unit - {'of', 'per', ''})
+
+
+def agree(left: frozenset[str], right: frozenset[str]) -> bool:
+  """Returns whether two units may be of equal answers."""
+  if not left or not right or left == right:
+    return True
+  if {'unit'} & (left | right):
+    return True
+  powers, scales = {'square', 'cubic'}, {'C', 'F'}
+  if left & powers != right & powers:
+    return False
+  if len((left | right) & scales) == 2:
+    return False
+  return bool((left & right) - powers)
+
+
+def time(answer: str) -> tuple[int, int, int, str] | None:
+  """Returns the time of day that an answer is: hour, minute, second, a or p."""
+  plain = re.sub(r'\\text\s*|[{}]', ' ', answer).strip()
+  match = _TIME.fullmatch(' '.join(plain.split()).replace(' :', ':'))
+  if not match:
+    return None
+  hour, minute, second = (int(part or 0) for part in match.groups()[:3])
+  return hour, minute, second, match.group(4).lower()
+
+
+def _suffix(answer: str) -> tuple[str, list[str], str | None]:
+  """Returns the answer before its unit, the words of the unit, its power."""
+  match = _SUFFIX.search(answer)
+  core = answer[: match.start()].rstrip() if match else answer
+  if not match or not re.search(r'[\d)}\]a-zA-Z!]$', core):
+    return answer, [], None
+  text = match.group('text') or match.group('plain') or match.group('close')
+  # 'a.m.' must not become 'a' and 'm'.
+  text = text or ''
+  words = re.sub(r'(?<=[a-zA-Z])\.|[/²³-]', ' ', text).lower().split()
+  compact = text.replace('.', '').replace(' ', '').lower()
+  if compact in ('am', 'pm') or not all(map(str.isalpha, words)):
+    return answer, [], None
+  if not words or len(words) > 5 or _MEANINGFUL & set(words):
+    return answer, [], None
+  if match.group('text') is None and not (
+    re.search(r'[\d)}]$', core) and _plain_unit(words, match)
+  ):
+    return answer, [], None
+  power = match.group('power')
+  if '²' in text or '³' in text:
+    power = '2' if '²' in text else '3'
+  return core, words, power
+
+
+def _plain_unit(words: list[str], match: re.Match) -> bool:
+  r"""Returns whether words outside `\text` are a unit, not variables."""
+  if match.group('close'):
+    return words[0] in _KNOWN and len(words[0]) > 1
+  return all(
+    word in _KNOWN or word in _MULTIPLES or len(word) > 2 for word in words
+  )
+
+
+def _canonical(word: str) -> str:
+  word = _KNOWN.get(word, word)
+  word = word.replace('metre', 'meter').replace('litre', 'liter')
+  if word.endswith('s') and len(word) > 3 and not word.endswith('ss'):
+    word = word[:-1]
+  return _KNOWN.get(word, word)
+
+
+def _has_function(answer: str) -> bool:
+  return bool(re.search(r'\\?(?:sin|cos|tan|sec|csc|cot)(?![a-z])', answer))
