@@ -1,4 +1,4 @@
-"""Published problem sets: original files in, prompts and tests out."""
+"""ProblemSet problem sets: original files in, prompts and tests out."""
 
 import gzip
 import json
@@ -82,7 +82,7 @@ def test_answers_of_math_are_what_the_last_box_holds(solution, answer):
 
 def test_math_reads_odd_records_as_its_authors_meant_them():
   problems = _by_id(_make('math'))
-  # Published as \boxed{}, with 0 in the text; as `\boxed 2`; as 'Level ?'.
+  # ProblemSet as \boxed{}, with 0 in the text; as `\boxed 2`; as 'Level ?'.
   assert problems['math/train/number_theory/7115'].answer == '0'
   assert problems['math/train/algebra/24014'].answer == '2'
   assert problems['math/train/geometry/377'].level == '?'

@@ -11,15 +11,13 @@ import tensorflow_datasets as tfds
 
 from rest import tasks
 from rest.tasks import prepared
-from rest.tasks.published import Published
+from rest.tasks.problem_set import ProblemSet
 
 DATA = pathlib.Path(__file__).parent / 'data' / 'tasks'
 
 
-def _task(name: str, path: str, **fields) -> Published:
-  task = tasks.make(tasks.TaskConfig(name, path, num_validation=1, **fields))
-  assert isinstance(task, Published)
-  return task
+def _task(name: str, path: str, **fields) -> ProblemSet:
+  return tasks.make(tasks.TaskConfig(name, path, num_validation=1, **fields))
 
 
 @pytest.mark.parametrize(

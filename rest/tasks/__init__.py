@@ -13,9 +13,10 @@ from rest.tasks.humaneval import HumanEval, HumanEvalPlus
 from rest.tasks.hungarian_exam import HungarianExam
 from rest.tasks.math import Math
 from rest.tasks.mbpp import Mbpp, MbppPlus
+from rest.tasks.problem_set import ProblemSet
 from rest.types import Task
 
-TASKS = {
+TASKS: dict[str, type[ProblemSet]] = {
   'apps': Apps,
   'arithmetic': Arithmetic,
   'bbh': Bbh,
@@ -29,7 +30,7 @@ TASKS = {
 }
 
 
-def make(config: TaskConfig) -> Task:
+def make(config: TaskConfig) -> ProblemSet:
   """Returns the task that a config names.
 
   Raises:

@@ -1,9 +1,9 @@
 """Prepares, checks and exports problem sets.
 
-  python -m rest.tasks prepare math --path=MATH --out=prepared
-  python -m rest.tasks leaks mbpp --path=mbpp --num_validation=90
-  python -m rest.tasks sheet hungarian_exam --path=exam --samples=FOLDER
-    --out=sheet.csv
+python -m rest.tasks prepare math --path=MATH --out=prepared
+python -m rest.tasks leaks mbpp --path=mbpp --num_validation=90
+python -m rest.tasks sheet hungarian_exam --path=exam --samples=FOLDER
+  --out=sheet.csv
 """
 
 import argparse
@@ -14,7 +14,7 @@ from etils import epath
 from rest import tasks
 from rest.tasks import files, leaks
 from rest.tasks.hungarian_exam import sheet
-from rest.tasks.published import Published
+from rest.tasks.problem_set import ProblemSet
 
 
 def main() -> None:
@@ -64,16 +64,14 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _prepare(task: tasks.Task, out: str) -> None:
+def _prepare(task: ProblemSet, out: str) -> None:
   # Half a second to import, and nothing else here needs it.
   from rest.tasks import prepared
 
-  if not isinstance(task, Published):
-    raise ValueError(f'{task.name} is embedded: there is nothing to prepare.')
   print(f'Written. Set task.path to {prepared.prepare(task, out)}')
 
 
-def _leaks(task: tasks.Task) -> None:
+def _leaks(task: ProblemSet) -> None:
   found = leaks.find(task)
   for leak in found:
     print(f'{leak.split} {leak.problem_id}: {leak.reason} as {leak.source}')
@@ -81,7 +79,7 @@ def _leaks(task: tasks.Task) -> None:
   print(f'{len(found)} to drop of {sizes}.')
 
 
-def _sheet(task: tasks.Task, samples: str, out: str) -> None:
+def _sheet(task: ProblemSet, samples: str, out: str) -> None:
   answers = [
     (record.text('problem'), record.text('text'))
     for path in sorted(epath.Path(samples).glob('part-*.jsonl'))

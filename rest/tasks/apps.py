@@ -17,7 +17,7 @@ from etils import epath
 from rest.tasks import files
 from rest.tasks.code import unfenced
 from rest.tasks.config import TaskConfig
-from rest.tasks.published import Published
+from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
 
 _DOWNLOAD = (
@@ -34,7 +34,7 @@ _FILES = {
 }
 
 
-class Apps(Published):
+class Apps(ProblemSet):
   """Asked for a program (standard input) or a function (call)."""
 
   name = 'apps'

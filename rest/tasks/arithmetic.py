@@ -8,38 +8,24 @@ import functools
 import itertools
 
 from rest.tasks import situations
-from rest.tasks.config import SPLITS, TaskConfig, choose
+from rest.tasks.config import SPLITS
+from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
 
 _SIZES = {'train': 4000, 'validation': 300, 'test': 1000}
 
 
-class Arithmetic:
+class Arithmetic(ProblemSet):
   """The embedded problem set; zero-shot."""
 
   name = 'arithmetic'
   version = '1'
   verifier = 'math'
-  prefix = ''
-  stop = ()
+  splits = SPLITS
+  prompts = ('zero_shot',)
 
-  def __init__(self, config: TaskConfig):
-    self._config = config
-
-  def problems(self, split: str) -> list[Problem]:
-    if split not in SPLITS:
-      raise ValueError(f'split must be one of {SPLITS}, got {split!r}.')
-    sizes = {
-      'train': self._config.num_train,
-      'validation': self._config.num_validation,
-      'test': self._config.num_test,
-    }
-    every = list(problems(split))
-    # 0 means all, except that a run may want no validation.
-    if not sizes[split] and split != 'validation':
-      return every
-    field = f'task.num_{split}'
-    return choose(every, sizes[split], field, self._config.seed)
+  def read(self, split: str) -> list[Problem]:
+    return list(problems(split))
 
   def question(self, problem: Problem) -> str:
     return ask(problem.question)
@@ -47,9 +33,6 @@ class Arithmetic:
   def target(self, problem: Problem) -> str:
     assert problem.solution is not None  # Every problem is made with one.
     return problem.solution
-
-  def program(self, problem: Problem, completion: str) -> str:
-    raise ValueError('arithmetic is not judged by running programs.')
 
 
 def ask(question: str) -> str:

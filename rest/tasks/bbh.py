@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from rest.tasks import files
 from rest.tasks.config import TaskConfig
-from rest.tasks.published import Published
+from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
 
 _DOWNLOAD = (
@@ -53,7 +53,7 @@ _REASONING = re.compile(
 )
 
 
-class Bbh(Published):
+class Bbh(ProblemSet):
   """Asked with three examples, that reason ('cot') or do not ('direct').
 
   Every task has examples of its own, so with all tasks they are part of the

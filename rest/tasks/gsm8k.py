@@ -4,7 +4,7 @@ import re
 
 from rest.tasks import files
 from rest.tasks.config import TaskConfig
-from rest.tasks.published import Published
+from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
 
 _DOWNLOAD = (
@@ -13,7 +13,7 @@ _DOWNLOAD = (
 )
 
 
-class Gsm8k(Published):
+class Gsm8k(ProblemSet):
   """Asked with the eight chain-of-thought examples of Wei et al. (2022)."""
 
   name = 'gsm8k'

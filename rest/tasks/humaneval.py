@@ -7,11 +7,11 @@ its own reference fails.
 
 from rest.tasks import files
 from rest.tasks.code import unfenced
-from rest.tasks.published import Published
+from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
 
 
-class HumanEval(Published):
+class HumanEval(ProblemSet):
   """The function's head and docstring are asked; its body is answered."""
 
   name = 'humaneval'

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from rest.tasks import files
 from rest.tasks.config import TaskConfig
 from rest.tasks.math import ask
-from rest.tasks.published import Published
+from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
 
 
-class HungarianExam(Published):
+class HungarianExam(ProblemSet):
   """Asked as MATH is, with one example."""
 
   name = 'hungarian_exam'

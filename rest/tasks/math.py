@@ -13,7 +13,7 @@ from etils import epath
 
 from rest.tasks import files
 from rest.tasks.config import TaskConfig
-from rest.tasks.published import Published
+from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
 
 _DOWNLOAD = (
@@ -24,14 +24,14 @@ _DOWNLOAD_500 = (
   'prm800k/math_splits/test.jsonl of github.com/openai/prm800k as math500.jsonl'
 )
 
-# Published with an empty box.
+# ProblemSet with an empty box.
 _CORRECTED = {
   'train/number_theory/7115': '0',
   'train/number_theory/7117': '0',
 }
 
 
-class Math(Published):
+class Math(ProblemSet):
   """Asked with the four examples of Minerva (Lewkowycz et al., 2022)."""
 
   name = 'math'

@@ -9,7 +9,7 @@ asked; 'all' holds 108 that MBPP trains on.
 from rest.tasks import files
 from rest.tasks.code import unfenced
 from rest.tasks.config import TaskConfig
-from rest.tasks.published import Published
+from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
 
 _RANGES = {
@@ -19,7 +19,7 @@ _RANGES = {
 }
 
 
-class Mbpp(Published):
+class Mbpp(ProblemSet):
   """Asked with problems 2, 3 and 4, in the words of its README."""
 
   name = 'mbpp'

@@ -7,28 +7,18 @@ the published ones: validation is carved when a run starts, from either source.
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
 
 # Absent values are written as '', which no field means otherwise.
 _FIELDS = ('id', 'question', 'answer', 'tests', 'solution', 'level', 'subject')
 
 
-class Source(Protocol):
-  """What is copied: a task that reads published splits."""
-
-  name: str
-  version: str
-  variant: str
-  splits: tuple[str, ...]
-
-  def read(self, split: str) -> list[Problem]: ...
-
-
-def prepare(task: Source, folder: str) -> str:
+def prepare(task: ProblemSet, folder: str) -> str:
   """Writes a copy of a task's published splits.
 
   Args:
@@ -72,7 +62,7 @@ def prepare(task: Source, folder: str) -> str:
   return str(builder.data_path)
 
 
-def reader(path: str, task: Source) -> Callable[[str], list[Problem]]:
+def reader(path: str, task: ProblemSet) -> Callable[[str], list[Problem]]:
   """Returns what reads a split of the copy, after a look at its label."""
   builder: Any = tfds.builder_from_directory(path)
   label = builder.info.metadata
@@ -89,7 +79,7 @@ def reader(path: str, task: Source) -> Callable[[str], list[Problem]]:
   return read
 
 
-def _label(task: Source) -> dict[str, str]:
+def _label(task: ProblemSet) -> dict[str, str]:
   return {
     'task': task.name,
     'version': task.version,

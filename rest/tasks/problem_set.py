@@ -1,4 +1,4 @@
-"""What all published problem sets share: how they are split and read."""
+"""What all problem sets share: how they are read, split and cut down."""
 
 import functools
 
@@ -8,12 +8,12 @@ from rest.tasks.config import SPLITS, TaskConfig, choose
 from rest.types import Problem
 
 
-class Published:
-  """A problem set read from the files that its authors published.
+class ProblemSet:
+  """A problem set, most often read from the files that its authors published.
 
-  A subclass says how to read one published split and how to ask. Where the
-  authors publish no validation split, it is carved from train. Sets that only
-  test have no problems elsewhere.
+  A subclass says how to read one published split and how to ask. Where there is
+  no published validation split, it is carved from train. Sets that only test
+  have no problems elsewhere.
 
   Attributes:
     splits: Which splits are published.
