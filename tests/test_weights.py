@@ -76,15 +76,10 @@ def one_device():
   return make_mesh(MeshConfig(), jax.devices()[:1])
 
 
-def random_model(config=TINY):
-  model = lm.Transformer(config, jax.random.key(0))
-  leaves, tree = jax.tree.flatten(model)
-  keys = jax.random.split(jax.random.key(1), len(leaves))
-  noise = [
-    leaf + jax.random.normal(k, leaf.shape)
-    for k, leaf in zip(keys, leaves, strict=True)
-  ]
-  return jax.tree.unflatten(tree, noise)
+def random_model(config=TINY, seed=0):
+  draw = np.random.default_rng(seed).normal
+  shapes = jax.eval_shape(lambda: lm.Transformer(config))
+  return jax.tree.map(lambda x: jnp.asarray(draw(size=x.shape), 'f4'), shapes)
 
 
 def assert_same(a, b):
@@ -108,10 +103,9 @@ def edit_config(path, **changes):
 
 def rewrite_tensors(path, change):
   """Passes {name: array} of a checkpoint through `change`, as float32."""
-  from safetensors.numpy import load_file, save_file
-
-  tensors = load_file(path / 'model.safetensors')
-  save_file(change(tensors), path / 'model.safetensors')
+  library = pytest.importorskip('safetensors.numpy')
+  tensors = library.load_file(path / 'model.safetensors')
+  library.save_file(change(tensors), path / 'model.safetensors')
 
 
 def load(path):
@@ -341,7 +335,6 @@ NORM = 'model.norm.weight'
   ],
 )
 def test_a_wrong_tensor_is_named(change, message, checkpoint):
-  pytest.importorskip('safetensors')
   rewrite_tensors(checkpoint, change)
   with pytest.raises(ValueError, match=message):
     load(checkpoint)
@@ -384,7 +377,7 @@ def test_a_checkpoint_replaces_another_only_when_whole(checkpoint):
   with pytest.raises(ValueError, match='axes'):
     weights.save(broken, str(checkpoint), None)
   assert (checkpoint / 'model.safetensors').read_bytes() == before
-  other = jax.tree.map(lambda x: x + 1, random_model())
+  other = random_model(seed=1)
   weights.save(other, str(checkpoint), None)
   assert_same(load(checkpoint), other)
   assert os.listdir(checkpoint.parent) == ['model']
