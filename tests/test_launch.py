@@ -116,7 +116,7 @@ class World:
 
 
 def printed(world, name, *more):
-  """Returns the commands that a dry run prints, as lists of words."""
+  """Returns the commands that a dry run prints, as words."""
   status, out, error = world.run(
     name, *FLAGS[name], *more, '--dry_run', '--', *REST
   )
@@ -208,9 +208,8 @@ def test_jobset_on_gpus_tells_each_process_who_it_is(world):
   assert env['REST_COORDINATOR']['value'] == 'run-host-0-0.run:8476'
   assert env['REST_NUM_PROCESSES']['value'] == '2'
   assert 'job-completion-index' in str(env['REST_PROCESS_ID']['valueFrom'])
-  # Kubernetes reads $$ as $.
-  command = [word.replace('$$', '$') for word in container['command']]
-  assert command == ['python', '-m', 'rest.main', *REST]
+  escaped = [word.replace('$', '$$') for word in REST]
+  assert container['command'] == ['python', '-m', 'rest.main', *escaped]
 
 
 def test_jobset_on_tpus_lets_them_find_each_other(world):
@@ -344,9 +343,8 @@ def test_an_error_on_one_host_ends_all(world):
 
 
 def test_stopping_the_launcher_stops_every_process_softly(world):
-  launcher = world.start(
-    *('ssh.sh', *FLAGS['ssh.sh'], '--', *REST), STATUSES='wait'
-  )
+  flags = [*FLAGS['ssh.sh'], '--', *REST]
+  launcher = world.start('ssh.sh', *flags, STATUSES='wait')
   world.wait_for('waiting.0')
   world.wait_for('waiting.1')
   launcher.send_signal(signal.SIGTERM)
