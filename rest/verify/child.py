@@ -79,6 +79,11 @@ class Child:
     self._received = b''
 
   @property
+  def pid(self) -> int:
+    """The process id of the worker, and of its group."""
+    return self._process.pid
+
+  @property
   def alive(self) -> bool:
     """Whether it can still be asked."""
     return self._process.returncode is None

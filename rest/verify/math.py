@@ -1,23 +1,24 @@
 """Judges the answer that a solution claims against a reference.
 
-Cheap tests come first and decide nearly all: equal text, exact values. What
-they leave is decided by math-verify, in a process that can be killed.
+Our own tests come first and decide nearly all: equal text, exact values, points
+and intervals and the rest by what they are. They are quick whatever the text.
+What they cannot read goes to math-verify, in a process that can be killed.
 """
 
 import atexit
+import functools
 import re
 import threading
-import time
 
 from rest.types import Verdict
-from rest.verify import math_clean, math_compare, math_extract
+from rest.verify import math_clean, math_compare, math_extract, math_guard
 from rest.verify.child import Child
 from rest.verify.math_lex import Unreadable
 
 VERSION = 'math-1'
 
-_SECONDS = 1.9  # For one call of is_equivalent, the worker's start included.
-_ATTEMPT_SECONDS = 0.9  # Ordinary answers need at most a third of it.
+_SECONDS = 0.9  # For one attempt; ordinary answers need a third of it.
+_LENGTH = 2000  # Characters of an answer; the longest reference has 160.
 _MEMORY = 512  # MiB.
 _SPACES = re.compile(r'(?<!\w)\s+|\s+(?!\w)')  # Those that separate nothing.
 
@@ -28,7 +29,7 @@ def is_equivalent(gold: str, prediction: str) -> bool:
   """Returns whether a prediction claims what the reference says.
 
   Answers within two seconds, whatever the texts: a comparison that takes longer
-  is tried once more and then counts as not equal. Pools tell that case apart.
+  is tried once more and then counts as not equal. A `Pool` tells that apart.
 
   Args:
     gold: A reference answer, or a solution that claims it.
@@ -37,15 +38,13 @@ def is_equivalent(gold: str, prediction: str) -> bool:
   answer = extract(prediction)
   if answer is None:
     return False
+  verdict = _decided(gold, answer)
+  if verdict is not None:
+    return verdict.reward == 1
   message = {'verifier': 'math', 'gold': gold, 'text': answer}
   with _lock:
-    deadline = time.monotonic() + _SECONDS
-    while (seconds := deadline - time.monotonic()) > 0:
-      child = _child()
-      if not child.wait_ready(seconds):
-        continue
-      seconds = min(_ATTEMPT_SECONDS, deadline - time.monotonic())
-      reply = child.ask(message, seconds)
+    for _ in range(2):
+      reply = _worker().ask(message, _SECONDS)
       if reply is not None:
         return reply['reward'] == 1
   return False
@@ -54,29 +53,15 @@ def is_equivalent(gold: str, prediction: str) -> bool:
 def judge(gold: str, answer: str) -> Verdict:
   """Returns the verdict on an extracted answer.
 
-  Bounded except for its last step, which needs a process that can be killed.
+  Its last step, math-verify, needs a process that can be killed.
   """
-  reference = extract(gold)
-  if reference is None:
-    return Verdict(None, 'unreadable reference', VERSION)
-  left, right = math_clean.clean(reference), math_clean.clean(answer)
-  if not left or not right:
-    return Verdict(0.0 if left else None, 'empty', VERSION)
-  if _SPACES.sub('', left) == _SPACES.sub('', right):
-    return Verdict(1.0, 'same text', VERSION)
-  try:
-    equal = math_compare.equal(left, right)
-  except Unreadable:
-    return _symbolic(left, right)
-  return Verdict(float(equal), 'equal' if equal else 'different', VERSION)
-
-
-def _symbolic(gold: str, answer: str) -> Verdict:
+  verdict = _decided(gold, answer)
+  if verdict is not None:
+    return verdict
   from rest.verify import math_symbolic  # Imports sympy: workers only.
 
-  if not (math_symbolic.affordable(gold) and math_symbolic.affordable(answer)):
-    return Verdict(0.0, 'outside the limits', VERSION)
-  equal = math_symbolic.equal(gold, answer)
+  left, right = _cleaned(gold), math_clean.clean(answer)
+  equal = math_symbolic.equal(left, right)
   if equal is None:
     return Verdict(None, 'unreadable reference', VERSION)
   reason = 'equal by math-verify' if equal else 'different by math-verify'
@@ -84,19 +69,51 @@ def _symbolic(gold: str, answer: str) -> Verdict:
 
 
 def warm_up() -> None:
-  """Does what is slow the first time."""
-  _symbolic(r'\frac{x}{2}', '0.5x')
+  """Does what is slow the first time: imports, and the parser's tables."""
+  from rest.verify import math_symbolic
+
+  math_symbolic.equal(r'\frac{x}{2}', '0.5x')
+
+
+def _decided(gold: str, answer: str) -> Verdict | None:
+  """Returns the verdict where no symbolic step is needed; always quick."""
+  if len(answer) > _LENGTH:
+    return Verdict(0.0, 'too long', VERSION)
+  left, right = _cleaned(gold), math_clean.clean(answer)
+  if not left or not right:
+    return Verdict(0.0 if left else None, 'no answer', VERSION)
+  if _SPACES.sub('', left) == _SPACES.sub('', right):
+    return Verdict(1.0, 'same text', VERSION)
+  try:
+    equal = math_compare.equal(left, right)
+  except Unreadable:
+    if math_guard.affordable(left) and math_guard.affordable(right):
+      return None
+    return Verdict(0.0, 'outside the limits', VERSION)
+  return Verdict(float(equal), 'equal' if equal else 'different', VERSION)
+
+
+@functools.lru_cache(maxsize=4096)
+def _cleaned(gold: str) -> str:
+  """Returns the answer of a reference, or '' where it has none."""
+  return math_clean.clean(extract(gold) or '')
 
 
 _lock = threading.Lock()
-_children: list[Child] = []  # The worker of is_equivalent, once there is one.
+_children: list[Child] = []  # The worker of is_equivalent, and its spare.
 
 
-def _child() -> Child:
+def _worker() -> Child:
+  """Returns a worker that is ready, a spare one where the last was killed."""
   if not _children:
     atexit.register(_close)
-  if not _children or not _children[0].alive:
-    _children[:] = [Child(('math',), memory=_MEMORY, nice=0)]
+  _children[:] = [child for child in _children if child.alive]
+  while len(_children) < 2:
+    _children.append(Child(('math',), memory=_MEMORY, nice=0))
+  if not _children[0].wait_ready():
+    raise RuntimeError(
+      'The verifier worker did not start; see its error above.'
+    )
   return _children[0]
 
 

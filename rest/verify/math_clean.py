@@ -12,6 +12,8 @@ import unicodedata
 ROW = '¶'  # What `\\\\` becomes, so that it starts no command.
 DOLLAR = '¤'  # A dollar that is money.
 
+_OUTER = 5  # Pairs of braces stripped; each costs a scan.
+
 _CHARACTERS = {
   '−': '-', '–': '-', '—': '-', '‐': '-', '‑': '-',
   '×': r'\times ', '·': r'\cdot ', '⋅': r'\cdot ', '∗': '*', '÷': r'\div ',
@@ -111,8 +113,8 @@ def _dollars(answer: str) -> str:
 
 
 def _ends(answer: str) -> str:
-  """Strips what closes a sentence, and one pair of outer braces."""
-  while True:
+  """Strips what closes a sentence, and outer braces."""
+  for _ in range(_OUTER):
     before = answer
     answer = answer.strip().rstrip(',;:').strip()
     if answer.endswith('.') and not answer.endswith('..'):
@@ -121,7 +123,8 @@ def _ends(answer: str) -> str:
     if answer.startswith('{') and _closes_at_end(answer):
       answer = answer[1:-1]
     if answer == before:
-      return answer
+      break
+  return answer
 
 
 def _closes_at_end(answer: str) -> bool:

@@ -23,15 +23,22 @@ _PHRASE = re.compile(
   r'(?:[ \t]*(?:simply|then|thus|therefore|exactly|equal to)\b)?[*_:\s]{0,16}',
   re.IGNORECASE,
 )
-# What may follow 'answer is' without being the answer.
-_NO_CLAIM = re.compile(
-  r'(?:not|between|either|neither|correct|right|wrong|incorrect|in|the same|'
-  r'that|given|found|clear|clearly|obvious|unclear|unknown yet|about|around|'
-  r'approximately|roughly|verified|as follows|reasonable|consistent|what|'
-  r'also|already|expected|supposed|needed|one of|at (?:least|most))\b',
+# What may follow 'answer is' where no answer is given at all ...
+_REMARK = re.compile(
+  r'(?:correct|right|wrong|incorrect|in|the same|that|given|found|clear|clearly'
+  r'|obvious|unclear|verified|as follows|reasonable|consistent|what|also'
+  r'|already|expected|supposed|needed)\b',
   re.IGNORECASE,
 )
-_MATH_START = re.compile(r'[-+\u2212\d.$£€¥\\({\[|√π]|[A-Za-z](?![A-Za-z])')
+# ... and where what is given is not the answer.
+_NO_CLAIM = re.compile(
+  r'(?:not|between|either|neither|about|around|approximately|roughly|one of|'
+  r'at (?:least|most)|more than|less than)\b',
+  re.IGNORECASE,
+)
+_MATH_START = re.compile(
+  r'[-+\u2212\d.$£€¥\\({\[|√π]|[A-Za-z](?![A-Za-z]| [a-z]{2})'
+)
 _HEADING = re.compile(
   r'(?:step|part|case|conclusion|solution|check|verification|explanation|'
   r'note|summary|question|problem|final|answer)\b',
@@ -127,19 +134,21 @@ def _last_hashes(text: str) -> tuple[int, str, int] | None:
 def _last_phrase(text: str, after: int) -> tuple[int, str, int] | None:
   """Returns the last 'answer is' claim that stands behind `after`.
 
-  Behind a box or hashes, only what looks like mathematics is a new claim, since
-  remarks such as 'so the answer is an integer' are none.
+  Remarks such as 'so the answer is an integer' claim nothing where another
+  claim stands before them; alone they do: the answer may be 'an ellipse'.
   """
+  words = None
   for phrase in reversed(list(_PHRASE.finditer(text, max(after, 0)))):
     claim, end = _sentence(text, phrase.end())
-    if after >= 0 and not _is_mathematics(claim):
+    if _BOX.search(claim) or _REMARK.match(claim):
       continue
-    if _BOX.search(claim):
-      continue
+    found = phrase.start(), _tidy(claim), end
     if _NO_CLAIM.match(claim):
-      claim = ''
-    return phrase.start(), _tidy(claim), end
-  return None
+      return phrase.start(), '', end
+    if _is_mathematics(claim) or (after < 0 and _MATH_START.match(claim)):
+      return found
+    words = words or found
+  return words if after < 0 else None
 
 
 def _is_mathematics(claim: str) -> bool:

@@ -8,7 +8,7 @@ approximation could hide in, and no step whose cost the text could blow up.
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -46,14 +46,17 @@ def names(node: Node) -> set[str]:
 
 def same(left: Node, right: Node) -> bool:
   """Returns whether two expressions are equal wherever both have a value."""
-  found = pairs(left, right)
-  return bool(found) and all(values_equal(*pair) for pair in found)
+  found = False
+  for pair in pairs(left, right):
+    found = True
+    if not values_equal(*pair):
+      return False
+  return found
 
 
-def pairs(left: Node, right: Node) -> list[tuple['Value', 'Value']]:
-  """Returns the values of two expressions at the points where both have one."""
+def pairs(left: Node, right: Node) -> Iterator[tuple['Value', 'Value']]:
+  """Yields the values of two expressions at the points where both have one."""
   variables = sorted(names(left) | names(right))
-  found = []
   for point in _points(variables) if variables else [{}]:
     values = []
     for node in (left, right):
@@ -62,8 +65,7 @@ def pairs(left: Node, right: Node) -> list[tuple['Value', 'Value']]:
       except (Undefined, ZeroDivisionError, OverflowError):
         break
     if len(values) == 2:
-      found.append((values[0], values[1]))
-  return found
+      yield values[0], values[1]
 
 
 class Value:
