@@ -1,4 +1,4 @@
-"""ReST-EM on embedded word problems, from an embedded 2 M parameter model.
+"""ReST-EM on embedded word problems, from an embedded 1 M parameter model.
 
   python -m rest.main --config=configs/quickstart.py
 
@@ -18,7 +18,7 @@ def get_config():
   c.task.num_train = 400
   c.task.num_validation = 100
 
-  c.model.path = 'rest/assets/arithmetic-2m'
+  c.model.path = 'rest/assets/arithmetic-1m'
   c.model.dtype = 'float32'  # CPUs have no fast bfloat16.
 
   c.estep.num_samples = 16

@@ -4,7 +4,6 @@ Every phase of every iteration ends in files that appear only when whole; a run
 that was killed finds them and goes on with the first phase that has none.
 """
 
-import functools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,18 +12,18 @@ from dataclasses import asdict, dataclass, replace
 import jax
 from etils import epath
 from jax.sharding import Mesh
-from tqdm import tqdm
 
-from rest import metrics, report, store, weights
+from rest import report, store, weights
 from rest.checkpoint import Checkpoints
 from rest.e_step import EStepConfig, Tools, e_step, prompt_tokens
 from rest.evaluate import EvaluateConfig, accuracy, evaluate
-from rest.m_step import Metrics, fine_tune, held_out_loss
-from rest.model import Transformer
+from rest.m_step import fine_tune
+from rest.model import ModelConfig, Transformer
 from rest.packing import Example
 from rest.recipe import MStepConfig
 from rest.sharding import shardings
 from rest.types import Problem
+from rest.update import held_out_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,34 +152,22 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
       f'{folder / "e_step.json"} for what became of the samples.'
     )
   start = 0 if run.em.start_from == 'base' else iteration - 1
-  with (
-    Checkpoints(folder / 'training') as checkpoints,
-    metrics.progress(1, f'iteration {iteration}: training') as bar,
-  ):
-    result = fine_tune(
-      policy.load(start),
-      examples,
-      run.mstep,
-      run.mesh,
-      seed=run.seed + iteration,
-      validate=_validator(run, policy, iteration),
-      checkpoints=checkpoints,
-      progress=functools.partial(_show, bar),
-      should_stop=run.tools.should_stop,
-    )
+  result = fine_tune(
+    policy.load(start),
+    examples,
+    run.mstep,
+    run.mesh,
+    seed=run.seed + iteration,
+    validate=_validator(run, policy, iteration),
+    folder=folder / 'training',
+    title=f'iteration {iteration}: training',
+    should_stop=run.tools.should_stop,
+  )
   _save_model(folder / 'model', result.model)
   if run.em.export:
     weights.save(result.model, str(folder / 'hf'), run.base)
   policy.hold(iteration, result.model)
-  summary = {
-    'examples': len(examples),
-    'completion_tokens': sum(len(example.completion) for example in examples),
-    'steps': result.steps,
-    'chosen_step': result.step,
-    'validation': result.scores,
-    'padding': round(result.padding, 4),
-  }
-  store.write_json(folder / 'm_step.json', summary)
+  store.write_json(folder / 'm_step.json', result.summary)
   _add_seconds(folder, train=time.monotonic() - started)
   (folder / 'training').rmtree()
 
@@ -235,6 +222,24 @@ def iteration_folder(workdir: epath.Path, iteration: int) -> epath.Path:
   return workdir / f'iteration_{iteration}'
 
 
+def load_model(
+  workdir: epath.Path, iteration: int, config: ModelConfig, mesh: Mesh
+) -> Transformer:
+  """Returns the model of an iteration, 1 or later, on any mesh."""
+  shapes = jax.eval_shape(lambda: Transformer(config))
+  like = jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    shapes,
+    shardings(shapes, mesh),
+  )
+  checkpoints = Checkpoints(iteration_folder(workdir, iteration) / 'model')
+  model = checkpoints.restore(0, {'model': like})['model']
+  checkpoints.close()
+  return model
+
+
 class Policy:
   """Knows whose weights the sampler holds, and loads others when asked."""
 
@@ -258,29 +263,14 @@ class Policy:
     if iteration == 0:
       return weights.load(run.base, run.mesh, run.dtype)
     config = weights.read_config(run.base, run.dtype)
-    shapes = jax.eval_shape(lambda: Transformer(config))
-    like = jax.tree.map(
-      lambda leaf, sharding: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=sharding
-      ),
-      shapes,
-      shardings(shapes, run.mesh),
-    )
-    folder = iteration_folder(run.workdir, iteration)
-    with Checkpoints(folder / 'model') as checkpoints:
-      return checkpoints.restore(0, {'model': like})['model']
+    return load_model(run.workdir, iteration, config, run.mesh)
 
 
 def _save_model(folder: epath.Path, model: Transformer) -> None:
-  with Checkpoints(folder) as checkpoints:
-    if checkpoints.latest() is None:  # Else it was saved just before a kill.
-      checkpoints.save(0, {'model': model}, {})
-
-
-def _show(bar: tqdm, step: int, steps: int, seen: Metrics) -> None:
-  bar.total = steps
-  bar.set_postfix(loss=f'{seen.loss:.3f}', refresh=False)
-  bar.update(step - bar.n)
+  checkpoints = Checkpoints(folder)
+  if checkpoints.latest() is None:  # Else it was saved just before a kill.
+    checkpoints.save(0, {'model': model}, {})
+  checkpoints.close()
 
 
 def _validator(

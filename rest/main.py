@@ -21,6 +21,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
+import rest
 from rest import em, report, sharding, store, tasks, tokenizer, weights
 from rest.e_step import EStepConfig, Tools, prompt_tokens
 from rest.evaluate import EvaluateConfig
@@ -105,10 +106,7 @@ def run(
   setup = Setup(config)
   _record(setup, workdir)
   mesh = sharding.make_mesh(setup.mesh)
-  with (
-    jax.set_mesh(mesh),
-    Pool(setup.verify, (setup.task.verifier,)) as pool,
-  ):
+  with Pool(setup.verify, (setup.task.verifier,)) as pool:
     sampler = Sampler(
       weights.load(setup.base, mesh, setup.dtype),
       setup.tokenizer,
@@ -277,10 +275,14 @@ def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-  names = ('rest', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
+  names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
   names += ('numpy', 'math-verify', 'sympy', 'sentencepiece', 'tokenizers')
   versions = {name: importlib.metadata.version(name) for name in names}
-  return {'python': platform.python_version(), **versions}
+  return {
+    'rest': rest.__version__,
+    'python': platform.python_version(),
+    **versions,
+  }
 
 
 def _refuse(message: str) -> None:

@@ -1,0 +1,184 @@
+"""Whole runs on the embedded model: killed, stopped, changed, and run again."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = (
+  '--config=configs/quickstart.py',
+  '--config.task.num_train=24',
+  '--config.task.num_validation=8',
+  '--config.task.num_test=16',
+  '--config.estep.num_samples=4',
+  '--config.sampling.max_tokens=128',
+  '--config.em.iterations=2',
+  '--config.eval.num_samples=2',
+  '--config.eval.num_problems=4',
+  '--config.eval.pass_k=(1,2)',
+  '--config.mstep.save_every=2',
+  '--config.mstep.rows=2',
+)
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory) -> str:
+  """Compiled programs, shared by the processes of this module."""
+  folder = tmp_path_factory.mktemp('cache')
+  return f'--config.compilation_cache={folder}'
+
+
+@pytest.fixture(scope='module')
+def reference(tmp_path_factory, cache) -> pathlib.Path:
+  """A run that nothing happened to."""
+  workdir = tmp_path_factory.mktemp('em') / 'run'
+  done = _run(workdir, cache)
+  assert done.returncode == 0, done.stderr
+  return workdir
+
+
+def _command(workdir: pathlib.Path, *flags: str) -> list[str]:
+  return [
+    *(sys.executable, '-m', 'rest.main', *TINY, f'--workdir={workdir}'),
+    *flags,
+  ]
+
+
+def _run(
+  workdir: pathlib.Path, *flags: str
+) -> subprocess.CompletedProcess[str]:
+  return subprocess.run(
+    _command(workdir, *flags),
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def _results(workdir: pathlib.Path) -> dict[str, bytes]:
+  """Everything that must not depend on what happened to the run."""
+  names = ('dataset.jsonl', 'e_step.json', 'm_step.json')
+  names += ('validation.json', 'test.json')
+  return {
+    str(path.relative_to(workdir)): path.read_bytes()
+    for path in sorted(workdir.glob('iteration_*/*.json*'))
+    if path.name in names
+  }
+
+
+def test_a_run_leaves_its_results(reference):
+  names = set(_results(reference))
+  assert {f'iteration_{i}/test.json' for i in range(3)} <= names
+  assert {f'iteration_{i}/dataset.jsonl' for i in (1, 2)} <= names
+  record = json.loads((reference / 'run.json').read_text())
+  assert record['config']['estep.num_samples'] == 4
+  assert record['versions']['jax']
+  assert (reference / 'results.png').read_bytes().startswith(b'\x89PNG')
+  assert not list(reference.rglob('*.partial*'))
+  assert not list(reference.glob('iteration_*/training'))
+
+
+def test_the_dataset_is_made_of_correct_finished_samples(reference):
+  kept = (reference / 'iteration_1/dataset.jsonl').read_text().splitlines()
+  assert kept
+  parts = {}
+  for path in (reference / 'iteration_1/parts').iterdir():
+    for line in path.read_text().splitlines():
+      row = json.loads(line)
+      parts[row['problem'], row['sample']] = row
+  assert len(parts) == 24 * 4
+  for line in kept:
+    row = json.loads(line)
+    part = parts[row['problem'], row['sample']]
+    assert part['reward'] == 1.0
+    assert part['finished']
+    assert part['text'] == row['text']
+
+
+def test_a_finished_run_says_so_and_shows_its_table(reference, cache):
+  before = _results(reference)
+  again = _run(reference, cache)
+  assert again.returncode == 0
+  assert 'is finished' in again.stdout
+  assert 'test pass@1' in again.stdout
+  assert _results(reference) == before
+
+
+def test_another_config_is_refused_and_named(reference, cache):
+  refused = _run(reference, cache, '--config.estep.cap=3')
+  assert refused.returncode == 2
+  assert 'estep.cap was 10, now 3' in refused.stderr
+
+
+def _kill_until_done(
+  workdir: pathlib.Path, cache: str, seed: int, kills: int
+) -> None:
+  """Kills a run at random moments, then lets it end."""
+  rng = random.Random(seed)
+  for _ in range(kills):
+    process = subprocess.Popen(
+      _command(workdir, cache),
+      cwd=ROOT,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+      start_new_session=True,
+    )
+    files = len(list(workdir.rglob('*.json*')))
+    # Counted in files, so that a slow machine is killed at work, too.
+    target = files + rng.randrange(1, 40)
+    while process.poll() is None:
+      if len(list(workdir.rglob('*.json*'))) >= target:
+        break
+      time.sleep(0.02)
+    time.sleep(rng.random() * 0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+  done = _run(workdir, cache)
+  assert done.returncode == 0, done.stderr
+
+
+def test_killed_at_random_moments_the_results_are_the_same_bytes(
+  reference, cache, tmp_path
+):
+  _kill_until_done(tmp_path / 'run', cache, seed=0, kills=4)
+  assert _results(tmp_path / 'run') == _results(reference)
+
+
+@pytest.mark.skipif(
+  'REST_KILLS' not in os.environ, reason='on demand: REST_KILLS=50 pytest'
+)
+def test_killed_many_times_the_results_are_the_same_bytes(
+  reference, cache, tmp_path
+):
+  kills = int(os.environ['REST_KILLS'])
+  for seed in range(1, 1 + kills // 5):
+    _kill_until_done(tmp_path / f'run{seed}', cache, seed, kills=5)
+    assert _results(tmp_path / f'run{seed}') == _results(reference)
+
+
+def test_sigterm_saves_and_asks_to_be_run_again(reference, cache, tmp_path):
+  workdir = tmp_path / 'run'
+  process = subprocess.Popen(
+    _command(workdir, cache),
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+  )
+  while not list(workdir.glob('iteration_1/parts/part-*')):
+    assert process.poll() is None
+    time.sleep(0.05)
+  process.terminate()
+  out, _ = process.communicate()
+  assert process.returncode == 75
+  assert 'Run the same command again' in out
+  assert _run(workdir, cache).returncode == 0
+  assert _results(workdir) == _results(reference)
