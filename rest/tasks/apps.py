@@ -1,14 +1,15 @@
 """APPS: programming problems with hidden tests (Hendrycks et al., 2021).
 
 The paper uses the introductory ones and trains on 2,342 of the 2,639 published
-without saying which. We keep all that can be used: to train, those with at
-least one test and one human solution; to test, those with a test. Asked in the
+without saying which. We keep all that can be used: to train, those with a test
+and a human solution that compiles; to test, those with a test. Asked in the
 words of APPS, with two examples of our own since the paper's are unpublished.
 """
 
 import contextlib
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,25 @@ _DOWNLOAD = (
   'APPS.tar.gz from github.com/hendrycks/apps (folders train/ and test/ with'
   ' a folder for each problem), or train.jsonl and test.jsonl'
 )
+
+# Put before functions, as APPS' own harness does: LeetCode's use it unimported.
+_IMPORTS = """\
+import bisect
+import collections
+import functools
+import heapq
+import itertools
+import math
+import random
+import re
+import string
+from collections import *
+from functools import *
+from heapq import *
+from itertools import *
+from math import *
+from typing import *
+"""
 
 # A folder's files, and the names that their texts have in JSON lines.
 _FILES = {
@@ -70,7 +90,8 @@ class Apps(ProblemSet):
     return problem.solution
 
   def program(self, problem: Problem, completion: str) -> str:
-    return unfenced(completion)
+    program = unfenced(completion)
+    return _IMPORTS + program if problem.subject == 'call' else program
 
 
 def _read_folders(folder: epath.Path) -> Iterator[files.Record]:
@@ -99,7 +120,7 @@ def _problem(record: files.Record, split: str) -> Problem:
   starter = record.text('starter_code')
   kind = 'call' if tests and tests.kind == 'call' else 'stdin'
   way = 'Call-Based' if kind == 'call' else 'Standard Input'
-  solutions = _json(record, 'solutions') or [None]
+  solutions = _json(record, 'solutions') or []
   return Problem(
     id=f'apps/{split}/{record.integer(name)}',
     question=(
@@ -107,10 +128,21 @@ def _problem(record: files.Record, split: str) -> Problem:
       '\nANSWER:\n'
     ),
     tests=tests,
-    solution=solutions[0],
+    solution=next(filter(_compiles, solutions), None),
     level=record.text('difficulty'),
     subject=kind,
   )
+
+
+def _compiles(program: str) -> bool:
+  """Whether this is Python 3; some published solutions are not."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # Of escapes such as '\\d'.
+    try:
+      compile(program, 'solution', 'exec')
+    except (SyntaxError, ValueError, RecursionError):
+      return False
+  return True
 
 
 def _tests(record: files.Record) -> Tests | None:

@@ -6,6 +6,8 @@ re-tests 378 of all of these, so by default only those of the test range are
 asked; 'all' holds 108 that MBPP trains on.
 """
 
+import re
+
 from rest.tasks import files
 from rest.tasks.code import unfenced
 from rest.tasks.config import TaskConfig
@@ -82,33 +84,37 @@ class MbppPlus(Mbpp):
 
 def _mbpp(record: files.Record) -> Problem:
   tests = record.texts('test_list')
-  return Problem(
-    id=f'mbpp/{record.integer("task_id")}',
-    question=_question(record.text('text'), tests),
-    tests=Tests(
-      kind='assert',
-      script=_lines(record.text('test_setup_code'), *tests),
-    ),
-    solution=_lines(record.text('code')),
-  )
+  setup = record.text('test_setup_code')
+  return _problem(record, record.text('text'), _lines(setup, *tests))
 
 
 def _mbpp_plus(record: files.Record) -> Problem:
-  # The id of MBPP: the same problem under other tests.
+  imports = record.texts('test_imports')
+  script = _lines(*imports, record.text('test'))
+  return _problem(record, record.text('prompt'), script)
+
+
+def _problem(record: files.Record, text: str, script: str) -> Problem:
+  shown = record.texts('test_list')
+  code = _lines(record.text('code'))
   return Problem(
+    # MBPP+ keeps the numbers of MBPP: the same problem under other tests.
     id=f'mbpp/{record.integer("task_id")}',
-    question=_question(record.text('prompt'), record.texts('test_list')),
-    tests=Tests(
-      kind='assert',
-      script=_lines(*record.texts('test_imports'), record.text('test')),
-    ),
-    solution=_lines(record.text('code')),
+    question=f'{text.strip()}\n\n{_lines(*shown)}',
+    tests=Tests('assert', script, _function(code, shown)),
+    solution=code,
   )
 
 
-def _question(text: str, tests: tuple[str, ...]) -> str:
-  """Returns the text and the shown tests: only they name the function."""
-  return f'{text.strip()}\n\n{_lines(*tests)}'
+def _function(code: str, shown: tuple[str, ...]) -> str:
+  """Returns the function under test: only the tests name it in a question.
+
+  Of the names called there, it is the first that the reference defines: others
+  are helpers of the test, such as `set` or `math.isclose`.
+  """
+  called = re.findall(r'\b(\w+)\s*\(', '\n'.join(shown))
+  defined = re.findall(r'^(?:def|class)\s+(\w+)', code, re.MULTILINE)
+  return next((name for name in called if name in defined), '')
 
 
 def _lines(*texts: str) -> str:
