@@ -1,12 +1,12 @@
 """Packs training sequences into rows of one length, on the host.
 
 Sequences share a row as segments, each with positions from 0; attention never
-crosses a segment. Which sequences share a row, and the order of the rows, are
-a function of (lengths, seed, epoch) and nothing else.
+crosses a segment. Which sequences share a row is a function of (lengths, seed),
+the order of the rows one of (lengths, seed, epoch).
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ import numpy as np
 # kernels may size their tables by it; see `most_segments`.
 _TOKENS_A_SEGMENT = 32
 _SEGMENTS_ALWAYS = 16
+# A row is full when less than this is left.
+_SLACK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,8 @@ def pack(
 ) -> Packed:
   """Packs all examples, each once, into batches.
 
-  Best fit, longest first: for lengths well below `row_length` the padding is
-  under one percent. The number of batches does not depend on seed and epoch.
+  Where a row holds a few examples or more, about two percent of it are padding.
+  The number of batches does not depend on the epoch.
 
   Args:
     examples: What to pack.
@@ -128,12 +130,11 @@ def pack(
     ValueError: There are no examples, or one is empty or too long for a row.
   """
   _check(examples, row_length)
-  random = np.random.default_rng([seed, epoch])
-  lengths = np.array([example.length for example in examples])
-  order = random.permutation(len(examples))
-  order = order[np.argsort(-lengths[order], kind='stable')]
-  members = _best_fit(lengths, order, row_length)
-  members = [members[i] for i in random.permutation(len(members))]
+  lengths = [example.length for example in examples]
+  order = np.random.default_rng(seed).permutation(len(examples)).tolist()
+  rows_of = _fill_rows(lengths, order, row_length)
+  shuffled = np.random.default_rng([seed, epoch]).permutation(len(rows_of))
+  members = [rows_of[i] for i in shuffled]
   return Packed(examples, members, row_length, rows)
 
 
@@ -162,31 +163,80 @@ def _check(examples: Sequence[Example], row_length: int) -> None:
       )
 
 
-def _best_fit(
-  lengths: np.ndarray, order: np.ndarray, row_length: int
+class _Shelf:
+  """Examples by length, with sets of lengths as the bits of an integer."""
+
+  def __init__(self, lengths: Sequence[int], order: Iterable[int], top: int):
+    """Holds the examples in `order`; no length is above `top`."""
+    self._top = top
+    self._by_length: list[list[int]] = [[] for _ in range(top + 1)]
+    self._there = 0  # Bit n: there is an example of length n.
+    self._mirror = 0  # Bit top - n: the same.
+    for index in order:
+      n = lengths[index]
+      self._by_length[n].append(index)
+      self._there |= 1 << n
+      self._mirror |= 1 << (top - n)
+
+  def longest(self, room: int) -> int:
+    """Returns the largest length that fits, or 0."""
+    return (self._there & ((2 << room) - 1)).bit_length() - 1 if room else 0
+
+  def shortest(self) -> int:
+    return (self._there & -self._there).bit_length() - 1
+
+  def pair(self, total: int) -> int:
+    """Returns the longer of two examples' lengths that add up, or 0."""
+    if not 0 < total <= self._top:
+      return 0
+    both = self._there & (self._mirror >> (self._top - total))
+    half, odd = divmod(total, 2)
+    if not odd and len(self._by_length[half]) < 2:
+      both &= ~(1 << half)
+    return max(0, both.bit_length() - 1)
+
+  def take(self, length: int) -> int:
+    index = self._by_length[length].pop()
+    if not self._by_length[length]:
+      self._there ^= 1 << length
+      self._mirror ^= 1 << (self._top - length)
+    return index
+
+
+def _fill_rows(
+  lengths: Sequence[int], order: Iterable[int], row_length: int
 ) -> list[list[int]]:
-  """Puts each example where the least room is left over, in `order`."""
+  """Returns the members of each row.
+
+  A row starts with the longest example left and goes on with the longest that
+  leave room for another, until one or two fill it exactly, or nearly.
+  """
+  shelf = _Shelf(lengths, order, row_length)
   most = most_segments(row_length)
-  members: list[list[int]] = []
-  open_rows: list[list[int]] = [[] for _ in range(row_length + 1)]
-  rooms = 0  # Bit r is set where open_rows[r], rows with room r, is not empty.
-  for index in order.tolist():
-    length = int(lengths[index])
-    fitting = rooms >> length
-    if fitting:
-      room = length + (fitting & -fitting).bit_length() - 1
-      row = open_rows[room].pop()
-      if not open_rows[room]:
-        rooms ^= 1 << room
-    else:
-      room, row = row_length, len(members)
-      members.append([])
-    members[row].append(index)
-    room -= length
-    if room and len(members[row]) < most:
-      open_rows[room].append(row)
-      rooms |= 1 << room
-  return members
+  rows = []
+  while shelf.shortest() > 0:
+    row, room = [], row_length
+    while len(row) < most:
+      chosen = _next(shelf, room, most - len(row))
+      if not chosen:
+        break
+      row += [shelf.take(length) for length in chosen]
+      room -= sum(chosen)
+    rows.append(row)
+  return rows
+
+
+def _next(shelf: _Shelf, room: int, places: int) -> tuple[int, ...]:
+  """Returns the lengths to put into a row next, none if it is full."""
+  longest, shortest = shelf.longest(room), shelf.shortest()
+  if longest < 1 or longest == room:
+    return (longest,) if longest > 0 else ()
+  if places > 1:
+    for total in range(room, max(room - _SLACK, 0), -1):
+      if longer := shelf.pair(total):
+        return longer, total - longer
+  with_another = shelf.longest(room - shortest) if room > shortest else 0
+  return (with_another if with_another > 0 else longest,)
 
 
 def _write(

@@ -59,7 +59,7 @@ def update(
     frozen: The model that adapters belong to; None without adapters.
     config: Static.
   """
-  loss, gradient = _gradient(trained, frozen, batch, config)
+  loss, gradient = gradients(trained, batch, frozen, config=config)
   gradient = _pin(gradient)
   metrics = Metrics(loss, optax.tree.norm(gradient), jnp.sum(batch.weights_BT))
   step, optimizer = make_optimizer(config).update(gradient, optimizer, trained)
@@ -98,8 +98,14 @@ def put(batch: Batch, mesh: Mesh) -> Batch:
   )
 
 
-def _gradient(trained, frozen, batch, config):
-  """Returns loss and gradient of the mean over the whole batch's weights."""
+def gradients(
+  trained: Any,
+  batch: Batch,
+  frozen: Transformer | None = None,
+  *,
+  config: MStepConfig,
+) -> tuple[jax.Array, Any]:
+  """Returns the mean loss of a batch, and its gradient in what is trained."""
   weight = jnp.sum(batch.weights_BT)
 
   def loss(trained, part):
