@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import os
+import socket
 import struct
+import subprocess
+import sys
 
 import families
 import jax
@@ -165,6 +168,38 @@ def test_every_mesh_reads_and_writes_the_same(mesh, checkpoint, tmp_path):
   name = 'model.safetensors'
   again = (tmp_path / 'again' / name).read_bytes()
   assert again == (checkpoint / name).read_bytes()
+
+
+HOST = """
+import sys
+import jax
+from rest import weights
+from rest.sharding import MeshConfig, make_mesh
+address, process, source, path = sys.argv[1:]
+jax.config.update('jax_num_cpu_devices', 2)
+jax.distributed.initialize(address, 2, int(process))
+mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2))
+model = weights.load(source, mesh, 'float32')
+weights.save(model, path, None)
+"""
+
+
+def test_two_processes_read_and_write_the_same(checkpoint, tmp_path):
+  with socket.create_server(('localhost', 0)) as server:
+    address = f'localhost:{server.getsockname()[1]}'
+  command = [sys.executable, '-c', HOST, address]
+  hosts = [
+    subprocess.Popen([*command, str(i), str(checkpoint), str(tmp_path / 'two')])
+    for i in range(2)
+  ]
+  try:
+    assert [host.wait(timeout=100) for host in hosts] == [0, 0]
+  finally:
+    for host in hosts:
+      host.kill()
+  name = 'model.safetensors'
+  found = (tmp_path / 'two' / name).read_bytes()
+  assert found == (checkpoint / name).read_bytes()
 
 
 def test_shards_hold_the_whole_model(tmp_path):

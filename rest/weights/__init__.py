@@ -111,9 +111,9 @@ def save(
 ) -> None:
   """Writes a directory that `transformers` loads; what was there is replaced.
 
-  Every process must call it; the first one writes. A local directory appears
-  whole or not at all. On gs://, where directories cannot be renamed,
-  config.json comes last: a directory without one is not a checkpoint.
+  Every process must call it; the first one writes, and all return when it has.
+  A local directory appears whole or not at all. On gs://, where directories
+  cannot be renamed, config.json comes last: without one it is no checkpoint.
 
   Args:
     model: With stacked layers.
@@ -126,40 +126,49 @@ def save(
     ValueError: No supported architecture has this model's switches.
   """
   settings = config_json.describe(model.config, dtype)
-  tensors = _gather_tensors(model, dtype)
-  if jax.process_index() != 0:
-    for _ in tensors:  # Gathering takes every process.
-      pass
-    return
-  final = target = epath.Path(path)
-  if '://' not in path:
-    target = final.with_name(final.name + '.partial')
-  if target.exists():
-    target.rmtree()
-  target.mkdir(parents=True)
   if source is not None:
     settings |= _special_ids(source)
-    for name in _TOKENIZER_FILES:
-      if (epath.Path(source) / name).exists():
-        (epath.Path(source) / name).copy(target / name)
   shapes = {
     name: file_shape(part, model.config)
     for name, _, _, part in list_tensors(model.config)
   }
-  safetensors.write(target, shapes, tensors, dtype, shard_bytes)
-  text = json.dumps(settings, indent=2) + '\n'
-  (target / 'config.json').write_text(text)
-  if target != final:
-    if final.exists():
-      final.rmtree()
-    target.rename(final)
+  tensors = _gather_tensors(model, dtype)
+  if jax.process_index() == 0:
+    final = target = epath.Path(path)
+    if '://' not in path:
+      target = final.with_name(final.name + '.partial')
+    _clear(target)
+    target.mkdir(parents=True)
+    safetensors.write(target, shapes, tensors, dtype, shard_bytes)
+    if source is not None:
+      _copy_tokenizer(epath.Path(source), target)
+    text = json.dumps(settings, indent=2) + '\n'
+    (target / 'config.json').write_text(text)
+    if target != final:
+      _clear(final)
+      target.rename(final)
+  for _ in tensors:  # Gathering takes every process.
+    pass
+  multihost_utils.sync_global_devices(f'saved {path}')
+
+
+def _clear(folder: epath.Path) -> None:
+  if folder.exists():
+    folder.rmtree()
+
+
+def _copy_tokenizer(source: epath.Path, target: epath.Path) -> None:
+  for name in _TOKENIZER_FILES:
+    if (source / name).exists():
+      (source / name).copy(target / name)
 
 
 def _special_ids(source: str) -> dict[str, Any]:
   """Returns the ids of special tokens, as config.json spells them."""
   ids = tokenizer.load(source)
   eos = ids.eos[0] if len(ids.eos) == 1 else list(ids.eos)
-  return {'bos_token_id': ids.bos, 'eos_token_id': eos, 'pad_token_id': ids.pad}
+  # No pad_token_id: torch would not train that row of the embedding.
+  return {'bos_token_id': ids.bos, 'eos_token_id': eos}
 
 
 def _find_tensors(
