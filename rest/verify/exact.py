@@ -33,7 +33,7 @@ def judge(gold: str, answer: str) -> Verdict:
 
 
 def _normalise(answer: str) -> str:
-  option = _OPTION.match(answer.strip())
-  if option:
-    return option.group(1).lower()
+  options = set(_OPTION.findall(answer))
+  if len(options) == 1 and _OPTION.match(answer.strip()):
+    return options.pop().lower()
   return ' '.join(answer.lower().split()).rstrip('.').strip(' "\'')

@@ -17,8 +17,9 @@ from rest.verify import exact, math
 from rest.verify.child import Child
 
 _ANSWERS = {'math': math, 'exact': exact}  # Who judge an extracted answer.
-_VERIFIERS = (*_ANSWERS, 'program')
+_VERIFIERS = (*_ANSWERS, 'program', 'hang')
 _CACHED = 1 << 16  # Verdicts held; about 200 bytes each.
+_STARTS = 3  # Attempts to start a worker, before the pool gives up.
 _HANG_SECONDS = 0.1  # How long the self-test's hang may last.
 
 
@@ -66,7 +67,8 @@ class Request:
   """One text to be judged.
 
   Attributes:
-    verifier: 'math', 'exact' or 'program'.
+    verifier: 'math', 'exact' or 'program'; or 'hang', which never answers,
+      for drills.
     text: The completion; for 'program', the whole program.
     gold: The reference answer or solution, for 'math' and 'exact'.
     tests: How the program is judged, for 'program'.
@@ -172,6 +174,8 @@ class Pool:
       raise ValueError(
         f'This pool judges {self._verifiers}, not {request.verifier!r}.'
       )
+    if (request.verifier == 'program') != (request.tests is not None):
+      raise ValueError('Tests go with programs, and with nothing else.')
     item = _Item(request)
     with self._changed:
       while not (self._closed or self._failure):
@@ -227,46 +231,47 @@ class Pool:
   def _serve(self) -> None:
     """Serves one worker's place until the pool closes."""
     child = self._start()
-    while (item := self._take()) is not None:
-      claim = _claim(item.request)
-      key = _key(item.request, claim)
-      verdict = self._recall(key)
-      if verdict is None and claim is None:
-        verdict = _verdict(item.request, 0.0, 'no answer')
-      if verdict is None:
-        if not child.alive:
-          child = self._start()
-        verdict = self._ask(child, item, claim)
-      if verdict is not None:
-        self._settle(item, key, verdict)
-    child.close()
+    item = None
+    try:
+      while (item := self._take()) is not None:
+        child = self._handle(item, child)
+    except Exception as error:  # Without a thread, items would wait for ever.
+      self._fail(item, f'The verifier pool failed: {error!r}')
+    finally:
+      child.close()
 
-  def _ask(
-    self, child: Child, item: '_Item', claim: str | None
-  ) -> Verdict | None:
-    """Returns the worker's verdict, or None where the item is dealt with."""
-    if not child.wait_ready():
-      self._fail(item, 'A verifier worker did not start; see its error above.')
-      return None
+  def _handle(self, item: '_Item', child: Child) -> Child:
+    """Settles an item, or queues it for its retry; returns the worker now."""
     request = item.request
-    message: dict[str, object] = {'verifier': request.verifier, 'text': claim}
-    if request.tests is None:
-      message['gold'] = request.gold
-    else:
-      message['tests'] = asdict(request.tests)
-    hang = request.verifier == 'hang'
-    reply = child.ask(message, _HANG_SECONDS if hang else self._config.timeout)
-    if reply is not None:
-      return Verdict(**reply)
-    if self._closed:
-      self._fail(item, 'This pool is closed.')
-      return None
-    with self._changed:
-      self._counts['killed'] += 1
-    if not item.retry:
-      self._again(item)
-      return None
-    return _verdict(request, None, 'no verdict in time, twice')
+    claim = _claim(request)
+    key = _key(request, claim)
+    verdict = self._recall(key)
+    if verdict is None and claim is None:
+      verdict = _verdict(request, 0.0, 'no answer')
+    if verdict is None:
+      child = self._ready(child)
+      hang = request.verifier == 'hang'
+      seconds = _HANG_SECONDS if hang else self._config.timeout
+      reply = child.ask(_message(request, claim), seconds)
+      if reply is not None:
+        verdict = Verdict(**reply)
+      elif not self._closed:
+        child = self._start()
+    if verdict is None and self._again(item):
+      return child
+    unknown = _verdict(request, None, 'no verdict in time, twice')
+    self._settle(item, key, verdict or unknown)
+    return child
+
+  def _ready(self, child: Child) -> Child:
+    """Returns a worker that is ready: this one, or one that replaces it."""
+    for _ in range(_STARTS):
+      if child.alive and child.wait_ready():
+        return child
+      if self._closed:
+        break
+      child = self._start()
+    raise RuntimeError('Verifier workers do not start; see their error above.')
 
   def _start(self) -> Child:
     child = Child(
@@ -310,14 +315,18 @@ class Pool:
         self._counts['cached'] += 1
     return verdict
 
-  def _again(self, item: '_Item') -> None:
-    """Queues an item whose worker hung or died, to be asked alone."""
-    item.retry = True
+  def _again(self, item: '_Item') -> bool:
+    """Queues an item whose worker hung or died, to be asked once, alone."""
     with self._changed:
+      self._counts['killed'] += 1
+      if item.retry or self._closed:
+        return False
+      item.retry = True
       self._busy -= 1
       self._counts['retried'] += 1
       self._retries.append(item)
       self._changed.notify_all()
+    return True
 
   def _settle(self, item: '_Item', key: bytes, verdict: Verdict) -> None:
     with self._changed:
@@ -331,16 +340,18 @@ class Pool:
         if len(self._cache) > _CACHED:
           self._cache.popitem(last=False)
       self._changed.notify_all()
-    item.future.set_result(verdict)
+    if self._closed and verdict.reward is None:  # Nobody tried twice.
+      item.future.set_exception(RuntimeError('This pool is closed.'))
+    else:
+      item.future.set_result(verdict)
 
-  def _fail(self, item: '_Item', why: str) -> None:
+  def _fail(self, item: '_Item | None', why: str) -> None:
     """Ends the pool: without workers, nothing more will be judged."""
     with self._changed:
       self._failure = self._failure or why
-      self._busy -= 1
-      dropped = self._drop()
-    for lost in (item, *dropped):
-      if not lost.future.cancelled():
+      dropped = [item, *self._drop()] if item else self._drop()
+    for lost in dropped:
+      if not lost.future.done():
         lost.future.set_exception(RuntimeError(why))
 
 
@@ -364,6 +375,14 @@ def _key(request: Request, claim: str | None) -> bytes:
   parts = repr((version, request.gold, claim, request.tests))
   data = parts.encode(errors='surrogatepass')
   return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _message(request: Request, claim: str | None) -> dict[str, object]:
+  """Returns what a worker is sent."""
+  message: dict[str, object] = {'verifier': request.verifier, 'text': claim}
+  if request.tests is None:
+    return message | {'gold': request.gold}
+  return message | {'tests': asdict(request.tests)}
 
 
 def _verdict(request: Request, reward: float | None, reason: str) -> Verdict:
