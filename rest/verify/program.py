@@ -57,9 +57,9 @@ from rest.verify.jail import Limits
 from rest.verify.sandbox import Ended, Sandbox, SandboxError
 
 VERSION = 'program-1'
-_MAX_LOAD = 8.0  # A host slower than this gives unknown verdicts.
+_MAX_LOAD = 8.0  # Times the wall time, at most, for waiting for a core.
 _IDLE_SECONDS = 2.0  # Wall time for a case besides computing.
-_LONG_SCRIPT = 10_000  # Characters; HumanEval and MBPP stay far below.
+_LONG_SCRIPT = 2000  # Characters; few tests of HumanEval and MBPP are longer.
 _TESTS_MEMORY = 2  # Times the program's: they may hold both sides' values.
 
 
@@ -70,7 +70,7 @@ class ProgramConfig:
   Attributes:
     cpu_seconds: CPU time for one case of 'stdin' and 'call'.
     script_cpu_seconds: CPU time for a script of assertions, and as much again
-      for every 10,000 characters of it.
+      for every 2,000 characters of it.
     total_cpu_seconds: CPU time for all cases together, and the most that any
       script gets.
     memory_mib: Memory of the program.
@@ -226,14 +226,14 @@ class ProgramJudge:
       written = files.add('')
       descriptors = [files.add(program), files.add(given), written]
       sandbox.start(role, limits, descriptors, _uses_numpy(program))
-      deadline = _Deadline(cpu)
-      _wait(sandbox, deadline)
-      if deadline.passed:
+      if late := _wait([sandbox], cpu):
         sandbox.stop()
       ended = sandbox.finish()
       output = os.pread(written, limits.file, 0)
     if len(output) == limits.file:
       return ended, output, 'output'
+    if late:
+      return ended, output, 'timeout'
     reason = _exhausted(ended, limits) or (ended.status != 0 and 'error') or ''
     return ended, output, reason
 
@@ -255,17 +255,19 @@ class ProgramJudge:
       tester.start('test', roomy, descriptors, numpy)
       first.close()
       second.close()
-      deadline = _Deadline(cpu)
-      _wait(tester, deadline)  # A program that dies ends its tests too.
+      # A program that dies ends its tests too.
+      late = _wait([tester, candidate], cpu)
       tester.stop()
       candidate.stop()
       tested, ended = tester.finish(), candidate.finish()
       outcome = os.pread(result, 64, 0).decode()
     if outcome and outcome != 'error':
       return outcome
+    if late:
+      return 'timeout'
     # The program's limits explain an error of the tests, if it met them.
-    reason = '' if ended.stopped else _exhausted(ended, limits)
-    if reason := reason or outcome or _exhausted(tested, roomy):
+    reason = _exhausted(ended, limits) or outcome
+    if reason := reason or _exhausted(tested, roomy):
       return reason
     raise SandboxError('The tests ended without an outcome.')
 
@@ -335,44 +337,33 @@ class _Files:
     return self._descriptors[-1]
 
 
-class _Deadline:
-  """The wall time for some CPU time, longer while the host is busy."""
+def _wait(sandboxes: list[Sandbox], cpu: float) -> bool:
+  """Waits for the job in the first sandbox; returns whether it is overdue.
 
-  def __init__(self, cpu: float):
-    self._cpu = cpu
-    self._start = time.monotonic()
+  Waiting for a core does not count, so that a busy host changes no verdict;
+  sleeping and waiting for anything else does.
 
-  @property
-  def left(self) -> float:
-    """Seconds until it passes, as busy as the host is now."""
-    end = self._start + _wall(self._cpu, _load())
-    return end - time.monotonic()
-
-  @property
-  def passed(self) -> bool:
-    """Whether it has passed."""
-    return self.left <= 0
-
-
-def _wait(sandbox: Sandbox, deadline: _Deadline) -> None:
-  """Waits for the end of a job, or the deadline."""
+  Args:
+    sandboxes: Where the jobs run that depend on each other.
+    cpu: Seconds of CPU time that each may take.
+  """
   poll = select.poll()
-  poll.register(sandbox, select.POLLIN)
-  while (left := deadline.left) > 0:
+  poll.register(sandboxes[0], select.POLLIN)
+  start = time.monotonic()
+  end = start + _wall(cpu, 1.0)
+  while (left := end - time.monotonic()) > 0:
     if poll.poll(left * 1000):
-      return
+      return False
+    shares = [sandbox.share() for sandbox in sandboxes]
+    if max(share.used for share in shares) > 2 * math.ceil(cpu):
+      return True  # Many processes, each below its limit.
+    waited = sum(share.waited for share in shares)
+    end = start + min(_wall(cpu, 1.0) + waited, _wall(cpu, _MAX_LOAD))
+  return True
 
 
 def _wall(cpu: float, load: float) -> float:
   return (1.5 * math.ceil(cpu) + _IDLE_SECONDS) * load
-
-
-def _load() -> float:
-  """Returns how many processes want each core, from 1 to _MAX_LOAD."""
-  with open('/proc/loadavg') as file:
-    fields = file.read().split()
-  wanting = max(float(fields[0]), float(fields[3].split('/')[0]))
-  return min(max(wanting / (os.cpu_count() or 1), 1.0), _MAX_LOAD)
 
 
 def _exhausted(ended: Ended, limits: Limits) -> str:
@@ -382,7 +373,7 @@ def _exhausted(ended: Ended, limits: Limits) -> str:
   # The kernel's two clocks for CPU time differ by some per cent.
   killed = ended.status == -signal.SIGKILL
   out_of_time = killed and ended.cpu > 0.75 * limits.cpu
-  return 'timeout' if out_of_time or ended.stopped else ''
+  return 'timeout' if out_of_time else ''
 
 
 def _reason(right: bool) -> str:

@@ -7,6 +7,7 @@ its namespaces with it.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -18,12 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rest.verify import cgroup, namespaces
 from rest.verify.jail import LEVELS, Jail, Limits, make_scratch
 
 PREFIX = 'rest'  # Of folders and control groups that may have to be swept.
+FIRST_USER = 1_000_000_000  # Above all users of a host.
+USERS = 64  # Of one process, one after the other.
+_users = itertools.count()
 _START_SECONDS = 60.0  # For an interpreter's start on an overloaded host.
 _END_SECONDS = 60.0  # For killing what a program has left.
 _MESSAGE = 1 << 16
@@ -68,6 +73,19 @@ class Ended:
   out_of_memory: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+  """What a running job has had of the host.
+
+  Attributes:
+    used: Seconds of CPU time, of all its processes that are alive.
+    waited: Seconds for which it could run but got no core.
+  """
+
+  used: float
+  waited: float
+
+
 class Sandbox:
   """One fork server; runs one job at a time."""
 
@@ -88,7 +106,7 @@ class Sandbox:
       raise SandboxError(f'This process itself is held to {hard >> 20} MiB.')
     self._memory = memory + _INTERPRETER
     name = f'{PREFIX}_{os.getpid()}_{role}_{time.monotonic_ns()}'
-    uid = _uid(role) if level in ('namespaces', 'landlock+uid') else None
+    uid = _uid() if level in ('namespaces', 'landlock+uid') else None
     # The fork server and, outside, its launcher are two more.
     self._groups = cgroup.create(name, self._memory, processes + 2)
     self._scratch = ''
@@ -98,6 +116,7 @@ class Sandbox:
       level, uid, self._scratch or namespaces.scratch(), tuple(self._groups)
     )
     self._kills = 0
+    self._last: dict | None = None  # A reply that nobody has seen.
     self._control, theirs = socket.socketpair(
       socket.AF_UNIX, socket.SOCK_SEQPACKET
     )
@@ -129,21 +148,24 @@ class Sandbox:
     fields = dataclasses.asdict(limits)
     fields['memory'] += _INTERPRETER
     job = {'role': role, 'limits': fields, 'numpy': numpy}
-    try:
-      socket.send_fds(self._control, [json.dumps(job).encode()], descriptors)
-    except OSError as error:
-      raise SandboxError(f'The fork server is gone: {error}') from error
+    self._send(job, descriptors)
 
   def stop(self) -> None:
     """Ends the job now, if it has not ended by itself; `finish` must follow."""
-    try:
-      self._control.send(b'{}')
-    except OSError as error:
-      raise SandboxError(f'The fork server is gone: {error}') from error
+    self._send({})
+
+  def share(self) -> Share:
+    """Returns what the job has had so far; nothing if it has ended."""
+    self._send({'share': True})
+    reply = self._reply(_END_SECONDS)
+    if 'waited' in reply:
+      return Share(**reply)
+    self._last = reply  # It has just ended.
+    return Share(0.0, 0.0)
 
   def finish(self) -> Ended:
     """Waits for the end of the job and of every process that it has left."""
-    reply = self._reply(_END_SECONDS)
+    reply, self._last = self._last or self._reply(_END_SECONDS), None
     if not reply['confined']:
       raise SandboxError('A child could not be locked in.')
     kills = cgroup.memory_kills(self._groups)
@@ -162,6 +184,13 @@ class Sandbox:
     cgroup.remove(self._groups)
     if self._scratch:
       shutil.rmtree(self._scratch, ignore_errors=True)
+
+  def _send(self, message: dict, descriptors: Sequence[int] = ()) -> None:
+    data = json.dumps(message).encode()
+    try:
+      socket.send_fds(self._control, [data], list(descriptors))
+    except OSError as error:
+      raise SandboxError(f'The fork server is gone: {error}') from error
 
   def _reply(self, seconds: float) -> dict:
     poll = select.poll()
@@ -201,18 +230,18 @@ def _start(theirs: socket.socket, jail: Jail) -> subprocess.Popen:
   )
 
 
-def _uid(role: str) -> int | None:
+def _uid() -> int | None:
   """Returns a user that nobody else has, where we are root.
 
   Limits on processes count all processes of a user, so that no two sandboxes of
-  a host may share one. The id of this process is as unique.
+  a host may share one. The id of this process makes it unique.
   """
   if os.getuid() != 0:
     return None
-  own = os.getpid() * 2 + (role == 'tests')
+  own = os.getpid() * USERS + next(_users) % USERS
   first, _, count = _uid_map()
   if count >= 1 << 31:
-    return 1_000_000_000 + own
+    return FIRST_USER + own
   # A user namespace: far from the container's own users, as far as it goes.
   start = first + count // 4
   return start + own % (count - count // 4)
