@@ -15,7 +15,7 @@ from typing import Any
 
 from etils import epath
 
-from rest import metrics, store
+from rest import metrics, processes, store
 from rest.sampler import Ask, Sampler
 from rest.types import (
   Completion,
@@ -108,7 +108,7 @@ def e_step(
   folder: epath.Path,
   iteration: int,
   max_unknown: float,
-) -> tuple[EStepSummary, Timing]:
+) -> Timing:
   """Makes the dataset of an iteration from the sampler's current weights.
 
   Args:
@@ -124,24 +124,19 @@ def e_step(
     RuntimeError: Too many verdicts could not be reached.
   """
   parts = store.Parts(folder / 'parts')
+  title = f'iteration {iteration}'
   timing = draw_missing(
     tools,
     problems,
     config.num_samples,
     parts,
-    key=f'iteration {iteration}',
-    title=f'iteration {iteration}',
+    key=title,
+    title=title,
   )
-  kept, summary = _filter(parts, len(problems), config)
-  if summary.unknown > max_unknown * summary.sampled:
-    raise RuntimeError(
-      f'{summary.unknown} of {summary.sampled} verdicts are unknown, more than '
-      f'verify.max_unknown={max_unknown} allows: {summary.reasons}. Nothing is '
-      'lost: mend the verifier, delete the parts concerned, and run again.'
-    )
-  store.write_json(folder / 'e_step.json', asdict(summary))
-  store.write_dataset(folder / 'dataset.jsonl', kept)
-  return summary, timing
+  if processes.is_first():
+    _write_dataset(parts, len(problems), config, folder, max_unknown)
+  processes.barrier(title)
+  return timing
 
 
 def keep(rows: Sequence[Graded], config: EStepConfig) -> list[Graded]:
@@ -190,7 +185,8 @@ def draw_missing(
     Preempted: `tools.should_stop` said so; what was judged is on disk.
   """
   done = parts.done()
-  missing = [index for index in range(len(problems)) if index not in done]
+  share = processes.mine(range(len(problems)))
+  missing = [index for index in share if index not in done]
   timing = Timing()
   started = time.monotonic()
   graded = draw(
@@ -201,6 +197,7 @@ def draw_missing(
     if tools.should_stop():
       graded.close()
       raise Preempted(f'while sampling for {title}')
+  processes.barrier(f'{title}, {key}: drawn')
   timing.total = time.monotonic() - started
   return timing
 
@@ -301,6 +298,24 @@ def _request(task: Task, problem: Problem, completion: Completion) -> Request:
     text = task.program(problem, completion.text)
     return Request('program', text, tests=problem.tests)
   return Request(task.verifier, completion.text, gold=problem.answer or '')
+
+
+def _write_dataset(
+  parts: store.Parts,
+  count: int,
+  config: EStepConfig,
+  folder: epath.Path,
+  max_unknown: float,
+) -> None:
+  kept, summary = _filter(parts, count, config)
+  if summary.unknown > max_unknown * summary.sampled:
+    raise RuntimeError(
+      f'{summary.unknown} of {summary.sampled} verdicts are unknown, more than '
+      f'verify.max_unknown={max_unknown} allows: {summary.reasons}. Nothing is '
+      'lost: mend the verifier, delete the parts concerned, and run again.'
+    )
+  store.write_json(folder / 'e_step.json', asdict(summary))
+  store.write_dataset(folder / 'dataset.jsonl', kept)
 
 
 def _filter(

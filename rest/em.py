@@ -13,7 +13,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from rest import report, store, weights
+from rest import processes, report, store, weights
 from rest.checkpoint import Checkpoints
 from rest.e_step import EStepConfig, Tools, e_step, prompt_tokens
 from rest.evaluate import EvaluateConfig, accuracy, evaluate
@@ -21,7 +21,7 @@ from rest.m_step import fine_tune
 from rest.model import ModelConfig, Transformer
 from rest.packing import Example
 from rest.recipe import MStepConfig
-from rest.sharding import shardings
+from rest.sharding import local_copy, shardings
 from rest.types import Problem
 from rest.update import held_out_loss
 
@@ -120,29 +120,33 @@ def run_em(run: Run) -> None:
       generate(run, policy, iteration)
     improve(run, policy, iteration)
     measure(run, policy, iteration)
-    report.write(run.workdir)
+    if processes.is_first():
+      report.write(run.workdir)
     if run.em.stop_on_validation and not _improved(run, iteration):
       break
-  store.write_json(run.workdir / 'finished.json', {'asked': run.em.iterations})
+  if processes.is_first():
+    asked = {'asked': run.em.iterations}
+    store.write_json(run.workdir / 'finished.json', asked)
 
 
 def generate(run: Run, policy: 'Policy', iteration: int) -> None:
   """The E-step: the dataset of an iteration, drawn by the one before."""
   folder = iteration_folder(run.workdir, iteration)
-  if (folder / 'dataset.jsonl').exists():
+  if processes.first_says((folder / 'dataset.jsonl').exists()):
     return
   policy.use(iteration - 1)
   problems = run.tools.task.problems('train')
-  _, timing = e_step(
+  timing = e_step(
     run.tools, problems, run.estep, folder, iteration, run.max_unknown
   )
-  _add_seconds(folder, sample=timing.total, waiting=timing.waiting)
+  if processes.is_first():
+    _add_seconds(folder, sample=timing.total, waiting=timing.waiting)
 
 
 def improve(run: Run, policy: 'Policy', iteration: int) -> None:
   """The M-step: the base model, fine-tuned on the dataset of the iteration."""
   folder = iteration_folder(run.workdir, iteration)
-  if (folder / 'm_step.json').exists():
+  if processes.first_says((folder / 'm_step.json').exists()):
     return
   started = time.monotonic()
   examples = training_examples(run, iteration)
@@ -167,9 +171,11 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
   if run.em.export:
     weights.save(result.model, str(folder / 'hf'), run.base)
   policy.hold(iteration, result.model)
-  store.write_json(folder / 'm_step.json', result.summary)
-  _add_seconds(folder, train=time.monotonic() - started)
-  (folder / 'training').rmtree()
+  if processes.is_first():
+    _add_seconds(folder, train=time.monotonic() - started)
+    store.write_json(folder / 'm_step.json', result.summary)
+    (folder / 'training').rmtree()
+  processes.barrier(f'iteration {iteration}: trained')
 
 
 def measure(run: Run, policy: 'Policy', iteration: int) -> None:
@@ -180,13 +186,16 @@ def measure(run: Run, policy: 'Policy', iteration: int) -> None:
     ('test', run.eval),
   ):
     problems = run.tools.task.problems(split)
-    if problems and not (folder / f'{split}.json').exists():
+    done = processes.first_says((folder / f'{split}.json').exists())
+    if problems and not done:
       started = time.monotonic()
       policy.use(iteration)
       title = f'iteration {iteration}, {split}'
       scores = evaluate(run.tools, problems, config, folder / split, title)
-      store.write_json(folder / f'{split}.json', asdict(scores))
-      _add_seconds(folder, **{split: time.monotonic() - started})
+      if processes.is_first():
+        _add_seconds(folder, **{split: time.monotonic() - started})
+        store.write_json(folder / f'{split}.json', asdict(scores))
+      processes.barrier(title)
 
 
 def training_examples(run: Run, iteration: int) -> list[Example]:
@@ -254,7 +263,7 @@ class Policy:
 
   def hold(self, iteration: int | None, model: Transformer) -> None:
     """Gives the sampler weights; None are those of no finished iteration."""
-    self._run.tools.sampler.set_weights(model)
+    self._run.tools.sampler.set_weights(local_copy(model, self._run.mesh))
     self._held = iteration
 
   def load(self, iteration: int) -> Transformer:

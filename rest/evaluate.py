@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from rest import metrics, store
+from rest import metrics, processes, store
 from rest.e_step import Timing, Tools, draw, draw_missing
 from rest.types import Graded, Preempted, Problem
 from rest.verify import exact, math
@@ -132,7 +132,7 @@ def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
     Preempted: `tools.should_stop` said so.
   """
   correct = judged = 0
-  indices = range(len(problems))
+  indices = processes.mine(range(len(problems)))
   graded = draw(
     tools, problems, indices, 1, Timing(), 'greedy', title, temperature=0.0
   )
@@ -143,6 +143,7 @@ def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
     if tools.should_stop():
       graded.close()
       raise Preempted(f'while validating in {title}')
+  correct, judged = processes.totals(correct, judged)
   return correct / max(1, judged)
 
 

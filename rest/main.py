@@ -7,14 +7,15 @@ Started again with the same flags, a run goes on where it stopped. It exits with
 again, 2 when something is wrong with its input, and 1 otherwise.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
@@ -22,7 +23,16 @@ from etils import epath
 from ml_collections import config_flags
 
 import rest
-from rest import em, report, sharding, store, tasks, tokenizer, weights
+from rest import (
+  em,
+  processes,
+  report,
+  sharding,
+  store,
+  tasks,
+  tokenizer,
+  weights,
+)
 from rest.e_step import EStepConfig, Tools, prompt_tokens
 from rest.evaluate import EvaluateConfig
 from rest.model import Transformer
@@ -74,44 +84,70 @@ def main(argv: Sequence[str]) -> None:
     _refuse(f'unknown arguments {argv[1:]}; flags start with --.')
   config = _CONFIG.value
   workdir = epath.Path(_WORKDIR.value or config.name)
-  try:
-    if _DRY_RUN.value:
-      print(plan(config, workdir))
-      return
-    with store.Lock(workdir):
-      run(config, workdir, _stop_on_sigterm())
-  except Preempted as stop:
-    print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
-    sys.exit(RESUME_ME)
-  except (ValueError, FileNotFoundError) as error:
-    _refuse(str(error))
+  with contextlib.ExitStack() as stack:
+    try:
+      processes.initialize()
+      setup = Setup(config)
+      if _DRY_RUN.value:
+        print(plan(setup, workdir))
+        return
+      stack.enter_context(hold(setup, workdir))
+    except (ValueError, FileNotFoundError) as error:
+      _refuse(str(error))
+    try:
+      run(setup, workdir, _stop_on_sigterm())
+    except Preempted as stop:
+      print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
+      sys.exit(RESUME_ME)
+
+
+@contextlib.contextmanager
+def hold(setup: 'Setup', workdir: epath.Path) -> Iterator[None]:
+  """Holds a working directory for a run, and records what runs there.
+
+  Raises:
+    ValueError: Another live process uses it, or it holds another run.
+  """
+  if not processes.is_first():
+    processes.barrier('recorded')
+    yield
+    return
+  _compare(setup, workdir)
+  with store.Lock(workdir):
+    if not (workdir / 'run.json').exists():
+      store.write_json(workdir / 'run.json', _record(setup))
+    processes.barrier('recorded')
+    yield
 
 
 def run(
-  config: Any,
+  setup: 'Setup',
   workdir: epath.Path,
   should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-  """Runs a config to its end, or on from where it stopped.
+  """Runs to the end, or on from where the run in `workdir` stopped.
 
   Raises:
-    ValueError: Something in the config is wrong; nothing was touched.
     Preempted: `should_stop` said so; everything so far is saved.
   """
   finished = store.read_json(workdir / 'finished.json')
-  if finished and finished['asked'] >= config.em.iterations:
-    print(f'The run in {workdir} is finished.')
+  if not finished or finished['asked'] < setup.em.iterations:
+    _iterate(setup, workdir, should_stop)
+  if processes.is_first():
     print(report.table(report.read(workdir)))
-    return
-  setup = Setup(config)
-  _record(setup, workdir)
-  mesh = sharding.make_mesh(setup.mesh)
+    print(f'The run in {workdir} is finished: see results.txt, results.png.')
+
+
+def _iterate(
+  setup: 'Setup', workdir: epath.Path, should_stop: Callable[[], bool]
+) -> None:
+  mesh = setup.mesh
   with Pool(setup.verify, (setup.task.verifier,)) as pool:
     sampler = Sampler(
-      weights.load(setup.base, mesh, setup.dtype),
+      sharding.local_copy(weights.load(setup.base, mesh, setup.dtype), mesh),
       setup.tokenizer,
       setup.sampling,
-      mesh,
+      sharding.local_mesh(mesh),
       seed=setup.seed,
       stop=setup.task.stop,
     )
@@ -131,25 +167,11 @@ def run(
         eval=setup.eval,
       )
     )
-  print(report.table(report.read(workdir)))
-  print(f'The run in {workdir} is finished: see results.txt, results.png.')
 
 
-def plan(config: Any, workdir: epath.Path) -> str:
-  """Returns what a run would do and what it needs; touches nothing.
-
-  Raises:
-    ValueError: Something in the config is wrong, or does not fit.
-  """
-  setup = Setup(config)
-  mesh = sharding.make_mesh(setup.mesh)
-  problems = {
-    s: setup.task.problems(s) for s in ('train', 'validation', 'test')
-  }
-  prefix, _ = prompt_tokens(setup.task, setup.tokenizer, problems['train'][0])
-  table = make_plan(
-    setup.sampling, setup.model, mesh, len(prefix), setup.estep.num_samples
-  )
+def plan(setup: 'Setup', workdir: epath.Path) -> str:
+  """Returns what a run would do and what it needs; touches nothing."""
+  problems = {name: setup.task.problems(name) for name in tasks.SPLITS}
   samples = len(problems['train']) * setup.estep.num_samples
   scored = len(problems['test']) + len(problems['validation'])
   scored += setup.eval.num_samples * (
@@ -162,15 +184,15 @@ def plan(config: Any, workdir: epath.Path) -> str:
   return '\n'.join(
     [
       f'workdir   {workdir} ({done} evaluations are there)',
-      f'devices   {dict(mesh.shape)}, {jax.devices()[0].device_kind}',
+      f'devices   {dict(setup.mesh.shape)}, {jax.devices()[0].device_kind}',
       f'model     {setup.base}: {parameters / 1e6:,.1f} M parameters, '
       f'{setup.dtype}',
       f'task      {setup.task.name}: '
       + ', '.join(f'{len(p):,} {split}' for split, p in problems.items())
-      + f'; longest prompt {setup.longest_prompt} tokens, prefix {len(prefix)}',
+      + f'; longest prompt {setup.longest_prompt} tokens',
       f'E-step    {samples:,} samples an iteration, at most '
       f'{len(problems["train"]) * most:,} kept',
-      f'sampler   {table}',
+      f'sampler   {setup.table}',
       f'M-step    {setup.mstep.rows} rows of {setup.mstep.row_length} tokens a '
       f'step, {setup.mstep.epochs} epochs, {setup.mstep.optimizer}',
       f'evaluate  {scored:,} completions an iteration',
@@ -190,9 +212,10 @@ class Setup:
 
   def __init__(self, config: Any):
     self.config = config
+    if config.compilation_cache:
+      jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
     self.seed = config.seed
     self.base, self.dtype = config.model.path, config.model.dtype
-    self.mesh = _section(config, 'mesh', sharding.MeshConfig)
     self.sampling = _section(config, 'sampling', SamplerConfig)
     self.verify = _section(config, 'verify', VerifyConfig)
     self.em = _section(config, 'em', em.EMConfig)
@@ -208,6 +231,33 @@ class Setup:
     self.tokenizer: Tokenizer = tokenizer.load(self.base)
     self.model = weights.read_config(self.base, self.dtype)
     self.longest_prompt = self._check_prompts()
+    mesh_config = _section(config, 'mesh', sharding.MeshConfig)
+    self.mesh = sharding.make_mesh(mesh_config)
+    self._check_mesh()
+    train = self.task.problems('train')
+    self.table = make_plan(
+      self.sampling,
+      self.model,
+      sharding.local_mesh(self.mesh),
+      len(prompt_tokens(self.task, self.tokenizer, train[0])[0]),
+      self.estep.num_samples,
+    )
+
+  def _check_mesh(self) -> None:
+    """Refuses a mesh that does not divide what it splits."""
+    size = dict(self.mesh.shape)
+    rows = size['data'] * size['fsdp'] * self.mstep.accumulate
+    for field, parts, what, whole in (
+      ('tensor', size['tensor'], 'key/value heads', self.model.kv_heads),
+      ('tensor', size['tensor'], 'feed-forward width', self.model.ffn),
+      ('tensor', size['tensor'], 'vocabulary', self.model.vocab),
+      ('fsdp', size['fsdp'], 'model width', self.model.width),
+      ('data x mesh.fsdp x mstep.accumulate', rows, 'rows', self.mstep.rows),
+    ):
+      if whole % parts:
+        raise ValueError(
+          f'mesh.{field}={parts} must divide the {what} ({whole}).'
+        )
 
   def _check_prompts(self) -> int:
     """Returns the longest prompt's tokens, or refuses one that is too long."""
@@ -234,8 +284,8 @@ def _section(config: Any, name: str, kind: type[Any]) -> Any:
     raise ValueError(f'config section {name}: {error}') from error
 
 
-def _record(setup: Setup, workdir: epath.Path) -> None:
-  """Writes run.json, or refuses a directory that holds another run."""
+def _record(setup: Setup) -> dict[str, Any]:
+  """Returns what a run is, for run.json."""
   record = {
     'config': _flat(setup.config.to_dict()),
     'data': tasks.digest(setup.task),
@@ -244,11 +294,15 @@ def _record(setup: Setup, workdir: epath.Path) -> None:
     'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     'prefix': setup.task.prefix,
   }
-  record = json.loads(json.dumps(record))  # Tuples become lists, as on disk.
+  return json.loads(json.dumps(record))  # Tuples become lists, as on disk.
+
+
+def _compare(setup: Setup, workdir: epath.Path) -> None:
+  """Refuses a directory that holds a run that differs where it matters."""
   known = store.read_json(workdir / 'run.json')
   if known is None:
-    store.write_json(workdir / 'run.json', record)
     return
+  record = _record(setup)
   differences = [
     f'{name} was {known["config"].get(name)!r}, now {value!r}'
     for name, value in record['config'].items()
@@ -285,7 +339,7 @@ def _versions() -> dict[str, str]:
   }
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str) -> NoReturn:
   print(f'error: {message}', file=sys.stderr)
   sys.exit(2)
 

@@ -69,6 +69,51 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
   )
 
 
+def local_mesh(mesh: Mesh) -> Mesh:
+  """Returns the part of a mesh that is this process's, as (data, 1, tensor).
+
+  Raises:
+    ValueError: `tensor` reaches over processes.
+  """
+  rows = mesh.devices.reshape(-1, mesh.shape['tensor'])
+  mine = [[d.process_index == jax.process_index() for d in row] for row in rows]
+  if any(any(row) != all(row) for row in mine):
+    raise ValueError(
+      f'mesh.tensor={mesh.shape["tensor"]} must divide the '
+      f'{jax.local_device_count()} devices of each process.'
+    )
+  grid = rows[[row[0] for row in mine]][:, None, :]
+  return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def local_copy(tree: Any, mesh: Mesh) -> Any:
+  """Returns a tree of named parameters on this process's part of the mesh.
+
+  Gathered over `data` and `fsdp`, split over `tensor`. Every process must call
+  it. With one process, returns the tree as it is.
+  """
+  if jax.process_count() == 1:
+    return tree
+  table = {k: axis for k, axis in PARAMETERS.items() if axis == 'tensor'}
+
+  def place(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
+    return spec(leaf_name(path), len(leaf.shape), table)
+
+  specs = jax.tree_util.tree_map_with_path(place, tree)
+  everywhere = jax.tree.map(lambda s: NamedSharding(mesh, s), specs)
+  gathered = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
+  here = local_mesh(mesh)
+
+  def localize(leaf: jax.Array, partition: PartitionSpec) -> jax.Array:
+    return jax.make_array_from_single_device_arrays(
+      leaf.shape,
+      NamedSharding(here, partition),
+      [shard.data for shard in leaf.addressable_shards],
+    )
+
+  return jax.tree.map(localize, gathered, specs)
+
+
 def spec(
   name: str, ndim: int, table: dict[str, Any] | None = None
 ) -> PartitionSpec:

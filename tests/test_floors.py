@@ -11,6 +11,7 @@ FLOORS = {
   'tokenizer': 1,
   'metrics': 1,
   'sharding': 1,
+  'processes': 1,
   'model': 2,
   'tasks': 2,
   'store': 2,
