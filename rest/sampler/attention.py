@@ -70,29 +70,29 @@ def three_levels(
       check_vma=False,
     )
     out_BTKGH, (k2, v2) = local(q_BTKGH, k_BTKH, v_BTKH, cache, where)
-    return out_BTKGH, cache._replace(k2_BKSH=k2, v2_BKSH=v2)
+    return out_BTKGH, cache._replace(k2_BKHS=k2, v2_BKSH=v2)
 
   return attend
 
 
 def _attend(config, where, read, window, q_BTKGH, k_BTKH, v_BTKH, cache):
   drawn_B = where.drawn_QR.reshape(-1)
-  k2_BKSH = _append(cache.k2_BKSH, k_BTKH, drawn_B)
-  v2_BKSH = _append(cache.v2_BKSH, v_BTKH, drawn_B)
-  q_BKGH = (q_BTKGH[:, 0] * query_scale(config)).astype(k2_BKSH.dtype)
+  k2_BKHS = _append(cache.k2_BKHS, jnp.moveaxis(k_BTKH, 1, 3), drawn_B, axis=2)
+  v2_BKSH = _append(cache.v2_BKSH, jnp.swapaxes(v_BTKH, 1, 2), drawn_B, axis=1)
+  q_BKGH = (q_BTKGH[:, 0] * query_scale(config)).astype(k2_BKHS.dtype)
   cap = config.attention_softcap
   parts = []
-  if cache.k0_KSH.shape[1]:
+  if cache.v0_KSH.shape[1]:
     parts.append(_prefix(q_BKGH, cache, where, window, cap))
-  if cache.k1_QEKSH.shape[3]:
+  if cache.v1_QEKSH.shape[3]:
     parts.extend(_questions(q_BKGH, cache, where, window, cap))
   parts.append(
     _suffix(
-      q_BKGH, k2_BKSH[:, :, :read], v2_BKSH[:, :, :read], where, window, cap
+      q_BKGH, k2_BKHS[..., :read], v2_BKSH[:, :, :read], where, window, cap
     )
   )
   out_BKGH = merge(parts).astype(q_BTKGH.dtype)
-  return out_BKGH[:, None], (k2_BKSH, v2_BKSH)
+  return out_BKGH[:, None], (k2_BKHS, v2_BKSH)
 
 
 def merge(parts: list[Part]) -> jax.Array:
@@ -109,24 +109,24 @@ def merge(parts: list[Part]) -> jax.Array:
   return out_BKGH / sum_BKG[..., None]
 
 
-def _append(cache_BKSH, new_BTKH, drawn_B):
-  def one(cache_KSH, new_TKH, drawn):
-    new_KTH = jnp.swapaxes(new_TKH, 0, 1).astype(cache_KSH.dtype)
-    return jax.lax.dynamic_update_slice(cache_KSH, new_KTH, (0, drawn, 0))
+def _append(cache, new, drawn_B, axis):
+  def one(cache, new, drawn):
+    new = new.astype(cache.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(cache, new, drawn, axis)
 
-  return jax.vmap(one)(cache_BKSH, new_BTKH, drawn_B)
+  return jax.vmap(one)(cache, new, drawn_B)
 
 
 def _prefix(q_BKGH, cache, where, window, cap):
-  """One matrix product for all rows: [K, B*G, H] x [K, S, H]."""
+  """One matrix product for all rows: [K, B*G, H] x [K, H, S]."""
   b, k, g, h = q_BKGH.shape
   q_KMH = jnp.swapaxes(q_BKGH, 0, 1).reshape(k, b * g, h)
-  key_S = jnp.arange(cache.k0_KSH.shape[1])
+  key_S = jnp.arange(cache.v0_KSH.shape[1])
   seen_BS = jnp.broadcast_to((key_S < where.prefix)[None], (b, key_S.size))
   if window:
     seen_BS &= (_position(where)[:, None] - key_S[None]) < window
   seen_KMS = jnp.repeat(seen_BS, g, axis=0)[None]
-  part = _part(q_KMH, cache.k0_KSH, cache.v0_KSH, seen_KMS, cap)
+  part = _part(q_KMH, cache.k0_KHS, cache.v0_KSH, seen_KMS, cap)
 
   def back(x):
     return jnp.swapaxes(x.reshape(k, b, g, *x.shape[2:]), 0, 1)
@@ -142,12 +142,12 @@ def _questions(q_BKGH, cache, where, window, cap):
   """
   b, k, g, h = q_BKGH.shape
   q, r = where.buffer_QR.shape
-  buffers = cache.k1_QEKSH.shape[1]
+  buffers = cache.v1_QEKSH.shape[1]
   q_QKMH = jnp.swapaxes(q_BKGH.reshape(q, r, k, g, h), 1, 2)
   q_QEKMH = jnp.broadcast_to(
     q_QKMH.reshape(q, 1, k, r * g, h), (q, buffers, k, r * g, h)
   )
-  key_S = jnp.arange(cache.k1_QEKSH.shape[3])[None, None, None]
+  key_S = jnp.arange(cache.v1_QEKSH.shape[3])[None, None, None]
   mine_QER = where.buffer_QR[:, None] == jnp.arange(buffers)[None, :, None]
   seen_QERS = mine_QER[..., None] & (
     key_S < where.question_QE[:, :, None, None]
@@ -157,7 +157,7 @@ def _questions(q_BKGH, cache, where, window, cap):
     ahead_QERS = position_QR[:, None, :, None] - where.prefix - key_S
     seen_QERS &= ahead_QERS < window
   seen_QEKMS = jnp.repeat(seen_QERS, g, axis=2)[:, :, None]
-  part = _part(q_QEKMH, cache.k1_QEKSH, cache.v1_QEKSH, seen_QEKMS, cap)
+  part = _part(q_QEKMH, cache.k1_QEKHS, cache.v1_QEKSH, seen_QEKMS, cap)
 
   def back(x, buffer):
     x = x[:, buffer].reshape(q, k, r, g, *x.shape[4:])
@@ -166,13 +166,13 @@ def _questions(q_BKGH, cache, where, window, cap):
   return [Part(*(back(x, e) for x in part)) for e in range(buffers)]
 
 
-def _suffix(q_BKGH, k_BKSH, v_BKSH, where, window, cap):
+def _suffix(q_BKGH, k_BKHS, v_BKSH, where, window, cap):
   drawn_B1 = where.drawn_QR.reshape(-1, 1)
-  key_S = jnp.arange(k_BKSH.shape[2])[None]
+  key_S = jnp.arange(v_BKSH.shape[2])[None]
   seen_BS = key_S <= drawn_B1
   if window:
     seen_BS &= (drawn_B1 - key_S) < window
-  return _part(q_BKGH, k_BKSH, v_BKSH, seen_BS[:, None, None], cap)
+  return _part(q_BKGH, k_BKHS, v_BKSH, seen_BS[:, None, None], cap)
 
 
 def _position(where):
@@ -185,7 +185,7 @@ def _position(where):
 def _part(q, k, v, seen, cap) -> Part:
   """Returns a part; all but the last two axes are those of a batch."""
   logits = softcap(
-    jnp.einsum('...MH,...SH->...MS', q, k, preferred_element_type=jnp.float32),
+    jnp.einsum('...MH,...HS->...MS', q, k, preferred_element_type=jnp.float32),
     cap,
   )
   logits = jnp.where(seen, logits, _NEVER)

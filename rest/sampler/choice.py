@@ -73,7 +73,10 @@ def choose(
     return token_B.astype(jnp.int32), logit_B - total_B
   logit_BC, id_BC = best(logits_BV, candidates)
   inside_BC = jnp.arange(candidates)[None] < top_k
-  weight_BC = jnp.exp((logit_BC - logit_BC[:, :1]) * inverse) * inside_BC
+  # Not logit_BC[:, :1]: XLA would push the slice into its top-k kernel, and
+  # sort the whole vocabulary instead.
+  top_B1 = logit_BC.max(axis=-1, keepdims=True)
+  weight_BC = jnp.exp((logit_BC - top_B1) * inverse) * inside_BC
   before_BC = jnp.cumsum(weight_BC, axis=-1) - weight_BC
   mass_B1 = weight_BC.sum(axis=-1, keepdims=True)
   # Never an empty set: nothing lies before the best token.

@@ -178,10 +178,10 @@ def load_prefix(
   levels = _prefill(model, tokens_XT, length_X, None, jnp.int32(0))
   caches = [
     cache._replace(
-      k0_KSH=k_XKSH[0].astype(cache.k0_KSH.dtype),
-      v0_KSH=v_XKSH[0].astype(cache.v0_KSH.dtype),
+      k0_KHS=k_XKHT[0].astype(cache.k0_KHS.dtype),
+      v0_KSH=v_XKTH[0].astype(cache.v0_KSH.dtype),
     )
-    for cache, (k_XKSH, v_XKSH) in zip(table.caches, levels, strict=True)
+    for cache, (k_XKHT, v_XKTH) in zip(table.caches, levels, strict=True)
   ]
   return table._replace(caches=caches)
 
@@ -206,10 +206,12 @@ def _prefill(model, tokens_XT, length_X, caches, prefix):
   def attend(q_XTKGH, k_XTKH, v_XTKH, window, cache):
     k_XSKH, v_XSKH = k_XTKH, v_XTKH
     position_XS, has_XS = position_XT, has_XT
-    if cache is not None and cache.k0_KSH.shape[1]:
-      k_XSKH = jnp.concatenate([_all(cache.k0_KSH, batch), k_XTKH], axis=1)
-      v_XSKH = jnp.concatenate([_all(cache.v0_KSH, batch), v_XTKH], axis=1)
-      first_S = jnp.arange(cache.k0_KSH.shape[1])[None]
+    if cache is not None and cache.v0_KSH.shape[1]:
+      k0_SKH = jnp.moveaxis(cache.k0_KHS, 2, 0)
+      v0_SKH = jnp.swapaxes(cache.v0_KSH, 0, 1)
+      k_XSKH = jnp.concatenate([_all(k0_SKH, batch), k_XTKH], axis=1)
+      v_XSKH = jnp.concatenate([_all(v0_SKH, batch), v_XTKH], axis=1)
+      first_S = jnp.arange(v0_SKH.shape[0])[None]
       first_XS = jnp.broadcast_to(first_S, (batch, first_S.shape[1]))
       position_XS = jnp.concatenate([first_XS, position_XT], axis=1)
       has_XS = jnp.concatenate([first_XS < prefix, has_XT], axis=1)
@@ -218,12 +220,12 @@ def _prefill(model, tokens_XT, length_X, caches, prefix):
     if window:
       seen_XTS &= ahead_XTS < window
     out_XTKGH = attention(config, q_XTKGH, k_XSKH, v_XSKH, seen_XTS)
-    return out_XTKGH, (jnp.swapaxes(k_XTKH, 1, 2), jnp.swapaxes(v_XTKH, 1, 2))
+    k_XKHT, v_XKTH = jnp.moveaxis(k_XTKH, 1, 3), jnp.swapaxes(v_XTKH, 1, 2)
+    return out_XTKGH, (k_XKHT, v_XKTH)
 
   _, levels = backbone(model, tokens_XT, position_XT, attend, caches)
   return levels
 
 
-def _all(cache_KSH, batch):
-  cache_SKH = jnp.swapaxes(cache_KSH, 0, 1)
-  return jnp.broadcast_to(cache_SKH[None], (batch, *cache_SKH.shape))
+def _all(x_SKH, batch):
+  return jnp.broadcast_to(x_SKH[None], (batch, *x_SKH.shape))
