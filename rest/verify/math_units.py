@@ -44,6 +44,7 @@ _KNOWN = {
   'mph': 'mph', 'kph': 'kph', 'rpm': 'rpm', 'deg': 'degree', 'rad': 'radian',
   'bucks': 'dollar', 'people': 'person', 'children': 'child',
 }  # fmt: skip
+_NO_LENGTHS = {'degree', 'percent', 'dollar', 'euro', 'yen', 'cent'}
 _TIME = re.compile(
   r'(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*([ap])\.?\s*m\.?', re.IGNORECASE
 )
@@ -79,7 +80,7 @@ def agree(left: frozenset[str], right: frozenset[str]) -> bool:
   if not left or not right or left == right:
     return True
   if {'unit'} & (left | right):
-    return True
+    return not (left | right) & _NO_LENGTHS
   powers, scales = {'square', 'cubic'}, {'C', 'F'}
   if left & powers != right & powers:
     return False

@@ -18,7 +18,6 @@ from rest.verify.child import Child
 
 _ANSWERS = {'math': math, 'exact': exact}  # Who judge an extracted answer.
 _VERIFIERS = (*_ANSWERS, 'program', 'hang')
-_CACHED = 1 << 16  # Verdicts held; about 200 bytes each.
 _STARTS = 3  # Attempts to start a worker, before the pool gives up.
 _HANG_SECONDS = 0.1  # How long the self-test's hang may last.
 
@@ -33,6 +32,7 @@ class VerifyConfig:
       deadlines of their own, by their tests.
     memory: MiB of address space that a worker may hold while it judges answers.
     queue: Requests that may wait; `submit` blocks while there are so many.
+    cache: Verdicts remembered, at about 200 bytes each; 0 remembers none.
     nice: Niceness of the workers above this process's, so that they never
       starve the thread that feeds the device.
     max_unknown: Share of unknown verdicts above which a run stops.
@@ -44,6 +44,7 @@ class VerifyConfig:
   timeout: float = 2.0
   memory: int = 512
   queue: int = 1024
+  cache: int = 65_536
   nice: int = 10
   max_unknown: float = 0.005
   allow_weak_sandbox: bool = False
@@ -238,7 +239,7 @@ class Pool:
     except Exception as error:  # Without a thread, items would wait for ever.
       self._fail(item, f'The verifier pool failed: {error!r}')
     finally:
-      child.close()
+      self._children[threading.current_thread().name].close()
 
   def _handle(self, item: '_Item', child: Child) -> Child:
     """Settles an item, or queues it for its retry; returns the worker now."""
@@ -337,7 +338,7 @@ class Pool:
       else:
         self._counts['correct' if verdict.reward == 1 else 'incorrect'] += 1
         self._cache[key] = verdict
-        if len(self._cache) > _CACHED:
+        if len(self._cache) > self._config.cache:
           self._cache.popitem(last=False)
       self._changed.notify_all()
     if self._closed and verdict.reward is None:  # Nobody tried twice.
