@@ -106,6 +106,8 @@ def test_prm800k_tests_on_math500_and_trains_on_the_rest():
   test = {p.id for p in prm800k.problems('test')}
   assert len(test) == 3
   assert test < {p.id for p in original.problems('test')}
+  ids = [p.id for s in tasks.SPLITS for p in prm800k.problems(s)]
+  assert sorted(ids) == sorted(every)
   assert _by_id(prm800k) == every
   alone = _make('math', split='math500')
   assert alone.problems('test') == prm800k.problems('test')

@@ -37,7 +37,7 @@ def test_mbpp_is_split_by_task_id():
   task = _make('mbpp', num_validation=2)
   ids = {s: [int(p.id[5:]) for p in task.problems(s)] for s in tasks.SPLITS}
   assert ids == {
-    'train': [601, 602, 704, 872],
+    'train': [601, 602, 704, 872, 912],
     'validation': [511, 512],
     'test': [11, 12, 216, 248, 367],
   }
@@ -95,10 +95,9 @@ def test_mbpp_functions_are_named_by_their_tests():
     if problem.tests
   }
   assert all(names.values())
-  # Tested as `assert set(find_dissimilar(...)) == ...` and so on.
   assert names['mbpp/11'] == 'remove_Occ'
   assert names['mbpp/793'] == 'last'
-  assert 'set' not in names.values()
+  assert names['mbpp/912'] == 'lobb_num'  # `assert int(lobb_num(5, 3)) == 35`
 
 
 def test_humaneval_programs_are_prompt_and_completion():
@@ -192,6 +191,18 @@ def test_apps_examples_are_right_and_in_the_form_of_the_question():
     assert question.startswith('\nQUESTION:\n')
     assert question.endswith(' format\n\nANSWER:\n')
     assert ('Call-Based' in question) == (problem.subject == 'call')
+
+
+def test_apps_results_of_leetcode_may_be_lists_of_one(tmp_path):
+  def wrap(records):
+    (record,) = (r for r in records if r['problem_id'] == 2404)
+    cases = json.loads(record['input_output'])
+    record['input_output'] = json.dumps({**cases, 'outputs': [[9]]})
+
+  _copy('apps/train.jsonl.gz', tmp_path, wrap)
+  _copy('apps/test.jsonl', tmp_path, lambda records: None)
+  problem = _by_id(_make('apps', tmp_path))['apps/train/2404']
+  assert problem.tests and problem.tests.outputs == ('[9]',)
 
 
 def test_apps_functions_may_use_what_leetcode_imports():
