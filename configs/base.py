@@ -77,6 +77,7 @@ def get_config() -> ConfigDict:
   c.verify.timeout = 2.0  # Seconds for one verdict on a math answer.
   c.verify.memory = 512  # MiB that such a worker may hold.
   c.verify.queue = 1024  # Completions that may wait for a verdict.
+  c.verify.cache = 65_536  # Verdicts remembered, about 200 bytes each.
   c.verify.nice = 10  # Niceness of workers above this process's.
   c.verify.max_unknown = 0.005  # Share without verdict that stops a run.
   # Judge programs where the host allows nothing better than resource limits.
