@@ -282,9 +282,13 @@ def unstack(model: Transformer) -> Transformer:
 
   Decoding unrolls: scanned layers copy their slice of every cache each step.
   """
+  # Split, not indexed: its gradient is one concatenation, not a sum of L.
+  ones = (1,) * model.config.layers
+  leaves, tree = jax.tree.flatten(model.layers)
+  pieces = [jax.lax.split(leaf, ones) for leaf in leaves]
   layers = [
-    jax.tree.map(lambda leaf, i=i: leaf[i], model.layers)
-    for i in range(model.config.layers)
+    jax.tree.unflatten(tree, [jax.lax.squeeze(x, (0,)) for x in layer])
+    for layer in zip(*pieces, strict=True)
   ]
   graph = jax.tree.map(lambda leaf: leaf, model)  # A shallow copy.
   graph.layers = nnx.List(layers)
@@ -309,11 +313,11 @@ def _layer(config, layer, x_BTD, rope, attend, window, cache):
   )
   if layer.qkv_bias_KPH is not None:
     qkv_BTKPH += layer.qkv_bias_KPH[...].astype(dtype)[None, None]
-  q_BTKGH, k_BTKH, v_BTKH = (
-    qkv_BTKPH[..., :-2, :],
-    qkv_BTKPH[..., -2, :],
-    qkv_BTKPH[..., -1, :],
+  groups = config.groups
+  q_BTKGH, k_BTKPH, v_BTKPH = jnp.split(
+    qkv_BTKPH, (groups, groups + 1), axis=-2
   )
+  k_BTKH, v_BTKH = k_BTKPH[..., 0, :], v_BTKPH[..., 0, :]
   if layer.q_norm_H is not None:
     q_BTKGH = _norm(config, q_BTKGH, layer.q_norm_H[...])
     k_BTKH = _norm(config, k_BTKH, layer.k_norm_H[...])
@@ -337,7 +341,10 @@ def _feed_forward(config, layer, x_BTD):
   gate_up_BTCF = jnp.einsum(
     'BTD,DCF->BTCF', h_BTD, layer.gate_up_DCF[...].astype(dtype)
   )
-  gate_BTF, up_BTF = gate_up_BTCF[..., 0, :], gate_up_BTCF[..., 1, :]
+  # Split, not indexed: its gradient is a concatenation, not a sum of pads.
+  gate_BTF, up_BTF = (
+    half[..., 0, :] for half in jnp.split(gate_up_BTCF, 2, axis=-2)
+  )
   if config.activation == 'silu':
     gate_BTF = jax.nn.silu(gate_BTF)
   else:

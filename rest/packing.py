@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# A row holds at most row_length / 32 segments (but 16 in a short row), so that
-# kernels may size their tables by it; see `most_segments`.
-_TOKENS_A_SEGMENT = 32
+# A row holds at most row_length / 128 segments (but 16 in a short row), since
+# kernels work on as many as there may be; see `most_segments`.
+_TOKENS_A_SEGMENT = 128
 _SEGMENTS_ALWAYS = 16
 # A row is full when less than this is left.
 _SLACK = 16

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rest.attention import packed_attention, saves_flash
 from rest.lora import attach
 from rest.loss import weighted_loss
-from rest.model import Transformer, backbone
+from rest.model import Transformer, backbone, unstack
 from rest.optimizer import make_optimizer, partitions
 from rest.packing import Batch, Example, pack
 from rest.recipe import MStepConfig
@@ -143,7 +143,7 @@ def _loss_sum(model, batch, remat):
   }[remat]
   attend = packed_attention(model.config, batch.segments_BT, batch.positions_BT)
   x_BTD, _ = backbone(
-    model, batch.tokens_BT, batch.positions_BT, attend, remat=wrap
+    unstack(model), batch.tokens_BT, batch.positions_BT, attend, remat=wrap
   )
   return weighted_loss(model, x_BTD, batch.targets_BT, batch.weights_BT)
 

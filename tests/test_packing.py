@@ -108,7 +108,7 @@ def test_batches_of_an_epoch_hold_almost_equally_many_rows():
 def test_a_row_holds_no_more_segments_than_promised():
   packed = pack([Example((1,), (2,))] * 500, 1024, 4)
   most = max(int(batch.segments_BT.max()) for batch in packed)
-  assert most == most_segments(1024) == 32
+  assert most == most_segments(1024) == 16
 
 
 @pytest.mark.parametrize(
