@@ -62,10 +62,10 @@ def judge(gold: str, answer: str) -> Verdict:
 
   left, right = _cleaned(gold), math_clean.clean(answer)
   equal = math_symbolic.equal(left, right)
-  if equal is None:
+  if equal is None and not math_compare.is_readable(left):
     return Verdict(None, 'unreadable reference', VERSION)
   reason = 'equal by math-verify' if equal else 'different by math-verify'
-  return Verdict(float(equal), reason, VERSION)
+  return Verdict(float(bool(equal)), reason, VERSION)
 
 
 def warm_up() -> None:

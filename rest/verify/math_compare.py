@@ -21,7 +21,8 @@ _ALL_REALS = re.compile(
   r'(?:the set of )?all reals?(?: numbers?)?|\(?all real numbers\)?'
 )
 
-_NO_WORDS = {'and', 'or', 'pi', 'sqrt', 'infinity', 'inf', 'theta'}
+# Mathematics written as words, and products of variables.
+_NO_WORDS = {'and', 'sqrt', 'infinity', 'inf', 'infty', 'theta', 'alpha'}
 
 
 def equal(gold: str, answer: str) -> bool:
@@ -50,6 +51,17 @@ def equal(gold: str, answer: str) -> bool:
   return _equal(parse(gold), parse(answer))
 
 
+def is_readable(answer: str) -> bool:
+  """Returns whether a cleaned answer is in the grammar, or plain words."""
+  if _is_prose(answer):
+    return True
+  try:
+    parse(math_units.split(_symbols(answer))[0])
+  except Unreadable:
+    return False
+  return True
+
+
 def _plain(answer: str) -> str:
   r"""Returns an answer with its `\text{...}` opened."""
   return ' '.join(re.sub(r'\\text\s*\{([^{}]*)\}', r' \1 ', answer).split())
@@ -73,15 +85,16 @@ def _words_in_order(answer: str) -> list[str]:
 def _is_prose(answer: str) -> bool:
   """Returns whether there is nothing but words."""
   plain = _plain(answer)
-  return bool(re.fullmatch(r"[A-Za-z][A-Za-z ,.'?!-]{3,}", plain)) and bool(
-    set(plain.lower().replace(',', ' ').split()) - _NO_WORDS
-  )
+  words = set(re.findall(r'[A-Za-z]{3,}', plain.lower())) - _NO_WORDS
+  return bool(words) and not re.search(r'[^A-Za-z ,.\'?!-]', plain)
 
 
 def _symbols(answer: str) -> str:
   """Returns an answer with the words that have a symbol replaced by it."""
   if _ALL_REALS.fullmatch(_plain(answer).lower()):
     return r'\mathbb{R}'
+  answer = re.sub(r'\((\d[\dA-F]*)\)\s*_', r'\1_', answer)
+  answer = re.sub(r'_\s*\{?\s*\\text\{(\d+)\}\}?', r'_{\1}', answer)
   return re.sub(r'(?<=[)\]])\s*U\s*(?=[(\[])', r'\\cup ', answer)
 
 

@@ -36,6 +36,7 @@ _NO_CLAIM = re.compile(
   r'at (?:least|most)|more than|less than)\b',
   re.IGNORECASE,
 )
+_MAYBE = re.compile(r'\b(?:could|may|might|can)\b', re.IGNORECASE)
 _MATH_START = re.compile(
   r'[-+\u2212\d.$£€¥\\({\[|√π]|[A-Za-z](?![A-Za-z]| [a-z]{2})'
 )
@@ -52,7 +53,7 @@ _TAKEN_BACK = re.compile(
   re.IGNORECASE,
 )
 _JOINED = re.compile(
-  r'[\s,;$}]*(?:\\(?:text|mbox|quad)\b[\s{]*)*(?:or|and|perhaps|maybe)\b'
+  r'[\s,;$}(]*(?:\\(?:text|mbox|quad)\b[\s{]*)*(?:or|and|perhaps|maybe)\b'
   r'(?!\s*(?:so|then|thus|hence|we|therefore))[^.\n]{0,40}'
 )
 _JOINED_BOXES = 8
@@ -143,7 +144,7 @@ def _last_phrase(text: str, after: int) -> tuple[int, str, int] | None:
     if _BOX.search(claim) or _REMARK.match(claim):
       continue
     found = phrase.start(), _tidy(claim), end
-    if _NO_CLAIM.match(claim):
+    if _NO_CLAIM.match(claim) or _MAYBE.search(phrase.group()):
       return phrase.start(), '', end
     if _is_mathematics(claim) or (after < 0 and _MATH_START.match(claim)):
       return found
@@ -169,6 +170,9 @@ def _sentence(text: str, start: int) -> tuple[str, int]:
       end = len(text) if end < 0 else end
       return text[start + 2 : end].strip(), end
   position = start
+  if text.startswith('$', start):  # It may run over several lines.
+    end = text.find('$', start + 1, start + 2 * _BARE)
+    position = max(end, start)
   while (stop := _SENTENCE_END.search(text, position)) is not None:
     if text.count('$', start, stop.start()) % 2 and stop.group() != '\n':
       position = stop.end()

@@ -63,10 +63,9 @@ def equal(left: Region, right: Region) -> bool:
 
 def _read(node: Node) -> tuple[str, list[Piece]]:
   if node.kind == 'tuple' and len(node.parts) == 2 and node.name[0] in '([':
-    low, high = map(_end, node.parts)
-    return '', [
-      Piece(low, node.name[0] == '[', high, node.name[-1] == ']')
-    ]  # fmt: skip
+    low, high = _end(node.parts[0], '-'), _end(node.parts[1], '+')
+    closed = node.name[0] == '[', node.name[-1] == ']'
+    return '', [Piece(low, closed[0], high, closed[1])]
   if node.kind == 'constant' and node.name == r'\emptyset':
     return '', []
   if node.kind == 'set':
@@ -119,7 +118,7 @@ def _relation(node: Node) -> tuple[str, list[Piece]]:
     if abs(i - place) != 1:
       raise Unreadable('a longer chain')
     sign = signs[place] if i > place else _FLIP[signs[i]]
-    bounds = _bounded(sign, _end(side))
+    bounds = _bounded(sign, _end(side, '+' if sign in ('<', r'\le') else '-'))
     pieces = [_overlap(a, b) for a in pieces for b in bounds]
   return sides[place].name, [piece for piece in pieces if _is_filled(piece)]
 
@@ -135,10 +134,13 @@ def _bounded(sign: str, end: Value | None) -> list[Piece]:
   return [below] if sign in ('<', r'\le') else [above]
 
 
-def _end(node: Node) -> Value | None:
-  """Returns an end point, or None for an infinite one."""
-  bare = node.parts[0] if node.kind == 'negate' else node
+def _end(node: Node, infinity: str = '') -> Value | None:
+  """Returns an end point, or None for infinity, of the sign allowed there."""
+  negative = node.kind == 'negate'
+  bare = node.parts[0] if negative else node
   if bare.kind == 'constant' and bare.name == r'\infty':
+    if infinity != '-+'[not negative]:
+      raise Unreadable('infinity on the wrong side')
     return None
   if not is_scalar(node) or names(node):
     raise Unreadable('an end that is not a constant')

@@ -28,12 +28,13 @@ _MEANINGFUL_WORDS = (
   'and or if otherwise not no maybe perhaps possibly about approximately around'
   ' roughly nearly almost mod modulo base am pm than remainder least most half'
   ' halves third thirds quarter quarters plus minus over squared cubed when'
-  ' unless but either neither none is are was the a an to from with without'
+  ' unless but either neither none is are was to from with without'
   ' for because since so until between through where when which that wait'
   ' sin cos tan log ln sqrt pi infinity theta in union st nd rd th factorial'
-  ' choose divided times more less fewer greater larger smaller up down'
+  ' choose divided times less greater larger smaller up down other another'
 )
 _MEANINGFUL = frozenset(_MEANINGFUL_WORDS.split())
+_FILLERS = frozenset(('of', 'per', 'the', 'a', 'an', 'more', 'each', 'every'))
 _KNOWN = {
   'cm': 'centimeter', 'mm': 'millimeter', 'km': 'kilometer', 'm': 'meter',
   'ft': 'foot', 'feet': 'foot', 'inches': 'inch', 'in': 'inch', 'yd': 'yard',
@@ -41,7 +42,7 @@ _KNOWN = {
   'lb': 'pound', 'lbs': 'pound', 'oz': 'ounce', 's': 'second', 'sec': 'second',
   'min': 'minute', 'h': 'hour', 'hr': 'hour', 'hrs': 'hour', 'sq': 'square',
   'cu': 'cubic', 'l': 'liter', 'ml': 'milliliter', 'usd': 'dollar',
-  'mph': 'mph', 'kph': 'kph', 'rpm': 'rpm', 'deg': 'degree', 'rad': 'radian',
+  'mph': 'mile hour', 'kph': 'kilometer hour', 'deg': 'degree', 'rad': 'radian',
   'bucks': 'dollar', 'people': 'person', 'children': 'child',
 }  # fmt: skip
 _NO_LENGTHS = {'degree', 'percent', 'dollar', 'euro', 'yen', 'cent'}
@@ -69,10 +70,10 @@ def split(answer: str) -> tuple[str, frozenset[str]]:
     core, words = f'({core}) \\cdot {multiple}', words[1:]
   elif multiple:
     return answer, frozenset(unit)
-  unit |= {_canonical(word) for word in words}
+  unit |= {part for word in words for part in _canonical(word).split()}
   if power:
     unit.add({'2': 'square', '3': 'cubic'}[power])
-  return core, frozenset(unit - {'of', 'per', ''})
+  return core, frozenset(unit)
 
 
 def agree(left: frozenset[str], right: frozenset[str]) -> bool:
@@ -109,6 +110,7 @@ def _suffix(answer: str) -> tuple[str, list[str], str | None]:
   # 'a.m.' must not become 'a' and 'm'.
   text = text or ''
   words = re.sub(r'(?<=[a-zA-Z])\.|[/²³-]', ' ', text).lower().split()
+  words = [word for word in words if word not in _FILLERS]
   compact = text.replace('.', '').replace(' ', '').lower()
   if compact in ('am', 'pm') or not all(map(str.isalpha, words)):
     return answer, [], None
