@@ -8,6 +8,7 @@ again, 2 when something is wrong with its input, and 1 otherwise.
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -39,7 +40,7 @@ from rest.model import Transformer
 from rest.recipe import MStepConfig
 from rest.sampler import Sampler, SamplerConfig
 from rest.sampler.plan import make_plan
-from rest.tasks import TaskConfig
+from rest.tasks import TaskConfig, leaks
 from rest.types import Preempted, Task, Tokenizer
 from rest.verify import Pool, VerifyConfig
 
@@ -189,7 +190,8 @@ def plan(setup: 'Setup', workdir: epath.Path) -> str:
       f'{setup.dtype}',
       f'task      {setup.task.name}: '
       + ', '.join(f'{len(p):,} {split}' for split, p in problems.items())
-      + f'; longest prompt {setup.longest_prompt} tokens',
+      + f'; {len(setup.leaks)} dropped as leaks; longest prompt '
+      f'{setup.longest_prompt} tokens',
       f'E-step    {samples:,} samples an iteration, at most '
       f'{len(problems["train"]) * most:,} kept',
       f'sampler   {setup.table}',
@@ -222,7 +224,9 @@ class Setup:
     self.estep = _section(config, 'estep', EStepConfig)
     self.mstep = _section(config, 'mstep', MStepConfig)
     self.eval = _section(config, 'eval', EvaluateConfig)
-    self.task: Task = tasks.make(_section(config, 'task', TaskConfig))
+    task = tasks.make(_section(config, 'task', TaskConfig))
+    self.leaks = leaks.find(task)
+    self.task: Task = leaks.Clean(task, self.leaks)
     if not epath.Path(self.base).exists():
       raise FileNotFoundError(
         f'model.path: there is no folder {self.base!r}. It must hold a Hugging '
@@ -293,6 +297,7 @@ def _record(setup: Setup) -> dict[str, Any]:
     'versions': _versions(),
     'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     'prefix': setup.task.prefix,
+    'leaks': [dataclasses.asdict(leak) for leak in setup.leaks],
   }
   return json.loads(json.dumps(record))  # Tuples become lists, as on disk.
 
@@ -339,6 +344,20 @@ def _versions() -> dict[str, str]:
   }
 
 
+def _parse(argv: list[str]) -> list[str]:
+  """Parses flags; a config that cannot be read gives one line, no trace."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except FileNotFoundError as error:
+    _refuse(f'--config: there is no such file ({error}).')
+  except (AttributeError, KeyError) as error:
+    _refuse(
+      f'a --config.* flag names a field that configs/base.py lacks: {error}.'
+    )
+  except TypeError as error:
+    _refuse(f'a --config.* flag has a value of the wrong type: {error}.')
+
+
 def _refuse(message: str) -> NoReturn:
   print(f'error: {message}', file=sys.stderr)
   sys.exit(2)
@@ -352,4 +371,4 @@ def _stop_on_sigterm() -> Callable[[], bool]:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  app.run(main)
+  app.run(main, flags_parser=_parse)

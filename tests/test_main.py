@@ -1,0 +1,111 @@
+"""Bad input gives one clear error, before anything is touched."""
+
+import dataclasses
+import importlib
+import pathlib
+
+import pytest
+
+from configs import base
+from rest import main, sharding
+from rest.e_step import EStepConfig
+from rest.em import EMConfig
+from rest.evaluate import EvaluateConfig
+from rest.recipe import MStepConfig
+from rest.sampler import SamplerConfig
+from rest.tasks import TaskConfig
+from rest.verify import VerifyConfig
+
+ROOT = pathlib.Path(__file__).parent.parent
+SECTIONS = {
+  'task': TaskConfig,
+  'mesh': sharding.MeshConfig,
+  'em': EMConfig,
+  'estep': EStepConfig,
+  'sampling': SamplerConfig,
+  'verify': VerifyConfig,
+  'mstep': MStepConfig,
+  'eval': EvaluateConfig,
+}
+
+
+def _quickstart(**changes):
+  config = importlib.import_module('configs.quickstart').get_config()
+  config.task.num_train = config.task.num_test = 8
+  for name, value in changes.items():
+    section, field = name.split('__')
+    config[section][field] = value
+  return config
+
+
+@pytest.fixture(autouse=True)
+def _in_the_root(monkeypatch):
+  monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize('name', SECTIONS)
+def test_every_field_is_in_the_base_config_and_no_other(name):
+  fields = {field.name for field in dataclasses.fields(SECTIONS[name])}
+  assert set(base.get_config()[name]) == fields
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    path.stem
+    for path in sorted((ROOT / 'configs').glob('*.py'))
+    if path.stem not in ('__init__', 'base', 'pretrain_quickstart')
+  ],
+)
+def test_every_config_is_one_that_the_rooms_take(name):
+  config = importlib.import_module(f'configs.{name}').get_config()
+  assert set(config) == set(base.get_config())
+  assert config.name
+  for section, kind in SECTIONS.items():
+    kind(**config[section])
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'model__path': '/nowhere'}, 'model.path'),
+    ({'task__name': 'sums'}, r'task\.name.*arithmetic.*sums'),
+    ({'task__num_train': 5000}, r'task\.num_train.*5000'),
+    ({'estep__num_samples': 0}, r'estep\.num_samples'),
+    ({'eval__pass_k': (1, 64)}, r'eval\.pass_k.*64'),
+    ({'em__start_from': 'last'}, r"em\.start_from.*'last'"),
+    ({'mstep__optimizer': 'sgd'}, r"mstep\.optimizer.*'sgd'"),
+    ({'mstep__rows': 6}, 'rows'),
+    ({'mesh__tensor': 3}, r'mesh .*tensor=3'),
+    ({'mesh__tensor': 8}, r'mesh\.tensor=8.*heads'),
+    ({'sampling__max_prompt_tokens': 40}, r'sampling\.max_prompt_tokens is 40'),
+    ({'sampling__max_tokens': 10**9}, r'GiB.*sampling\.max_tokens'),
+    ({'verify__workers': 0}, r'verify\.workers'),
+  ],
+)
+def test_a_wrong_field_is_named_with_what_came(change, message):
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
+    main.Setup(_quickstart(**change))
+
+
+def test_a_changed_config_is_refused_by_field(tmp_path):
+  with main.hold(main.Setup(_quickstart()), tmp_path):
+    pass
+  free = main.Setup(_quickstart(em__iterations=9, verify__workers=1))
+  with main.hold(free, tmp_path):
+    pass
+  other = main.Setup(_quickstart(estep__cap=3, task__num_train=9))
+  with (
+    pytest.raises(
+      ValueError, match=r'task\.num_train was 8.*estep|estep.*task'
+    ),
+    main.hold(other, tmp_path),
+  ):
+    pass
+
+
+def test_a_plan_touches_nothing(tmp_path):
+  text = main.plan(main.Setup(_quickstart()), tmp_path / 'run')
+  assert '8 train' in text
+  assert '1.1 M parameters' in text
+  assert not (tmp_path / 'run').exists()
