@@ -1,7 +1,6 @@
 """The model equals the reference of each family, with and without a cache."""
 
 import dataclasses
-import functools
 
 import families
 import jax
@@ -38,9 +37,12 @@ def family(request, tmp_path_factory):
   return reference, weights.load(str(path), mesh, 'float32')
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def random_model(config):
-  return lm.Transformer(config, jax.random.key(0))
+  draw = np.random.default_rng(0).normal
+  shapes = jax.eval_shape(lambda: lm.Transformer(config))
+  return jax.tree.map(
+    lambda x: jnp.asarray(draw(0.3, 0.3, x.shape), 'f4'), shapes
+  )
 
 
 @pytest.fixture(scope='module')
@@ -133,13 +135,13 @@ def check_decoding(reference, model):
 
 
 def test_decoding_with_a_cache_equals_the_reference(family):
-  reference, model = family
-  check_decoding(reference, lm.unstack(model))
+  check_decoding(*family)
 
 
 @pytest.mark.parametrize('family', ['gemma3'], indirect=True)
-def test_scanned_layers_decode_too(family):
-  check_decoding(*family)
+def test_decoding_with_a_list_of_layers_equals_the_reference(family):
+  reference, model = family
+  check_decoding(reference, jax.jit(lm.unstack)(model))
 
 
 @pytest.mark.parametrize('family', ['llama3', 'qwen2'], indirect=True)
@@ -217,7 +219,7 @@ def test_remat_changes_no_gradient(tiny):
   gradient = jax.jit(jax.grad(loss), static_argnums=1)
   plain, saved = gradient(tiny, None), gradient(tiny, jax.checkpoint)
   for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(saved), strict=True):
-    assert jnp.any(a != 0)
+    assert np.any(np.asarray(a))
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
