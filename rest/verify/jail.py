@@ -21,6 +21,7 @@ LEVELS = (
   'landlock',  # Landlock.
   'rlimits',  # Nothing: refused unless asked for.
 )
+SLACK = 64  # Processes of our user that may come while a sandbox lives.
 _STACK = 64 << 20
 _OPEN_FILES = 256
 
@@ -72,13 +73,15 @@ class Warden:
       self._filter = seccomp.build(shares_files=False, shares_user=False)
     elif landlocked:
       abi = landlock.version()
+      if not abi:
+        raise OSError('This kernel has no Landlock.')
       self._shares_user = jail.uid is None and abi < 6
       if not self._shares_user:
         self._filter = seccomp.build(shares_files=True, shares_user=False)
     if jail.level != 'namespaces':
       kernel.adopt_orphans()
       if jail.uid is None:
-        self._others = _count_threads() + 64  # Their number varies.
+        self._others = _count_threads() + SLACK
 
   def confine(self, limits: Limits) -> None:
     """Locks this process in, for ever; it has been forked for a program."""
@@ -98,7 +101,7 @@ class Warden:
       os.setgroups([])
       os.setresgid(uid, uid, uid)
       os.setresuid(uid, uid, uid)
-    elif level == 'namespaces':
+    else:
       kernel.drop_capabilities()
     kernel.forgo_privileges()
     if rules is not None:

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 
-from rest.verify.jail import Limits
+from rest.verify.jail import SLACK, Limits
 from rest.verify.sandbox import Sandbox, SandboxError, levels, sweep
 
 _SECRET = 'the expected output'
@@ -16,6 +16,7 @@ _LIMITS = Limits(cpu=10, memory=256 << 20, processes=8, file=1 << 20)
 # Runs inside; prints the attacks that succeeded.
 _ATTACKS = """
 import ctypes, json, os, socket, sys
+import colorsys  # Not imported yet: programs must be able to.
 secret, folder, verifier, processes = json.load(sys.stdin)
 def read_files():
   open(secret).read()
@@ -44,7 +45,7 @@ def hold_much_memory():
 def fork_without_limit():
   ends, children = os.pipe(), []
   try:
-    for _ in range(processes + 1):
+    for _ in range(processes):
       if not (pid := os.fork()):
         os.close(ends[1])
         os.read(ends[0], 1)
@@ -120,7 +121,10 @@ def attack(sandbox: Sandbox) -> list[str]:
     with open(secret, 'w') as file:
       file.write(_SECRET)
     os.chmod(secret, 0o666)
-    facts = [secret, folder, os.getpid(), _LIMITS.processes]
+    forks = _LIMITS.processes + 1
+    if sandbox.level == 'landlock':
+      forks += 2 * SLACK  # Other processes of our user count too.
+    facts = [secret, folder, os.getpid(), forks]
     program, stdin = memory_file(_ATTACKS), memory_file(json.dumps(facts))
     stdout = memory_file('')
     try:

@@ -400,7 +400,7 @@ def _uses_numpy(program: str) -> bool:
 
 def _json(field: str, text: str) -> object:
   try:
-    return json.loads(text)
+    return compare.parse(text)
   except (ValueError, RecursionError) as error:
     raise ValueError(
       f'Tests.{field} must be JSON, got {text[:60]!r}: {error}'

@@ -104,6 +104,7 @@ class Sandbox:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard != resource.RLIM_INFINITY and hard < memory + _INTERPRETER:
       raise SandboxError(f'This process itself is held to {hard >> 20} MiB.')
+    self.level = level
     self._memory = memory + _INTERPRETER
     name = f'{PREFIX}_{os.getpid()}_{role}_{time.monotonic_ns()}'
     uid = _uid() if level in ('namespaces', 'landlock+uid') else None
