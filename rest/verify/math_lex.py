@@ -18,7 +18,7 @@ _TOKEN = re.compile(
   r'|\\end\s*\{(?P<end>[a-zA-Z]+)\*?\}'
   r'|(?P<repeating>\d*\.\d*\\overline\s*\{\d+\})'
   r'|(?P<based>\d[\dA-F]*(?:\.[\dA-F]+)?_(?:\d+|\{\s*\d+\s*\}))'
-  r'|(?P<science>\d+(?:\.\d+)?[eE][+-]?\d{1,4}(?![\w.]))'
+  r'|(?P<science>\d+(?:\.\d+)?[eE][+-]?\d{1,3}(?![\w.]))'
   r'|(?P<grouped>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!,?\d))'
   r'|(?P<number>\d+(?:\.\d+)?|\.\d+)'
   r'|(?P<command>\\(?:[a-zA-Z]+|[{}|]))'

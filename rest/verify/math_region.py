@@ -107,6 +107,8 @@ def _relation(node: Node) -> tuple[str, list[Piece]]:
     return sides[0].name, _read(sides[1])[1]
   if any(sign not in _FLIP for sign in signs):
     raise Unreadable('no inequality')
+  if len(sides) == 2 and sides[0].kind == 'absolute':
+    return _read(_without_bars(sides[0].parts[0], signs[0], sides[1]))
   places = [i for i, side in enumerate(sides) if side.kind == 'name']
   if len(places) != 1:
     raise Unreadable('no inequality in one variable')
@@ -121,6 +123,16 @@ def _relation(node: Node) -> tuple[str, list[Piece]]:
     bounds = _bounded(sign, _end(side, '+' if sign in ('<', r'\le') else '-'))
     pieces = [_overlap(a, b) for a in pieces for b in bounds]
   return sides[place].name, [piece for piece in pieces if _is_filled(piece)]
+
+
+def _without_bars(inner: Node, sign: str, bound: Node) -> Node:
+  """Returns `|x| sign bound` as bounds on x."""
+  negative = Node('negate', (bound,))
+  if sign in ('<', r'\le'):
+    return Node('relation', (negative, inner, bound), f'{sign} {sign}')
+  below = Node('relation', (inner, negative), _FLIP[sign])
+  above = Node('relation', (inner, bound), sign)
+  return Node('list', (below, above), 'and' if sign == r'\ne' else 'or')
 
 
 def _bounded(sign: str, end: Value | None) -> list[Piece]:

@@ -100,14 +100,15 @@ def _within(memory: int, judge: Callable[[str, str], Verdict]) -> _Judge:
 def _judge_program(
   judge: 'ProgramJudge', request: dict, replies: BinaryIO
 ) -> Verdict:
-  tests = _tests(request['tests'])
+  tests = read_tests(request['tests'])
   _write(replies, {'seconds': judge.deadline(tests)})
   return judge.judge(request['text'], tests)
 
 
-def _tests(fields: dict) -> Tests:
-  fields['inputs'] = tuple(fields['inputs'])
-  fields['outputs'] = tuple(fields['outputs'])
+def read_tests(fields: dict) -> Tests:
+  """Returns the tests that a JSON object describes."""
+  for name in ('inputs', 'outputs'):
+    fields[name] = tuple(fields.get(name, ()))
   return Tests(**fields)
 
 

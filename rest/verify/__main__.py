@@ -1,0 +1,187 @@
+"""Judges completions from the command line.
+
+python -m rest.verify grade samples.jsonl --verifier=math --out=verdicts.jsonl
+python -m rest.verify regrade WORKDIR
+
+`grade` reads one JSON object a line: 'text' with 'gold', or with 'tests' for
+programs. `regrade` judges all samples of a run again, by the verifiers of
+today, and prints which would leave its datasets, and which may enter them. It
+changes no file.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import asdict
+from typing import TypeVar
+
+import tqdm
+
+from rest import store, tasks
+from rest.types import Graded, Verdict
+from rest.verify.pool import Pool, Request, VerifyConfig
+from rest.verify.worker import read_tests
+
+_T = TypeVar('_T')
+
+
+def main() -> None:
+  arguments = _parser().parse_args()
+  config = VerifyConfig(
+    workers=arguments.workers,
+    allow_weak_sandbox=arguments.allow_weak_sandbox,
+  )
+  try:
+    if arguments.action == 'grade':
+      _grade(config, arguments)
+    else:
+      _regrade(config, pathlib.Path(arguments.workdir))
+  except ValueError as error:
+    sys.exit(f'error: {error}')
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m rest.verify',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  actions = parser.add_subparsers(dest='action', required=True)
+  grade = actions.add_parser('grade', help='judge the lines of a file')
+  grade.add_argument('file', help='JSONL of text and gold, or of tests')
+  grade.add_argument(
+    '--verifier', default='math', choices=('math', 'exact', 'program')
+  )
+  grade.add_argument('--out', help='JSONL file for the verdicts')
+  regrade = actions.add_parser('regrade', help="judge a run's samples again")
+  regrade.add_argument('workdir', help='directory of the run')
+  for action in (grade, regrade):
+    action.add_argument('--workers', type=int, default=2)
+    action.add_argument('--allow_weak_sandbox', action='store_true')
+  return parser
+
+
+def _grade(config: VerifyConfig, arguments: argparse.Namespace) -> None:
+  requests = list(_requests(arguments.file, arguments.verifier))
+  counts: collections.Counter[str] = collections.Counter()
+  lines = []
+  with Pool(config, (arguments.verifier,)) as pool:
+    pairs = ((request, request) for request in requests)
+    for _, verdict in _judged(pool, pairs, len(requests)):
+      counts[_outcome(verdict)] += 1
+      lines.append(json.dumps(asdict(verdict)) + '\n')
+  if arguments.out:
+    store.write_whole(arguments.out, ''.join(lines))
+  print(', '.join(f'{count} {name}' for name, count in counts.most_common()))
+
+
+def _requests(path: str, verifier: str) -> Iterator[Request]:
+  lines = pathlib.Path(path).read_text(encoding='utf-8').split('\n')
+  for number, line in enumerate(lines, start=1):
+    if not line.strip():
+      continue
+    try:
+      fields = json.loads(line)
+      if verifier == 'program':
+        yield Request(
+          verifier, fields['text'], tests=read_tests(fields['tests'])
+        )
+      else:
+        yield Request(verifier, fields['text'], gold=fields['gold'])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+      raise ValueError(f'{path}, line {number}: {error!r}') from error
+
+
+def _regrade(config: VerifyConfig, workdir: pathlib.Path) -> None:
+  record = store.read_json(workdir / 'run.json')
+  if record is None:
+    raise ValueError(f'{workdir} has no run.json: it is not a run.')
+  task = tasks.make(
+    tasks.TaskConfig(
+      **{
+        name.removeprefix('task.'): value
+        for name, value in record['config'].items()
+        if name.startswith('task.')
+      }
+    )
+  )
+  folders = sorted(workdir.glob('iteration_*/parts'))
+  if not folders:
+    raise ValueError(f'{workdir} has no samples.')
+  with Pool(config, (task.verifier,)) as pool:
+    for folder in folders:
+      _regrade_iteration(pool, task, folder.parent)
+
+
+def _regrade_iteration(
+  pool: Pool, task: tasks.ProblemSet, folder: pathlib.Path
+) -> None:
+  """Prints the samples of an iteration whose verdicts differ now."""
+  problems = {problem.id: problem for problem in task.problems('train')}
+  dataset = folder / 'dataset.jsonl'
+  kept = {
+    (row.problem_id, row.sample)
+    for row in (store.read_dataset(dataset) if dataset.exists() else [])
+  }
+  parts = store.Parts(folder / 'parts')
+  rows = [row for i in sorted(parts.done()) for row in parts.read(i)]
+
+  def requests() -> Iterator[tuple[Graded, Request]]:
+    for row in rows:
+      problem, text = problems[row.problem_id], row.completion.text
+      if task.verifier == 'program':
+        text = task.program(problem, text)
+        yield row, Request('program', text, tests=problem.tests)
+      else:
+        yield row, Request(task.verifier, text, gold=problem.answer or '')
+
+  counts: collections.Counter[str] = collections.Counter()
+  for row, verdict in _judged(pool, requests(), len(rows)):
+    before, now = _outcome(row.verdict), _outcome(verdict)
+    if before == now:
+      continue
+    is_kept = (row.problem_id, row.sample) in kept
+    change = 'leaves' if is_kept and now != 'correct' else 'stays out'
+    change = 'may enter' if now == 'correct' else change
+    counts[change] += 1
+    print(
+      f'{change:9} {row.problem_id} sample {row.sample}: {before} '
+      f'({row.verdict.reason}) -> {now} ({verdict.reason})'
+    )
+  changes = ', '.join(f'{count} {name}' for name, count in counts.items())
+  print(f'{folder.name}: {len(rows)} samples, {changes or "no change"}')
+
+
+def _judged(
+  pool: Pool, requests: Iterable[tuple[_T, Request]], total: int
+) -> Iterator[tuple[_T, Verdict]]:
+  """Yields each request's companion with its verdict, in order, and counts."""
+  waiting: collections.deque[tuple[_T, Future[Verdict]]] = collections.deque()
+  with tqdm.tqdm(total=total, unit=' verdicts') as progress:
+
+    def first() -> tuple[_T, Verdict]:
+      companion, future = waiting.popleft()
+      verdict = future.result()
+      progress.update()
+      return companion, verdict
+
+    for companion, request in requests:
+      waiting.append((companion, pool.submit(request)))
+      if len(waiting) > VerifyConfig().queue:
+        yield first()
+    while waiting:
+      yield first()
+
+
+def _outcome(verdict: Verdict) -> str:
+  if verdict.reward is None:
+    return 'unknown'
+  return 'correct' if verdict.reward == 1 else 'incorrect'
+
+
+if __name__ == '__main__':
+  main()
