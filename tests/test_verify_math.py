@@ -91,7 +91,8 @@ def test_equality_has_no_direction():
   wrong = [
     (case['gold'], case['prediction'])
     for case in _CASES_WITHOUT_TEXTS
-    if math.judge(case['prediction'], case['gold']).reward != case['equal']
+    if (math.judge(case['prediction'], case['gold']).reward == 1)
+    != case['equal']
   ]
   assert not wrong
 
@@ -150,6 +151,28 @@ def test_main_process_never_imports_sympy():
 )
 def test_a_reference_without_an_answer_is_unknown(gold):
   assert math.judge(gold, '3').reward is None
+
+
+_FRAGMENTS = (
+  r'\frac \sqrt { } ( ) [ ] \{ \} ^ _ ! | / \pm \cup \in = < \le \infty & , ;'
+  r' : \begin{pmatrix} \end{pmatrix} \\ \text{ and or \log \sin \binom i e x 0'
+  r' 7 1.5 1e9999 % $ \overline{3} 0. _2 a.m. ^\circ \lfloor \rfloor \ne - +'
+  r' \setminus \mathbb{R} \pi \cdot U cm \boxed{ \langle \rangle 10^{99} 9999'
+  ' \ud800 \u0663 \u00b2 \u00b6 \u00a4 \u200b'
+)
+
+
+def test_mangled_answers_raise_nothing():
+  draw = random.Random(0)
+  fragments = _FRAGMENTS.split()
+  answers = [case['gold'] for case in _CASES_WITHOUT_TEXTS]
+  for _ in range(4000):
+    text = draw.choice(answers)
+    for _ in range(draw.randint(1, 5)):
+      i = draw.randint(0, len(text))
+      text = text[:i] + draw.choice(fragments) + text[i + draw.randint(0, 2) :]
+    math._decided(draw.choice(answers), text)
+    math._decided(text, draw.choice(answers))
 
 
 def test_verdicts_name_their_verifier_and_reason():
