@@ -1,16 +1,24 @@
 """The program verifier: right verdicts, and nothing gets out of the sandbox."""
 
+import collections
 import concurrent.futures
 import contextlib
+import datetime
+import decimal
+import fractions
+import json
 import os
 import pathlib
 import queue
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from rest import types
-from rest.verify import sandbox
+from rest.verify import compare, program, sandbox, wire
 from rest.verify.program import ProgramConfig, ProgramJudge
 
 _PROGRAMS = pathlib.Path(__file__).parent / 'data' / 'programs'
@@ -109,3 +117,364 @@ def test_hostile_programs_never_pass_and_leave_nothing(lanes):
 
 def test_honest_programs_pass(lanes):
   assert _judge_all('honest.txt', lanes) == []
+
+
+@pytest.mark.parametrize(
+  ('output', 'expected', 'same'),
+  [
+    ('3', '3\n', True),
+    ('  1  2 \n\n 3', '1 2\n3\n', True),
+    ('1 2 3', '1 2\n3', False),
+    ('2 1', '1 2', False),
+    ('yes', 'YES', False),
+    ('0.3333333', '0.33333333', True),
+    ('0.3334', '0.3333', False),
+    ('3.0', '3', False),  # Integers are exact.
+    ('3', '3.0', True),
+    ('50000000000000000', '50000000000000001', False),
+    ('nan', '0.5', False),
+    ('1e3', '1000.0', True),
+    ('', '', True),
+    ('', '0', False),
+  ],
+)
+def test_output_is_compared_by_words_and_reals_by_value(output, expected, same):
+  assert compare.prints(output.encode(), expected) == same
+
+
+@pytest.mark.parametrize(
+  ('result', 'expected', 'same'),
+  [
+    (3, '3', True),
+    (3.0, '3', True),
+    (True, '1', False),
+    (1, 'true', False),
+    ((1, [2]), '[1, [2]]', True),
+    ([1, 2], '[2, 1]', False),
+    (5, '[5]', True),  # Results in a list of one.
+    ([5], '[[5]]', True),
+    ({1: 'a'}, '{"1": "a"}', True),
+    ({1: 'a'}, '{"1": "a", "2": "b"}', False),
+    ({1, 2}, '[1, 2]', False),
+    (0.1 + 0.2, '0.3', True),
+    (10**30, str(10**30), True),
+    ([10**5000], '[1' + '0' * 5000 + ']', True),
+    (10**30 + 1, str(10**30), False),
+    ('3', '3', False),
+    (None, 'null', True),
+    ('', 'null', False),
+  ],
+)
+def test_results_are_compared_by_value(result, expected, same):
+  tree = wire.encode(result, lambda value: {'h': 0})
+  assert compare.returns(tree, expected) == same
+
+
+@pytest.mark.parametrize(
+  'value',
+  [
+    None,
+    -(2**70),
+    1.5,
+    float('-inf'),
+    'a\ud800b',
+    [1, [2, (3,)], {'a': {1: {2}}}],
+    frozenset({1, 'b'}),
+    collections.Counter('aab'),
+    collections.OrderedDict(a=1),
+    collections.deque([1, 2]),
+    b'\x00\xff',
+    bytearray(b'x'),
+    3 + 4j,
+    range(1, 9, 2),
+    fractions.Fraction(1, 3),
+    decimal.Decimal('1.10'),
+    datetime.datetime(2024, 2, 29, 1, 2, 3, 4),
+    datetime.timedelta(days=1, microseconds=3),
+    int,
+  ],
+)
+def test_data_crosses_unchanged(value):
+  def refuse(_):
+    raise AssertionError('No data.')
+
+  text = json.dumps(wire.encode(value, refuse))
+  back = wire.decode(json.loads(text), refuse)
+  assert back == value
+  assert type(back) is type(value)
+
+
+@pytest.mark.parametrize(
+  'tree',
+  [
+    {'n': 'exec'},
+    {'n': 'missing'},
+    {'i': 'zz'},
+    {'s': [{'t': [[]]}]},
+    {'b': ['Popen', []]},
+    {'d': [[1]]},
+    {'a': ['O', [1], [1]]},
+    {'d': [], 's': []},
+    {'t': 3},
+  ],
+)
+def test_what_is_no_data_does_not_cross(tree):
+  with pytest.raises(wire.Violation):
+    wire.decode(tree, lambda tag: pytest.fail('It was resolved.'))
+
+
+@pytest.mark.parametrize(
+  ('source', 'script'),
+  [
+    # Arguments that the program changes are changed for the tests.
+    (
+      'def f(x, y):\n  x[0].append(5)\n  y.clear()\n  x.reverse()',
+      'x, y = [[1], [2]], {1: 2}\nf(x, y)\nassert x == [[2], [1, 5]] and not y',
+    ),
+    # Classes, their objects, and what tests do with those.
+    (
+      'class Stack:\n'
+      '  def __init__(self, x): self.x = list(x)\n'
+      '  def push(self, v): self.x.append(v); return self\n'
+      '  def __len__(self): return len(self.x)\n'
+      '  def __getitem__(self, i): return self.x[i]\n'
+      '  def __eq__(self, other): return self.x == other.x\n'
+      '  def __str__(self): return f"Stack({self.x})"',
+      's = Stack([1]).push(2)\n'
+      'assert len(s) == 2 and s[1] == 2 and s.x == [1, 2]\n'
+      'assert list(s) == [1, 2] and 2 in s and str(s) == "Stack([1, 2])"\n'
+      'assert s == Stack([1, 2]) and s != Stack([]) and s != [1, 2]\n'
+      's.x = [7]\nassert s[0] == 7',
+    ),
+    # Generators, functions that return functions, and callbacks.
+    (
+      'def count(n):\n  while True:\n    yield n\n    n += 1',
+      'g = count(3)\nassert [next(g), next(g)] == [3, 4]',
+    ),
+    (
+      'def twice(f):\n  return lambda x: f(f(x))',
+      'def more(x):\n  return x + 1\n'
+      'assert twice(more)(1) == 3\nassert twice(twice(more))(1) == 5',
+    ),
+    # Exceptions keep their builtin class.
+    (
+      'class Bad(ValueError): pass\ndef f(x):\n  raise Bad("no", x)',
+      'try:\n  f(3)\nexcept ValueError as e:\n  assert e.args == ("no", 3)\n'
+      'else:\n  assert False',
+    ),
+    # A builtin name that is under test, and modules of the tests' own.
+    ('def sum(a, b):\n  return 6', 'assert sum(10, 15) == 6'),
+    ('import sys\ndef f(): return 1', 'assert f() < sys.maxsize'),
+    ('def f(*a, **k):\n  return a, k', 'assert f(1, b=2) == ((1,), {"b": 2})'),
+    ('import re\nf = re.compile("a").match', 'assert f("ab").group() == "a"'),
+    ('def f(x):\n  return {1: 2}.keys()', 'assert f(0) == {1}'),
+    ('def f(t):\n  return t(3.7)', 'assert f(int) == 3'),
+    ('x = [1, 2]', 'assert x == [1, 2]'),
+  ],
+)
+def test_tests_see_the_program_as_if_it_were_theirs(judge, source, script):
+  verdict = judge.judge(source, types.Tests('assert', script))
+  assert (verdict.reward, verdict.reason) == (1.0, 'passed')
+  wrong = script.replace('assert ', 'assert not ').replace('not False', 'True')
+  verdict = judge.judge(source, types.Tests('assert', wrong))
+  assert (verdict.reward, verdict.reason) in [(0.0, 'wrong'), (1.0, 'passed')]
+
+
+@pytest.mark.parametrize(
+  'script',
+  [
+    'assert True',
+    'def test_add():\n  assert add(1, 2) == 4',
+    'assert add(1, 2) ==',
+    'import no_such_module\nassert add(1, 2) == 3',
+  ],
+)
+def test_tests_that_test_nothing_give_no_verdict(judge, script):
+  verdict = judge.judge('add = max', types.Tests('assert', script))
+  assert (verdict.reward, verdict.reason) == (None, 'untested')
+
+
+@pytest.mark.parametrize(
+  ('tests', 'field'),
+  [
+    (types.Tests('assert', ' \n'), 'Tests.script'),
+    (types.Tests('stdin'), 'Tests.inputs'),
+    (types.Tests('stdin', inputs=('1',)), 'Tests.inputs'),
+    (types.Tests('call', inputs=('[1]',), outputs=('1',)), 'Tests.entry_point'),
+    (
+      types.Tests('call', entry_point='f', inputs=('1',), outputs=('1',)),
+      'Tests.inputs',
+    ),
+    (
+      types.Tests('call', entry_point='f', inputs=('[1]',), outputs=('x',)),
+      'Tests.outputs',
+    ),
+  ],
+)
+def test_malformed_tests_are_refused_by_field(judge, tests, field):
+  with pytest.raises(ValueError, match=field):
+    judge.judge('', tests)
+
+
+def test_programs_see_no_environment_and_the_same_hashes(judge):
+  source = 'import os\nprint(dict(os.environ), hash("a"))'
+  tests = types.Tests('stdin', inputs=('',), outputs=('',))
+  outputs = set()
+  for _ in range(3):
+    _, output, _ = judge._run('script', source, '', 1)
+    outputs.add(output)
+  assert judge.judge(source, tests).reason == 'wrong'
+  assert len(outputs) == 1
+  assert outputs.pop().startswith(b'{} ')
+
+
+def test_a_program_finds_nothing_of_the_one_before(judge):
+  leave = 'import os\nos.makedirs("a/b")\nopen("/dev/shm/x", "w").close()'
+  look = 'import os\nprint(os.listdir("."), os.listdir("/dev/shm"))'
+  empty = types.Tests('stdin', inputs=('',), outputs=('',))
+  assert judge.judge(leave, empty).reason == 'passed'
+  found = types.Tests('stdin', inputs=('',), outputs=('[] []',))
+  if judge.level == 'namespaces':
+    assert judge.judge(look, found).reason == 'passed'
+
+
+def test_a_verdict_is_unknown_only_when_the_sandbox_fails_twice(judge):
+  passing = 'def add(a, b):\n  return a + b'
+  tests = _TESTS['assert']
+  assert judge.judge(passing, tests).reward == 1
+  judge._sandboxes['program']._process.kill()
+  judge._sandboxes['tests']._process.kill()
+  assert judge.judge(passing, tests).reward == 1
+
+
+def test_many_programs_leave_no_descriptor_process_or_folder(judge):
+  def held() -> tuple[int, int]:
+    children = pathlib.Path(f'/proc/{os.getpid()}/task').glob('*/children')
+    processes = sum(len(path.read_text().split()) for path in children)
+    return len(os.listdir('/proc/self/fd')), processes
+
+  for kind in _TESTS:
+    judge.judge('add = max', _TESTS[kind])
+  before = held()
+  for _ in range(30):
+    for kind in _TESTS:
+      judge.judge('def add(a, b):\n  return a + b', _TESTS[kind])
+  assert held() == before
+
+
+_WORKER = """
+import sys
+from rest.types import Tests
+from rest.verify.program import ProgramConfig, ProgramJudge
+judge = ProgramJudge(ProgramConfig())
+judge.judge('x = 1', Tests('assert', 'assert x == 1'))
+print('ready', flush=True)
+judge.judge('import os, time\\nos.fork()\\nos.fork()\\n'
+            'time.sleep(1000)', Tests('assert', 'assert x == 1'))
+"""
+
+
+def test_nothing_survives_a_killed_verifier():
+  root = pathlib.Path(__file__).parents[1]
+  worker = subprocess.Popen(
+    [sys.executable, '-c', _WORKER],
+    stdout=subprocess.PIPE,
+    env=os.environ | {'PYTHONPATH': str(root)},
+  )
+  assert worker.stdout
+  assert worker.stdout.readline() == b'ready\n'
+  time.sleep(0.3)
+  session = _descendants(worker.pid)
+  assert len(session) >= 4  # Two fork servers, each with its launcher.
+  worker.kill()
+  worker.wait()
+  worker.stdout.close()
+  deadline = time.monotonic() + 60
+  while any(os.path.exists(f'/proc/{pid}') for pid in session):
+    assert time.monotonic() < deadline, session
+    time.sleep(0.01)
+
+
+def _descendants(pid: int) -> set[int]:
+  found: set[int] = set()
+  for path in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
+    with contextlib.suppress(OSError):
+      for child in map(int, path.read_text().split()):
+        found |= {child} | _descendants(child)
+  return found
+
+
+_BLOCKED = """
+import errno, struct, sys
+from rest.types import Tests
+from rest.verify import kernel, seccomp
+from rest.verify.program import ProgramConfig, ProgramJudge, SandboxError
+# No namespaces, as in a container with the usual profile.
+code = [(0x20, 0, 0, 0)]
+blocked = {'unshare', 'mount', 'pivot_root'}
+column = seccomp._machine()[0]
+numbers = [seccomp._DENIED[name][column] for name in blocked]
+if 'landlock' in sys.argv:
+  numbers.append(444)
+for number in numbers:
+  code += [(0x15, 0, 1, number), (6, 0, 0, 0x50000 | errno.EPERM)]
+code.append((6, 0, 0, 0x7fff0000))
+kernel.forgo_privileges()
+seccomp.install(b''.join(struct.pack('=HBBI', *line) for line in code))
+try:
+  judge = ProgramJudge(ProgramConfig(
+    cpu_seconds=1, allow_weak_sandbox='weak' in sys.argv))
+except SandboxError as error:
+  print('refused', error)
+  sys.exit()
+print(judge.level)
+empty = Tests('stdin', inputs=('',), outputs=('yes',))
+attacks = [
+  "open('/etc/passwd').read()",
+  f"open({sys.argv[1]!r}, 'w').close()",
+  "import socket; socket.socket()",
+  "import os; os.kill(os.getppid(), 9)",
+  "import os; os.chmod('/tmp', 0o777)",
+]
+for attack in attacks:
+  print(judge.judge(attack + '\\nprint("yes")', empty).reason)
+print(judge.judge('print("yes")', empty).reason)
+judge.close()
+"""
+
+
+def _run_blocked(*arguments: str) -> list[str]:
+  root = pathlib.Path(__file__).parents[1]
+  output = subprocess.run(
+    [sys.executable, '-c', _BLOCKED, *arguments],
+    stdout=subprocess.PIPE,
+    env=os.environ | {'PYTHONPATH': str(root)},
+    check=True,
+  ).stdout
+  return output.decode().splitlines()
+
+
+def test_without_namespaces_landlock_holds_or_the_host_is_refused(tmp_path):
+  tmp_path.chmod(0o777)
+  level, *reasons = _run_blocked(f'{tmp_path}/written')
+  if level.startswith('refused'):
+    assert 'allow_weak_sandbox' in level
+    return
+  assert level.startswith('landlock')
+  assert reasons == ['error'] * 5 + ['passed']
+  assert not (tmp_path / 'written').exists()
+
+
+def test_limits_alone_are_refused_unless_asked_for(tmp_path):
+  written = f'{tmp_path}/written'
+  (refusal,) = _run_blocked(written, 'landlock')
+  assert refusal.startswith('refused No sandbox for programs holds')
+  assert 'unshare' in refusal and 'Landlock' in refusal
+  level, *_ = _run_blocked(written, 'landlock', 'weak')
+  assert level == 'rlimits'
+
+
+def test_run_keeps_its_sandbox(judge):
+  tests = types.Tests('assert', 'assert add(1, 2) == 3')
+  assert program.run('add = lambda a, b: a + b', tests).reward == 1
+  assert program.run('add = lambda a, b: a - b', tests).reward == 0

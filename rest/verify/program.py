@@ -40,6 +40,7 @@ What is not stopped:
   - At 'rlimits' (only with allow_weak_sandbox) hardly anything is stopped.
 """
 
+import atexit
 import json
 import math
 import os
@@ -286,6 +287,7 @@ def run(
   with _judging:
     if config not in _judges:
       _judges[config] = ProgramJudge(config)
+      atexit.register(_judges[config].close)
     return _judges[config].judge(program, tests)
 
 
