@@ -84,7 +84,11 @@ def read(path: str) -> dict[str, Any]:
     raise ValueError(f'{path}/config.json is not JSON: {error}.') from error
   names = raw.get('architectures') or ['']
   if names[0] in _NESTED:
-    raw = {**raw, **raw['text_config'], 'architectures': [_NESTED[names[0]]]}
+    raw = {
+      **raw,
+      **raw.get('text_config', {}),
+      'architectures': [_NESTED[names[0]]],
+    }
   elif names[0] not in _SWITCHES:
     raise ValueError(
       f'{path}/config.json: architectures is {names}; supported are '
