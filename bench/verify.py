@@ -1,19 +1,31 @@
-"""Rates of the verifiers: python -m bench.verify [math] [programs]
+"""Rates of the verifiers: python -m bench.verify [math] [programs] [soak]
 
 Judges real reference solutions against themselves and against those of other
-problems, through the pool, without its cache. Needs REST_DATA.
+problems, through the pool, without its cache. `soak` judges 100,000 programs
+and prints what the pool holds meanwhile. Needs REST_DATA.
 """
 
+import concurrent.futures
 import gzip
 import json
 import os
+import pathlib
 import random
+import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
+from rest.types import Tests
 from rest.verify import Pool, Request, VerifyConfig, math
 
 _SEED = 0
+_ROUNDS = 5
+_SOAK = 100_000  # Programs.
+_EVERY = 10  # Rounds between two lines of the soak.
+_DAEMON = 'import os, time\nif os.fork() == 0:\n  time.sleep(1000)'
 _PAIRS = 40_000  # Of different answers, drawn within each subject.
 # One in a hundred of the mixed stream.
 _HOSTILE = (
@@ -98,6 +110,117 @@ def _shuffled(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
   return [(text, gold) for (text, _), gold in zip(pairs, golds, strict=True)]
 
 
+def bench_programs(folder: str) -> None:
+  """Prints programs per second: in the sandbox, and in bare interpreters.
+
+  Both judge HumanEval's references by their checks, turn by turn, so that
+  whatever else the host does falls on both. The bare ones run tests and program
+  in one process, with no limit and no isolation.
+  """
+  records = _read(f'{folder}/humaneval/HumanEval.jsonl.gz')
+  rates: dict[str, list[float]] = {
+    'sandbox, tests apart': [],
+    'python -I -S': [],
+  }
+  workers = os.cpu_count() or 1
+  with Pool(VerifyConfig(workers=workers, cache=0), ('program',)) as pool:
+    for i in range(_ROUNDS + 1):
+      found = [_time(_sandboxed, pool, records), _time(_bare, workers, records)]
+      if i:  # The first round warms up.
+        for name, rate in zip(rates, found, strict=True):
+          rates[name].append(rate)
+  for name, found in rates.items():
+    median, best = statistics.median(found), max(found)
+    print(f'{name:24} {median:7.0f} programs/s, best {best:.0f}')
+  ratios = [a / b for a, b in zip(*rates.values(), strict=True)]
+  print(f'  {statistics.median(ratios):.2f} times as fast')
+
+
+def soak(folder: str) -> None:
+  """Judges many programs, and prints what the workers hold, again and again.
+
+  References, wrong programs, crashes and daemons take turns. Descriptors,
+  processes and memory must stay the same.
+  """
+  records = _read(f'{folder}/humaneval/HumanEval.jsonl.gz')
+  tests = [Tests('assert', r['test'], r['entry_point']) for r in records]
+  programs = [r['prompt'] + r['canonical_solution'] for r in records]
+  programs[::7] = [_DAEMON] * len(programs[::7])
+  programs[::11] = ['import os\nos._exit(0)'] * len(programs[::11])
+  with Pool(VerifyConfig(cache=0), ('program',)) as pool:
+    for i in range(0, _SOAK, len(programs)):
+      futures = [
+        pool.submit(Request('program', text, tests=test))
+        for text, test in zip(programs, tests, strict=True)
+      ]
+      unknown = sum(f.result().reward is None for f in futures)
+      if i // len(programs) % _EVERY == 0:
+        print(f'{i:7} programs: {_held()}, {unknown} unknown', flush=True)
+
+
+def _held() -> str:
+  """Returns what this process and its descendants hold."""
+  processes = _family(os.getpid())
+  descriptors = memory = zombies = 0
+  for pid in processes:
+    status = pathlib.Path(f'/proc/{pid}/status').read_text()
+    fields = dict(line.split(':', 1) for line in status.splitlines())
+    zombies += fields['State'].split()[0] == 'Z'
+    memory += int(fields.get('VmRSS', '0 kB').split()[0])
+    descriptors += len(os.listdir(f'/proc/{pid}/fd'))
+  return (
+    f'{len(processes)} processes, {zombies} zombies, {descriptors} descriptors,'
+    f' {memory >> 10} MiB'
+  )
+
+
+def _family(pid: int) -> list[int]:
+  found = [pid]
+  for task in pathlib.Path(f'/proc/{pid}/task').iterdir():
+    for child in (task / 'children').read_text().split():
+      found += _family(int(child))
+  return found
+
+
+def _sandboxed(pool: Pool, records: list[dict]) -> int:
+  futures = [
+    pool.submit(
+      Request(
+        'program',
+        record['prompt'] + record['canonical_solution'],
+        tests=Tests('assert', record['test'], record['entry_point']),
+      )
+    )
+    for record in records
+  ]
+  return sum(future.result().reward == 1 for future in futures)
+
+
+def _bare(workers: int, records: list[dict]) -> int:
+  def run(record: dict) -> bool:
+    script = '\n'.join(
+      [
+        record['prompt'] + record['canonical_solution'],
+        record['test'],
+        f'check({record["entry_point"]})',
+      ]
+    )
+    command = [sys.executable, '-I', '-S', '-c', script]
+    return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+
+  with concurrent.futures.ThreadPoolExecutor(workers) as threads:
+    return sum(threads.map(run, records))
+
+
+def _time(judge: Callable[..., int], *arguments: Any) -> float:
+  """Returns the programs per second of a judge that must pass them all."""
+  start = time.perf_counter()
+  passed = judge(*arguments)
+  seconds = time.perf_counter() - start
+  assert passed == len(arguments[-1]), f'{judge.__name__} passed {passed}.'
+  return passed / seconds
+
+
 def _read(path: str) -> list[dict]:
   opened = gzip.open if path.endswith('.gz') else open
   with opened(path, 'rt') as lines:
@@ -109,9 +232,13 @@ def main() -> None:
   folder = os.environ.get('REST_DATA', '')
   if not folder:
     raise SystemExit('Set REST_DATA to the folder of the problem sets.')
-  asked = sys.argv[1:] or ['math']
+  asked = sys.argv[1:] or ['math', 'programs']
   if 'math' in asked:
     bench_math(folder)
+  if 'programs' in asked:
+    bench_programs(folder)
+  if 'soak' in asked:
+    soak(folder)
 
 
 if __name__ == '__main__':
