@@ -187,6 +187,8 @@ def test_what_is_behind_the_last_claim_does_not_change_it():
     'Since 3 + 4 = 7, the answer is a prime number.',
     'Note that 15 is not possible.',
     'The answer is in simplest form.',
+    'The answer may be obtained in other ways.',
+    'So the answer is not negative.',
   )
   for claim in (r'\boxed{7}', '#### 7\n', 'The answer is 7. '):
     for remark in remarks:

@@ -12,6 +12,8 @@ from rest.verify import math_clean, math_parse, math_units
 from rest.verify.math_lex import Unreadable
 
 _SCANNED = 20_000  # Characters at the end of a text in which claims are sought.
+_CLAIMS = 16  # Phrases that are looked at, from the end.
+_SENTENCE = 600  # Characters of a claim in words.
 _BARE = 300  # Characters of an answer that stands alone, without a mark.
 
 _BOX = re.compile(r'\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*')
@@ -139,13 +141,19 @@ def _last_phrase(text: str, after: int) -> tuple[int, str, int] | None:
   claim stands before them; alone they do: the answer may be 'an ellipse'.
   """
   words = None
-  for phrase in reversed(list(_PHRASE.finditer(text, max(after, 0)))):
+  for phrase in reversed(
+    list(_PHRASE.finditer(text, max(after, 0)))[-_CLAIMS:]
+  ):
     claim, end = _sentence(text, phrase.end())
     if _BOX.search(claim) or _REMARK.match(claim):
       continue
     found = phrase.start(), _tidy(claim), end
-    if _NO_CLAIM.match(claim) or _MAYBE.search(phrase.group()):
-      return phrase.start(), '', end
+    denied = _NO_CLAIM.match(claim)
+    if denied or _MAYBE.search(phrase.group()):
+      rest = claim[denied.end() :].lstrip() if denied else claim
+      if _MATH_START.match(rest):
+        return phrase.start(), '', end
+      continue
     if _is_mathematics(claim) or (after < 0 and _MATH_START.match(claim)):
       return found
     words = words or found
@@ -164,23 +172,21 @@ def _is_mathematics(claim: str) -> bool:
 
 def _sentence(text: str, start: int) -> tuple[str, int]:
   """Returns the rest of the sentence, full stops inside $...$ skipped."""
+  limit = min(start + _SENTENCE, len(text))
   for opening, closing in (('$$', '$$'), ('\\[', '\\]')):
     if text.startswith(opening, start):
-      end = text.find(closing, start + 2)
-      end = len(text) if end < 0 else end
+      end = text.find(closing, start + 2, limit)
+      end = limit if end < 0 else end
       return text[start + 2 : end].strip(), end
   position = start
   if text.startswith('$', start):  # It may run over several lines.
-    end = text.find('$', start + 1, start + 2 * _BARE)
-    position = max(end, start)
-  while (stop := _SENTENCE_END.search(text, position)) is not None:
-    if text.count('$', start, stop.start()) % 2 and stop.group() != '\n':
-      position = stop.end()
-      if position - start > 2 * _BARE:
-        break
-      continue
-    return text[start : stop.start()].strip(), stop.start()
-  return text[start:].strip(), len(text)
+    position = max(text.find('$', start + 1, limit), start)
+  while stop := _SENTENCE_END.search(text, position, limit):
+    inside = text.count('$', start, stop.start()) % 2 and stop.group() != '\n'
+    if not inside:
+      return text[start : stop.start()].strip(), stop.start()
+    position = stop.end()
+  return text[start:limit].strip(), limit
 
 
 def _tidy(claim: str) -> str:
