@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from etils import epath
+from jax.sharding import Mesh
 
 from rest import metrics, processes, store
 from rest.sampler import Ask, Sampler
@@ -54,9 +55,19 @@ class EStepConfig:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-  """What drawing and judging need; the same for the E-step and evaluation."""
+  """What drawing and judging need; the same for the E-step and evaluation.
+
+  Attributes:
+    sampler: Holds the policy.
+    mesh: The sampler's: devices of this process.
+    pool: Judges.
+    task: Says what to ask.
+    tokenizer: Of the model.
+    should_stop: Whether the run was asked to stop.
+  """
 
   sampler: Sampler
+  mesh: Mesh
   pool: Pool
   task: Task
   tokenizer: Tokenizer

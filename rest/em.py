@@ -263,7 +263,10 @@ class Policy:
 
   def hold(self, iteration: int | None, model: Transformer) -> None:
     """Gives the sampler weights; None are those of no finished iteration."""
-    self._run.tools.sampler.set_weights(local_copy(model, self._run.mesh))
+    tools = self._run.tools
+    model = local_copy(model, self._run.mesh)
+    with jax.set_mesh(tools.mesh):
+      tools.sampler.set_weights(model)
     self._held = iteration
 
   def load(self, iteration: int) -> Transformer:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
 from etils import epath
 
 from rest import metrics, processes, store
@@ -136,13 +137,15 @@ def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
   graded = draw(
     tools, problems, indices, 1, Timing(), 'greedy', title, temperature=0.0
   )
-  for _, (row,) in graded:
-    if row.verdict.reward is not None:
-      judged += 1
-      correct += row.verdict.reward == 1.0
-    if tools.should_stop():
-      graded.close()
-      raise Preempted(f'while validating in {title}')
+  # In the M-step, another mesh is set: that of all processes.
+  with jax.set_mesh(tools.mesh):
+    for _, (row,) in graded:
+      if row.verdict.reward is not None:
+        judged += 1
+        correct += row.verdict.reward == 1.0
+      if tools.should_stop():
+        graded.close()
+        raise Preempted(f'while validating in {title}')
   correct, judged = processes.totals(correct, judged)
   return correct / max(1, judged)
 

@@ -142,17 +142,19 @@ def run(
 def _iterate(
   setup: 'Setup', workdir: epath.Path, should_stop: Callable[[], bool]
 ) -> None:
-  mesh = setup.mesh
+  mesh, local_mesh = setup.mesh, sharding.local_mesh(setup.mesh)
   with Pool(setup.verify, (setup.task.verifier,)) as pool:
     sampler = Sampler(
       sharding.local_copy(weights.load(setup.base, mesh, setup.dtype), mesh),
       setup.tokenizer,
       setup.sampling,
-      sharding.local_mesh(mesh),
+      local_mesh,
       seed=setup.seed,
       stop=setup.task.stop,
     )
-    tools = Tools(sampler, pool, setup.task, setup.tokenizer, should_stop)
+    tools = Tools(
+      sampler, local_mesh, pool, setup.task, setup.tokenizer, should_stop
+    )
     em.run_em(
       em.Run(
         workdir=workdir,
@@ -216,6 +218,7 @@ class Setup:
     self.config = config
     if config.compilation_cache:
       jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
+      jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     self.seed = config.seed
     self.base, self.dtype = config.model.path, config.model.dtype
     self.sampling = _section(config, 'sampling', SamplerConfig)

@@ -153,6 +153,7 @@ def _tokenizer(
       'pad_token': '<pad>',
       'unk_token': '<unk>',
       'legacy': False,
+      'add_prefix_space': False,
     }
     write_json(folder / 'tokenizer_config.json', settings)
   return tokenizer.load(str(folder))

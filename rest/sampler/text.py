@@ -12,7 +12,7 @@ def has_stop(
     return False
   # A token has at least one character, or belongs to one of a few bytes.
   reach = new + max(len(text) for text in stop) + 4
-  tail = tokenizer.decode(draft.tokens[-reach:])
+  tail = tokenizer.decode(draft.tokens[-reach:], follows=True)
   return any(text in tail for text in stop)
 
 
@@ -28,13 +28,15 @@ def complete(
   """
   tokens = draft.tokens
   finished = tokens[-1] in tokenizer.eos
-  text = tokenizer.decode(tokens[:-1] if finished else tokens)
+  text = tokenizer.decode(tokens[:-1] if finished else tokens, follows=True)
   cut = min((at for s in stop if (at := text.find(s)) >= 0), default=-1)
   if cut < 0:
     return Completion(text, tuple(tokens), tuple(draft.logprobs), finished)
   text = text[:cut]
   count = len(tokens) - 1
-  while count and not text.startswith(tokenizer.decode(tokens[:count])):
+  while count and not text.startswith(
+    tokenizer.decode(tokens[:count], follows=True)
+  ):
     count -= 1
   return Completion(
     text,
