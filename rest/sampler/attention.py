@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from rest.model import ModelConfig, query_scale, softcap
-from rest.sampler.cache import ROWS, LayerCache
+from rest.sampler import kernel
+from rest.sampler.cache import ROWS, SPECS, LayerCache
 
 _NEVER = -1e30  # The logit of a key that must not be seen.
 
@@ -55,17 +56,18 @@ def three_levels(
       anything of another.
   """
 
+  has_kernel = _has_kernel(config, mesh)
+
   def attend(q_BTKGH, k_BTKH, v_BTKH, window, cache):
     rows, heads = P(ROWS), P(ROWS, None, 'tensor')
     suffix = P(ROWS, 'tensor')
-    caches = LayerCache._make([*[P('tensor')] * 2, *[heads] * 2, *[suffix] * 2])
     places = Where._make([P(), rows, rows, rows])
     local = jax.shard_map(
       lambda q, k, v, cache, where: _attend(
-        config, where, read, window, q, k, v, cache
+        config, where, read, window, has_kernel, q, k, v, cache
       ),
       mesh=mesh,
-      in_specs=(heads, heads, heads, caches, places),
+      in_specs=(heads, heads, heads, LayerCache._make(SPECS), places),
       out_specs=(heads, (suffix, suffix)),
       check_vma=False,
     )
@@ -75,12 +77,19 @@ def three_levels(
   return attend
 
 
-def _attend(config, where, read, window, q_BTKGH, k_BTKH, v_BTKH, cache):
+def _attend(
+  config, where, read, window, has_kernel, q_BTKGH, k_BTKH, v_BTKH, cache
+):
+  q_BKGH = (q_BTKGH[:, 0] * query_scale(config)).astype(cache.v2_BKSH.dtype)
+  cap = config.attention_softcap
+  if has_kernel:
+    out_BKGH, k2_BKHS, v2_BKSH = kernel.attend(
+      q_BKGH, k_BTKH[:, 0], v_BTKH[:, 0], cache, where, window, cap
+    )
+    return out_BKGH[:, None], (k2_BKHS, v2_BKSH)
   drawn_B = where.drawn_QR.reshape(-1)
   k2_BKHS = _append(cache.k2_BKHS, jnp.moveaxis(k_BTKH, 1, 3), drawn_B, axis=2)
   v2_BKSH = _append(cache.v2_BKSH, jnp.swapaxes(v_BTKH, 1, 2), drawn_B, axis=1)
-  q_BKGH = (q_BTKGH[:, 0] * query_scale(config)).astype(k2_BKHS.dtype)
-  cap = config.attention_softcap
   parts = []
   if cache.v0_KSH.shape[1]:
     parts.append(_prefix(q_BKGH, cache, where, window, cap))
@@ -93,6 +102,17 @@ def _attend(config, where, read, window, q_BTKGH, k_BTKH, v_BTKH, cache):
   )
   out_BKGH = merge(parts).astype(q_BTKGH.dtype)
   return out_BKGH[:, None], (k2_BKHS, v2_BKSH)
+
+
+def _has_kernel(config, mesh):
+  """Whether the Pallas kernels can run: NVIDIA, 16 bits, a width in tiles."""
+  h = config.head_width
+  return (
+    mesh.devices.flat[0].platform == 'gpu'
+    and jnp.dtype(config.dtype).itemsize == 2
+    and h >= 16
+    and h & (h - 1) == 0
+  )
 
 
 def merge(parts: list[Part]) -> jax.Array:

@@ -9,12 +9,14 @@ step as all others. Letters beside those of `rest.types`:
   W words of a random key (2)
 """
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rest.model import ModelConfig
 
@@ -61,6 +63,14 @@ class LayerCache(NamedTuple):
   v1_QEKSH: jax.Array
   k2_BKHS: jax.Array
   v2_BKSH: jax.Array
+
+
+# How the arrays of a LayerCache are split: rows over data, heads over tensor.
+SPECS = (
+  *[PartitionSpec('tensor')] * 2,
+  *[PartitionSpec(ROWS, None, 'tensor')] * 2,
+  *[PartitionSpec(ROWS, 'tensor')] * 2,
+)
 
 
 class Slots(NamedTuple):
@@ -128,7 +138,19 @@ class Load(NamedTuple):
   count_Y: jax.Array
 
 
-def empty(config: ModelConfig, shape: TableShape) -> Table:
+class Move(NamedTuple):
+  """Which slot, buffer and row each of a smaller table comes from.
+
+  Numbers count from the first of the device's own slots and rows.
+  """
+
+  slot_Q: jax.Array
+  buffer_Q: jax.Array
+  row_B: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'shape', 'mesh'))
+def empty(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
   """Returns a table with idle rows and nothing to do."""
   dtype = jnp.dtype(config.dtype)
 
@@ -146,42 +168,39 @@ def empty(config: ModelConfig, shape: TableShape) -> Table:
       *level((shape.size,), shape.suffix),
     )
 
-  caches = [layer() for _ in range(config.layers)]
-  return Table(caches, *idle(shape))
+  table = Table(
+    [layer() for _ in range(config.layers)],
+    *jax.tree.map(jnp.asarray, idle(shape)),
+  )
+  return jax.lax.with_sharding_constraint(table, shardings(table, mesh))
 
 
 def idle(shape: TableShape) -> tuple[Slots, Rows]:
-  """Returns the state of slots with nothing asked and of rows at rest."""
+  """Returns, in NumPy, slots with nothing asked and rows at rest."""
   q, r, e, i = shape.slots, shape.rows, BUFFERS, shape.samples
 
-  def zeros(*axes: int) -> jax.Array:
-    return jnp.zeros(axes, jnp.int32)
+  def zeros(*axes: int) -> np.ndarray:
+    return np.zeros(axes, np.int32)
 
-  slots = Slots(
-    length_QE=zeros(q, e),
-    last_QE=zeros(q, e),
-    key_QEW=jnp.zeros((q, e, 2), jnp.uint32),
-    sample_QEI=zeros(q, e, i),
-    limit_QEI=zeros(q, e, i),
-    count_QE=zeros(q, e),
-    next_QE=zeros(q, e),
-    front_Q=zeros(q),
+  slots = Slots._make(
+    [
+      *(zeros(q, e), zeros(q, e), np.zeros((q, e, 2), np.uint32)),
+      *(zeros(q, e, i), zeros(q, e, i)),
+      *(zeros(q, e), zeros(q, e), zeros(q)),
+    ]
   )
-  return slots, Rows(zeros(q, r) - 1, zeros(q, r), zeros(q, r))
+  return slots, Rows._make([zeros(q, r) - 1, zeros(q, r), zeros(q, r)])
 
 
-def table_shardings(table: Table, mesh: jax.sharding.Mesh) -> Table:
+def shardings(table: Table, mesh: Mesh) -> Table:
   """Returns each array's sharding: slots and rows on data, K on tensor."""
 
-  def one(*axes) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(*axes))
-
-  levels = (one('tensor'), one(ROWS, None, 'tensor'), one(ROWS, 'tensor'))
-  layer = LayerCache._make(level for level in levels for _ in 'kv')
+  layer = LayerCache._make(NamedSharding(mesh, spec) for spec in SPECS)
+  rows = NamedSharding(mesh, PartitionSpec(ROWS))
   return Table(
     [layer for _ in table.caches],
-    Slots._make(one(ROWS) for _ in table.slots),
-    Rows._make(one(ROWS) for _ in table.rows),
+    Slots._make(rows for _ in table.slots),
+    Rows._make(rows for _ in table.rows),
   )
 
 
@@ -273,3 +292,32 @@ def fill(
     front_Q=old.front_Q,
   )
   return Table(caches, slots, table.rows)
+
+
+@functools.partial(jax.jit, static_argnames='mesh')
+def moved(cache: LayerCache, move: Move, mesh: Mesh) -> LayerCache:
+  """Returns a layer's cache in a smaller table; a layer at a time, for memory.
+
+  Args:
+    cache: Of one layer.
+    move: What is kept.
+    mesh: No device takes slots or rows from another.
+  """
+
+  def local(cache, move):
+    at = (move.slot_Q[:, None], jnp.stack([move.buffer_Q] * BUFFERS, axis=1))
+    return cache._replace(
+      k1_QEKHS=cache.k1_QEKHS[at],
+      v1_QEKSH=cache.v1_QEKSH[at],
+      k2_BKHS=cache.k2_BKHS[move.row_B],
+      v2_BKSH=cache.v2_BKSH[move.row_B],
+    )
+
+  specs = LayerCache._make(SPECS)
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(specs, Move._make([PartitionSpec(ROWS)] * 3)),
+    out_specs=specs,
+    check_vma=False,
+  )(cache, move)

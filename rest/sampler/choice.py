@@ -63,13 +63,13 @@ def choose(
   Returns:
     token_B, and logprob_B under the model itself: temperature 1, no truncation.
   """
-  total_B = jax.nn.logsumexp(logits_BV, axis=-1)
   # Of a temperature of 0 only the best token is taken, below.
   inverse = 1.0 / jnp.where(temperature > 0, temperature, 1.0)
   if not candidates:
     token_B = _choose_of_all(logits_BV * inverse, uniform_B, top_p)
     token_B = jnp.where(temperature > 0, token_B, jnp.argmax(logits_BV, -1))
     logit_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
+    total_B = jax.nn.logsumexp(logits_BV, axis=-1)
     return token_B.astype(jnp.int32), logit_B - total_B
   logit_BC, id_BC = best(logits_BV, candidates)
   inside_BC = jnp.arange(candidates)[None] < top_k
@@ -84,7 +84,9 @@ def choose(
   place_B = jnp.where(temperature > 0, _invert(weight_BC, uniform_B), 0)
   token_B = jnp.take_along_axis(id_BC, place_B[:, None], axis=-1)[:, 0]
   logit_B = jnp.take_along_axis(logit_BC, place_B[:, None], axis=-1)[:, 0]
-  return token_B, logit_B - total_B
+  # The maximum is known already: one pass over the vocabulary less.
+  mass_B = jnp.exp(logits_BV - top_B1).sum(axis=-1)
+  return token_B, logit_B - top_B1[:, 0] - jnp.log(mass_B)
 
 
 def best(logits_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:

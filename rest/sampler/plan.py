@@ -1,6 +1,7 @@
 """What the sampler is asked for, and the table that serves it."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
@@ -202,14 +203,27 @@ def bucket(tokens: int) -> int:
   return -(-tokens // step) * step
 
 
-def smaller(plan: Plan) -> TableShape | None:
-  """Returns the next size that the table shrinks to, half of the rows."""
-  shape = plan.shape
-  if shape.size // 2 < plan.least_rows:
-    return None
-  if shape.rows > 1:
-    return replace(shape, rows=shape.rows // 2)
-  return replace(shape, slots=shape.slots // 2)
+def smallest(
+  plan: Plan, fits: Callable[[TableShape], bool]
+) -> TableShape | None:
+  """Returns the smallest table that the planned one may shrink to now.
+
+  Sizes halve: first the rows of a slot, then the slots.
+
+  Args:
+    plan: The present table.
+    fits: Whether what is left fits.
+  """
+  found, shape = None, plan.shape
+  while shape.size // 2 >= plan.least_rows:
+    if shape.rows > 1:
+      shape = replace(shape, rows=shape.rows // 2)
+    else:
+      shape = replace(shape, slots=shape.slots // 2)
+    if not fits(shape):
+      break
+    found = shape
+  return found
 
 
 def _weigh(model, mesh, shape, least, steps, available) -> Plan:

@@ -1,5 +1,6 @@
 """The sampler: a table on the device, kept busy by the host."""
 
+import functools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from rest.model import ModelConfig, Transformer, unstack
+from rest.model import Transformer, unstack
 from rest.sampler import cache
-from rest.sampler.cache import Table
+from rest.sampler.cache import LayerCache, Table
 from rest.sampler.choice import candidates_for
 from rest.sampler.decode import (
   Drawn,
@@ -23,7 +24,7 @@ from rest.sampler.decode import (
   load_prefix,
   load_questions,
 )
-from rest.sampler.plan import Plan, SamplerConfig, make_plan
+from rest.sampler.plan import Plan, SamplerConfig, make_plan, smallest
 from rest.sampler.scheduler import Ask, Owners, Place, Scheduler
 from rest.sampler.text import complete, has_stop
 from rest.sharding import PARAMETERS, leaf_name, spec
@@ -107,6 +108,7 @@ class Sampler:
     self._tokenizer = tokenizer
     self._config = config
     self._mesh = mesh
+    self._shards = mesh.shape['data'] * mesh.shape['fsdp']
     self._seed = seed
     self._stop = stop
     self._table: Table | None = None
@@ -215,39 +217,59 @@ class Sampler:
     knobs = self._knobs(config, len(prefix))
     table = self._take_table(plan)
     if prefix:
-      copies = self._mesh.shape['data'] * self._mesh.shape['fsdp']
-      tokens_XT = np.zeros((copies, plan.shape.prefix), np.int32)
+      tokens_XT = np.zeros((self._shards, plan.shape.prefix), np.int32)
       tokens_XT[:, : len(prefix)] = prefix
       with jax.set_mesh(self._mesh):
         table = load_prefix(self._model, table, tokens_XT, knobs.prefix)
     calls: deque[_Call] = deque()
-    dropped_QR = np.full((plan.shape.slots, plan.shape.rows), -1, np.int32)
-    longest = 0
+    dropped_QR = _no_rows(plan)
     while True:
       while load := scheduler.load():
         with jax.set_mesh(self._mesh):
           table = load_questions(self._model, table, load, knobs.prefix)
       if scheduler.is_open:
-        longest += plan.steps
-        program = Program(
-          steps=plan.steps,
-          read=_read(longest + plan.steps, plan.shape.suffix),
-          candidates=self._candidates(config),
-          mesh=self._mesh,
-        )
+        program = self._program(plan, scheduler, config, len(calls))
         with jax.set_mesh(self._mesh):
-          table, drawn = decode(
-            self._model, table, knobs, dropped_QR.copy(), program
-          )
+          table, drawn = decode(self._model, table, knobs, dropped_QR, program)
         owners = [list(slot) for slot in scheduler.owners]
         calls.append(_Call(drawn, owners))
-        dropped_QR[:] = -1
+        # A new array: the device may still read the old one.
+        dropped_QR = _no_rows(plan)
       elif not calls:
         break
       if len(calls) > 1 or not scheduler.is_open:
         yield from self._collect(calls.popleft(), scheduler, dropped_QR)
+      least = smallest(plan, lambda shape: scheduler.fits(shape, self._shards))
+      if least is not None:
+        while calls:
+          yield from self._collect(calls.popleft(), scheduler, dropped_QR)
+        plan = replace(plan, shape=least)
+        table = self._shrink(table, scheduler, plan)
+        dropped_QR = _no_rows(plan)
     self._table, self._plan = table, plan
     self.stats.seconds += time.monotonic() - begin
+
+  def _program(
+    self, plan: Plan, scheduler: Scheduler, config: SamplerConfig, ahead: int
+  ) -> Program:
+    """Returns what to compile for; `ahead` calls are not collected yet."""
+    longest = scheduler.longest + (ahead + 1) * plan.steps
+    return Program(
+      steps=plan.steps,
+      read=_read(longest, plan.shape.suffix),
+      candidates=self._candidates(config),
+      mesh=self._mesh,
+    )
+
+  def _shrink(self, table: Table, scheduler: Scheduler, plan: Plan) -> Table:
+    moves = scheduler.shrink(plan.shape, self._shards)
+    assert moves is not None
+    move, slots, rows = moves
+    with jax.set_mesh(self._mesh):
+      caches = []
+      while table.caches:  # Each layer's old cache is freed before the next.
+        caches.append(cache.moved(table.caches.pop(0), move, self._mesh))
+    return self._put(caches, slots, rows)
 
   def _collect(
     self, call: _Call, scheduler: Scheduler, dropped_QR: np.ndarray
@@ -297,24 +319,23 @@ class Sampler:
     table, self._table = self._table, None
     if table is None or self._plan != plan:
       del table
-      return _new_table(self._model_config, plan, self._mesh)
-    slots, rows = cache.idle(plan.shape)
-    old = cache.table_shardings(table, self._mesh)
+      return cache.empty(self._model_config, plan.shape, self._mesh)
+    return self._put(table.caches, *cache.idle(plan.shape))
+
+  def _put(
+    self, caches: list[LayerCache], slots: cache.Slots, rows: cache.Rows
+  ) -> Table:
+    """Returns a table of caches on the device and state on the host."""
+    table = Table(caches, slots, rows)
+    where = cache.shardings(table, self._mesh)
     return Table(
-      table.caches,
-      jax.device_put(slots, old.slots),
-      jax.device_put(rows, old.rows),
+      caches,
+      jax.device_put(slots, where.slots),
+      jax.device_put(rows, where.rows),
     )
 
 
-def _new_table(config: ModelConfig, plan: Plan, mesh: Mesh) -> Table:
-  def make() -> Table:
-    return cache.empty(config, plan.shape)
-
-  shardings = cache.table_shardings(jax.eval_shape(make), mesh)
-  return jax.jit(make, out_shardings=shardings)()
-
-
+@functools.partial(jax.jit, static_argnames='mesh')
 def _hand_over(model: Transformer, mesh: Mesh) -> Transformer:
   """Returns the model as decoding wants it: a list of layers, compute dtype.
 
@@ -325,21 +346,18 @@ def _hand_over(model: Transformer, mesh: Mesh) -> Transformer:
   table = {k: axis for k, axis in PARAMETERS.items() if axis == 'tensor'}
   dtype = jnp.dtype(model.config.dtype)
 
-  def convert(model: Transformer) -> Transformer:
-    model = unstack(model)
+  def convert(path, leaf):
+    name = leaf_name(path)
+    is_matrix = len(leaf.shape) > 1 and 'D' in name.split('_')[-1]
+    leaf = leaf.astype(dtype) if is_matrix else leaf
+    where = NamedSharding(mesh, spec(name, len(leaf.shape), table))
+    return jax.lax.with_sharding_constraint(leaf, where)
 
-    def cast(path, leaf):
-      is_matrix = len(leaf.shape) > 1 and 'D' in leaf_name(path).split('_')[-1]
-      return leaf.astype(dtype) if is_matrix else leaf
+  return jax.tree_util.tree_map_with_path(convert, unstack(model))
 
-    return jax.tree_util.tree_map_with_path(cast, model)
 
-  def sharding(path, leaf) -> NamedSharding:
-    return NamedSharding(mesh, spec(leaf_name(path), len(leaf.shape), table))
-
-  shapes = jax.eval_shape(convert, model)
-  shardings = jax.tree_util.tree_map_with_path(sharding, shapes)
-  return jax.jit(convert, out_shardings=shardings)(model)
+def _no_rows(plan: Plan) -> np.ndarray:
+  return np.full((plan.shape.slots, plan.shape.rows), -1, np.int32)
 
 
 def _check(ask: Ask, prefix: int, config: SamplerConfig) -> None:

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rest.sampler.cache import BUFFERS, Load, TableShape
+from rest.sampler.cache import (
+  BUFFERS,
+  Load,
+  Move,
+  Rows,
+  Slots,
+  TableShape,
+  idle,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,7 @@ class Draft:
 
   tokens: list[int] = field(default_factory=list)
   logprobs: list[float] = field(default_factory=list)
+  row: int = 0  # Of the table, where it was last seen.
   is_done: bool = False
 
 
@@ -53,7 +62,7 @@ class Order:
 
   index: int
   ask: Ask
-  places: range
+  places: tuple[int, ...]
   drafts: list[Draft]
   left: int
   waiting: int
@@ -105,6 +114,21 @@ class Scheduler:
     self._orders: deque[Order] = deque()  # Cut from asks, not yet loaded.
     self._free = deque(
       (slot, buffer) for buffer in range(BUFFERS) for slot in range(shape.slots)
+    )
+
+  @property
+  def longest(self) -> int:
+    """Tokens of the longest draft that is not done."""
+    return max(
+      (
+        len(draft.tokens)
+        for slot in self.owners
+        for order in slot
+        if order
+        for draft in order.drafts
+        if not draft.is_done
+      ),
+      default=0,
     )
 
   @property
@@ -171,6 +195,7 @@ class Scheduler:
       if draft.is_done:
         continue  # The host ended it at a stop; the device did not know yet.
       order.waiting -= not draft.tokens
+      draft.row = slot * self.shape.rows + row
       draft.tokens.extend(tokens[start:stop].tolist())
       draft.logprobs.extend(logprobs[start:stop].tolist())
       yield Place(order, place, slot, row, entry), bool(ended[stop - 1])
@@ -185,6 +210,88 @@ class Scheduler:
       self.owners[place.slot][buffer] = None
       self._free.append((place.slot, buffer))
 
+  def shrink(
+    self, shape: TableShape, shards: int
+  ) -> tuple[Move, Slots, Rows] | None:
+    """Moves what is left into a smaller table, if it fits; rows and all.
+
+    Args:
+      shape: Of the smaller table.
+      shards: Into how many parts the devices split slots; each keeps its own.
+
+    Returns:
+      What the device moves, and the new state; None where samples are still
+      to be asked for, or do not fit. To be called with no call under way.
+    """
+    groups = self._groups(shape, shards)
+    if groups is None:
+      return None
+    slots, rows = idle(shape)
+    slot_Q, buffer_Q = np.zeros((2, shape.slots), np.int32)
+    row_B = np.zeros(shape.size, np.int32)
+    owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
+    old_slots, old_rows = self.shape.slots // shards, self.shape.size // shards
+    for q, (slot, buffer, order) in groups.items():
+      slot_Q[q], buffer_Q[q] = slot % old_slots, buffer
+      owners[q][0] = order
+      begun = len(order.drafts) - order.waiting
+      slots.length_QE[q, 0] = len(order.ask.tokens) - 1
+      slots.last_QE[q, 0] = order.ask.tokens[-1]
+      slots.key_QEW[q, 0] = random_key(self._seed, order.ask.key)
+      samples, limits = self._samples(order)
+      slots.sample_QEI[q, 0, : len(samples)] = samples
+      slots.limit_QEI[q, 0, : len(samples)] = limits
+      slots.count_QE[q, 0], slots.next_QE[q, 0] = len(samples), begun
+      for r, draft in enumerate(order.drafts[:begun]):
+        row_B[q * shape.rows + r] = draft.row % old_rows
+        rows.entry_QR[q, r] = r
+        rows.token_QR[q, r] = draft.tokens[-1]
+        rows.drawn_QR[q, r] = len(draft.tokens)
+        draft.row = q * shape.rows + r
+    self.shape, self.owners = shape, owners
+    self._free.clear()  # Nothing is left to be loaded.
+    return Move._make([slot_Q, buffer_Q, row_B]), slots, rows
+
+  def fits(self, shape: TableShape, shards: int) -> bool:
+    """Whether what is left fits a smaller table, and nothing is to come."""
+    return self._groups(shape, shards) is not None
+
+  def _groups(
+    self, shape: TableShape, shards: int
+  ) -> dict[int, tuple[int, int, Order]] | None:
+    """Returns by new slot: the old slot and buffer, and what it works on."""
+    if self._orders or self._cut():
+      return None
+    result = {}
+    room, old = shape.slots // shards, self.shape.slots // shards
+    filled = [0] * shards
+    for slot, buffers in enumerate(self.owners):
+      for buffer, order in enumerate(buffers):
+        if order is None:
+          continue
+        shard = slot // old
+        # Those that have begun first: the others are given out in order.
+        left = [
+          (place, draft)
+          for place, draft in zip(order.places, order.drafts, strict=True)
+          if not draft.is_done
+        ]
+        left.sort(key=lambda pair: not pair[1].tokens)
+        for start in range(0, len(left), shape.rows):
+          if filled[shard] == room:
+            return None
+          part = left[start : start + shape.rows]
+          places = tuple(place for place, _ in part)
+          drafts = [draft for _, draft in part]
+          waiting = sum(not draft.tokens for draft in drafts)
+          result[shard * room + filled[shard]] = (
+            slot,
+            buffer,
+            Order(order.index, order.ask, places, drafts, len(part), waiting),
+          )
+          filled[shard] += 1
+    return result
+
   def _starves(self) -> bool:
     """Whether a slot with a free buffer has no samples for its next row."""
     return any(
@@ -196,7 +303,7 @@ class Scheduler:
     """Cuts the next ask into orders; returns whether there was one."""
     for index, ask in self._asks:
       for start in range(0, len(ask.samples), self._chunk):
-        places = range(start, min(start + self._chunk, len(ask.samples)))
+        places = tuple(range(len(ask.samples)))[start : start + self._chunk]
         drafts = [Draft() for _ in places]
         self._orders.append(
           Order(index, ask, places, drafts, len(drafts), len(drafts))
@@ -225,18 +332,25 @@ class Scheduler:
     key_YW = np.zeros((count, 2), np.uint32)
     sample_YI, limit_YI = zeros(count, places), zeros(count, places)
     for y, (order, x, target) in enumerate(batch):
-      n = len(order.places)
+      samples, limits = self._samples(order)
+      n = len(samples)
       source_Y[y], count_Y[y] = x, n
       slot_Y[y], buffer_Y[y] = divmod(target, BUFFERS)
       key_YW[y] = random_key(self._seed, order.ask.key)
-      sample_YI[y, :n] = [order.ask.samples[p] for p in order.places]
-      limits = order.ask.limits or (self._limit,) * len(order.ask.samples)
-      limit_YI[y, :n] = [min(limits[p], self._limit) for p in order.places]
+      sample_YI[y, :n], limit_YI[y, :n] = samples, limits
     return Load._make(
       [
         *(tokens_XT, length_X, last_X, source_Y, slot_Y),
         *(buffer_Y, key_YW, sample_YI, limit_YI, count_Y),
       ]
+    )
+
+  def _samples(self, order: Order) -> tuple[list[int], list[int]]:
+    ask = order.ask
+    limits = ask.limits or (self._limit,) * len(ask.samples)
+    return (
+      [ask.samples[p] for p in order.places],
+      [min(limits[p], self._limit) for p in order.places],
     )
 
 
