@@ -70,7 +70,8 @@ def _plain(answer: str) -> str:
 def _words(answer: str) -> str:
   """Returns an answer as it reads, without spaces and case of words."""
   plain = re.sub(r'(?<![A-Za-z\\])(?:the|an) ', '', _plain(answer))
-  plain = re.sub(r'(?<!\w) | (?!\w)', '', plain).rstrip('.')
+  plain = re.sub(r'(?<!\w) | (?!\w)', '', plain)
+  plain = re.sub(r'(?<=\w)\.$', '', plain)
   if re.fullmatch(r"[A-Za-z,.()'-]{2,}", plain):
     plain = plain.lower()
   return plain

@@ -19,7 +19,9 @@ _REFUSED = re.compile(
   r'|\*\*'
 )
 # Words would be dropped: '12 or so' would be 12.
-_WORD = re.compile(r'(?<![\\a-zA-Z])[a-zA-Z]{3,}|\\(?:text|approx|sim|equiv)')
+_WORD = re.compile(
+  r'(?<![\\a-zA-Z])[a-zA-Z]{3,}|\\(?:text|approx|sim|equiv|ldots)'
+)
 
 
 def affordable(answer: str) -> bool:
