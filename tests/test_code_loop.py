@@ -1,0 +1,102 @@
+"""The E-step on programs, from a model that follows a script.
+
+A tiny model cannot learn to program honestly, so the sampler's place is taken
+by a script; all else is real: prompts, sandbox, verdicts, store, filter.
+"""
+
+import json
+import pathlib
+
+import jax
+import pytest
+
+from rest import sharding, store, tasks, tokenizer
+from rest.e_step import EStepConfig, Tools, e_step
+from rest.tasks import TaskConfig
+from rest.types import Completion, Preempted
+from rest.verify import Pool, VerifyConfig
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+class Script:
+  """Answers with the reference solution, what is wrong, and what cheats."""
+
+  def __init__(self, task, codec):
+    self.codec = codec
+    self.drawn = 0
+    self.texts = [
+      (task.target(problem), *WRONG) for problem in task.problems('train')
+    ]
+
+  def sample(self, prefix, asks, *, samples):
+    assert self.codec.decode(prefix[1:]).startswith('You are an expert')
+    for position, ask in enumerate(asks):
+      question = self.codec.decode(ask.tokens, follows=True)
+      texts = next(t for t in self.texts if name_of(t[0]) in question)
+      for sample in reversed(ask.samples):  # Order must not matter.
+        self.drawn += 1
+        text = texts[sample]
+        tokens = (*self.codec.encode(text, follows=True), self.codec.eos[0])
+        logprobs = (-1.0,) * len(tokens)
+        yield position, sample, Completion(text, tokens, logprobs, True)
+
+
+WRONG = (
+  'def nothing():\n  return None\n',
+  'import os\nos._exit(0)\n',
+  'raise ValueError\n',
+)
+
+
+def name_of(program: str) -> str:
+  """Returns the name of the last function that a program defines."""
+  return program.rsplit('def ', 1)[1].split('(')[0].strip()
+
+
+@pytest.fixture(scope='module')
+def task():
+  path = str(ROOT / 'tests/data/tasks/mbpp')
+  return tasks.make(TaskConfig('mbpp', path, num_train=3, num_validation=1))
+
+
+@pytest.fixture(scope='module')
+def pool():
+  config = VerifyConfig(allow_weak_sandbox=True)  # Whatever the host allows.
+  with Pool(config, ('program',)) as pool:
+    yield pool
+
+
+def _tools(task, pool, should_stop=lambda: False) -> Tools:
+  codec = tokenizer.load(str(ROOT / 'rest/assets/arithmetic-1m'))
+  mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
+  script = Script(task, codec)
+  return Tools(script, mesh, pool, task, codec, should_stop)  # pyright: ignore[reportArgumentType]
+
+
+def _run(tools, task, folder):
+  problems = task.problems('train')
+  e_step(tools, problems, EStepConfig(num_samples=4), folder, 1, 0.0)
+
+
+def test_programs_that_pass_are_kept_and_no_others(task, pool, tmp_path):
+  _run(_tools(task, pool), task, tmp_path)
+  summary = json.loads((tmp_path / 'e_step.json').read_text())
+  assert summary['sampled'] == 12
+  assert summary['correct'] == summary['kept'] == summary['solved'] == 3
+  assert summary['unknown'] == 0
+  kept = store.read_dataset(tmp_path / 'dataset.jsonl')
+  assert [row.sample for row in kept] == [0, 0, 0]
+
+
+def test_a_stopped_e_step_goes_on_with_what_is_missing(task, pool, tmp_path):
+  tools = _tools(task, pool, should_stop=lambda: True)
+  with pytest.raises(Preempted):
+    _run(tools, task, tmp_path)
+  done = len(store.Parts(tmp_path / 'parts').done())
+  assert done == 1
+  assert not (tmp_path / 'dataset.jsonl').exists()
+  tools = _tools(task, pool)
+  _run(tools, task, tmp_path)
+  assert tools.sampler.drawn == 2 * 4
+  assert len(store.read_dataset(tmp_path / 'dataset.jsonl')) == 3
