@@ -1,8 +1,10 @@
-"""Rates of the verifiers: python -m bench.verify [math] [programs] [soak]
+"""Rates of the verifiers: python -m bench.verify [what ...]
 
-Judges real reference solutions against themselves and against those of other
-problems, through the pool, without its cache. `soak` judges 100,000 programs
-and prints what the pool holds meanwhile. Needs REST_DATA.
+What is `math` and `programs` unless said otherwise. Judges real references
+against themselves and against those of other problems, through the pool,
+without its cache. `references` prints which of the
+published programs do not pass; `soak` judges 100,000 programs and prints what
+the pool holds meanwhile. Needs REST_DATA.
 """
 
 import concurrent.futures
@@ -18,11 +20,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rest import tasks
 from rest.types import Tests
 from rest.verify import Pool, Request, VerifyConfig, math
 
 _SEED = 0
 _ROUNDS = 5
+_HELD_OUT = 90  # Validation problems of MBPP: all that it has.
+_SETS = {'humaneval': '', 'humaneval_plus': '', 'mbpp': '', 'mbpp_plus': 'all'}
 _SOAK = 100_000  # Programs.
 _EVERY = 10  # Rounds between two lines of the soak.
 _DAEMON = 'import os, time\nif os.fork() == 0:\n  time.sleep(1000)'
@@ -136,6 +141,38 @@ def bench_programs(folder: str) -> None:
   print(f'  {statistics.median(ratios):.2f} times as fast')
 
 
+def bench_references(folder: str) -> None:
+  """Prints which references of the published sets do not pass their tests."""
+  with Pool(VerifyConfig(cache=0), ('program',)) as pool:
+    for name, split in _SETS.items():
+      held_out = _HELD_OUT if name == 'mbpp' else 0
+      task = tasks.make(
+        tasks.TaskConfig(
+          name, f'{folder}/{name}', split=split, num_validation=held_out
+        )
+      )
+      problems = [p for part in tasks.SPLITS for p in task.problems(part)]
+      start = time.perf_counter()
+      futures = [
+        pool.submit(
+          Request('program', task.program(p, task.target(p)), tests=p.tests)
+        )
+        for p in problems
+      ]
+      verdicts = [future.result() for future in futures]
+      seconds = time.perf_counter() - start
+      failed = {
+        problem.id: verdict.reason
+        for problem, verdict in zip(problems, verdicts, strict=True)
+        if verdict.reward != 1
+      }
+      passed = len(problems) - len(failed)
+      print(
+        f'{name:16} {passed} of {len(problems)} references pass in'
+        f' {seconds:.0f} s; not {failed}'
+      )
+
+
 def soak(folder: str) -> None:
   """Judges many programs, and prints what the workers hold, again and again.
 
@@ -237,6 +274,8 @@ def main() -> None:
     bench_math(folder)
   if 'programs' in asked:
     bench_programs(folder)
+  if 'references' in asked:
+    bench_references(folder)
   if 'soak' in asked:
     soak(folder)
 

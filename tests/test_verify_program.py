@@ -478,3 +478,21 @@ def test_run_keeps_its_sandbox(judge):
   tests = types.Tests('assert', 'assert add(1, 2) == 3')
   assert program.run('add = lambda a, b: a + b', tests).reward == 1
   assert program.run('add = lambda a, b: a - b', tests).reward == 0
+
+
+def test_long_results_cross_whole(judge):
+  source = (
+    'def f(n):\n  return [(i, "x" * 50) for i in range(n)]\n'
+    'def g():\n  return ["y" * 1000] * 30000'
+  )
+  script = (
+    'for n in (9999, 10000, 10001, 25000):\n'
+    '  assert f(n) == [(i, "x" * 50) for i in range(n)]\n'
+    'assert g() == ["y" * 1000] * 30000'
+  )
+  verdict = judge.judge(source, types.Tests('assert', script))
+  assert verdict.reason == 'passed'
+  verdict = judge.judge(
+    source, types.Tests('assert', script.replace('30000', '30001'))
+  )
+  assert verdict.reason == 'wrong'

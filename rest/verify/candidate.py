@@ -18,9 +18,10 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from rest.verify.wire import Link, Violation, decode, encode
+from rest.verify.wire import MAX_FRAME, Link, Violation, decode, encode
 
 MEMORY_STATUS = 77  # Exit status of a program that raised MemoryError.
+_LONG = 10_000  # Items; longer lists cross in several messages.
 _MUTABLE_TAGS = {'d', 's', 'q', 'C', 'O', 'bytearray'}
 
 
@@ -151,8 +152,10 @@ class _Server:
     self.namespace: dict[str, Any] = {}
     self._link = link
     self._objects: list[object] = []
+    self._long: list[Any] = []
     self._operations: dict[str, Callable] = {
       'names': self._names,
+      'items': self._items,
       'call': lambda f, *a, **k: f(*a, **k),
       'get': getattr,
       'set': setattr,
@@ -182,7 +185,11 @@ class _Server:
     reply: dict[str, Any] = {'id': request['id']}
     try:
       result = operation(*arguments, **named)
-      reply['value'] = self._encode(result)
+      if type(result) is list and len(result) > _LONG and name != 'items':
+        self._long = result  # Asked for at once, before anything else.
+        reply['value'] = {'L': len(result)}
+      else:
+        reply['value'] = self._encode(result)
     except Exception as error:
       reply['raise'] = describe(error, self._encode)
     changes = {
@@ -202,6 +209,15 @@ class _Server:
       n: _ModuleName(x.__name__) if isinstance(x, types.ModuleType) else x
       for n, x in found.items()
     }
+
+  def _items(self, start: int) -> list:
+    """Returns as many items of the long list as a message holds."""
+    items = self._long
+    size = len(json.dumps(self._encode(items[start])))
+    end = start + max(1, min(_LONG, MAX_FRAME // 4 // size))
+    if end >= len(items):
+      self._long = []
+    return items[start:end]
 
   def _encode(self, value: object) -> Any:
     return encode(value, self._export)

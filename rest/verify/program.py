@@ -61,7 +61,7 @@ VERSION = 'program-1'
 _MAX_LOAD = 8.0  # Times the wall time, at most, for waiting for a core.
 _IDLE_SECONDS = 2.0  # Wall time for a case besides computing.
 _LONG_SCRIPT = 2000  # Characters; few tests of HumanEval and MBPP are longer.
-_TESTS_MEMORY = 2  # Times the program's: they may hold both sides' values.
+_TESTS_MEMORY = 3  # Times the program's: they may hold both sides' values.
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,9 +186,21 @@ class Session:
   def _decode(self, tree: Any) -> Any:
     return decode(tree, self._resolve)
 
+  def _long_list(self, size: int) -> list:
+    """Returns a list that is too long for one message."""
+    items: list[Any] = []
+    while len(items) < size:
+      more = self.ask('items', [len(items)])
+      if not _field(more, list):
+        raise Violation('A list without the items that it promised.')
+      items += more
+    return items
+
   def _resolve(self, tree: dict[str, Any]) -> Any:
     if 'h' in tree:
       return Remote(self, _field(tree['h'], int))
+    if 'L' in tree:
+      return self._long_list(_field(tree['L'], int))
     if 'c' in tree:
       return self._functions[tree['c']]
     if 'm' in tree and tree['m'] in sys.stdlib_module_names:

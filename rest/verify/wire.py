@@ -228,6 +228,8 @@ def _decode_items(items: list, resolve: Callable[[dict], Any]) -> list:
   kinds = set(map(type, items))
   if dict in kinds or list in kinds:
     return [_decode(x, resolve) for x in items]
+  if kinds == {str}:
+    return list(map(sys.intern, items))  # Many are the same in long results.
   return items
 
 
