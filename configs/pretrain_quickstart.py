@@ -1,4 +1,4 @@
-"""The base model of the quickstart, from nothing: 2.5 M parameters.
+"""The base model of the quickstart, from nothing: 1.1 M parameters.
 
   python -m rest.pretrain --config=configs/pretrain_quickstart.py
 
@@ -35,12 +35,12 @@ def get_config() -> ConfigDict:
 
   c.model = ConfigDict()  # Fields of rest.model.ModelConfig; Llama's form.
   c.model.vocab = 1024
-  c.model.width = 192
-  c.model.layers = 6
-  c.model.heads = 6
+  c.model.width = 128
+  c.model.layers = 5
+  c.model.heads = 4
   c.model.kv_heads = 2
   c.model.head_width = 32
-  c.model.ffn = 512
+  c.model.ffn = 384
   c.model.context = 512
   c.model.norm_eps = 1e-5
   c.model.tied = True
@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
   c.mstep.weight_decay = 0.1
   c.mstep.row_length = 512
   c.mstep.rows = 64
-  c.mstep.epochs = 1
+  c.mstep.epochs = 3
   c.mstep.stop = 'fixed_steps'
   c.mstep.save_every = 500
   c.mstep.remat = 'none'
