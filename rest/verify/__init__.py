@@ -4,6 +4,7 @@ with Pool(VerifyConfig(), ('math',)) as pool:
   pool.submit(Request('math', completion, gold='42')).result()
 """
 
-from rest.verify.pool import Pool, Request, Stats, VerifyConfig
+from rest.verify.pool import Pool
+from rest.verify.request import Request, Stats, VerifyConfig
 
 __all__ = ['Pool', 'Request', 'Stats', 'VerifyConfig']

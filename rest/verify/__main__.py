@@ -23,7 +23,8 @@ import tqdm
 
 from rest import store, tasks
 from rest.types import Graded, Verdict
-from rest.verify.pool import Pool, Request, VerifyConfig
+from rest.verify.pool import Pool
+from rest.verify.request import Request, VerifyConfig
 from rest.verify.worker import read_tests
 
 _T = TypeVar('_T')

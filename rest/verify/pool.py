@@ -15,93 +15,12 @@ from dataclasses import asdict, dataclass, field
 from rest.types import Tests, Verdict
 from rest.verify import exact, math
 from rest.verify.child import Child
+from rest.verify.request import Request, Stats, VerifyConfig
 
 _ANSWERS = {'math': math, 'exact': exact}  # Who judge an extracted answer.
 _VERIFIERS = (*_ANSWERS, 'program', 'hang')
 _STARTS = 3  # Attempts to start a worker, before the pool gives up.
 _HANG_SECONDS = 0.1  # How long the self-test's hang may last.
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyConfig:
-  """How verdicts are reached.
-
-  Attributes:
-    workers: Interpreters that judge at the same time.
-    timeout: Seconds for one verdict on an answer, from dispatch. Programs have
-      deadlines of their own, by their tests.
-    memory: MiB of address space that a worker may hold while it judges answers.
-    queue: Requests that may wait; `submit` blocks while there are so many.
-    cache: Verdicts remembered, at about 200 bytes each; 0 remembers none.
-    nice: Niceness of the workers above this process's, so that they never
-      starve the thread that feeds the device.
-    max_unknown: Share of unknown verdicts above which a run stops.
-    allow_weak_sandbox: Whether to judge programs where the host allows no
-      better isolation than resource limits.
-  """
-
-  workers: int = 2
-  timeout: float = 2.0
-  memory: int = 512
-  queue: int = 1024
-  cache: int = 65_536
-  nice: int = 10
-  max_unknown: float = 0.005
-  allow_weak_sandbox: bool = False
-
-  def __post_init__(self):
-    for name in ('workers', 'timeout', 'memory', 'queue'):
-      if getattr(self, name) <= 0:
-        raise ValueError(
-          f'verify.{name} must be positive, got {getattr(self, name)}.'
-        )
-    if not 0 <= self.nice <= 19:
-      raise ValueError(f'verify.nice must be in [0, 19], got {self.nice}.')
-    if not 0 <= self.max_unknown <= 1:
-      raise ValueError(
-        f'verify.max_unknown must be in [0, 1], got {self.max_unknown}.'
-      )
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-  """One text to be judged.
-
-  Attributes:
-    verifier: 'math', 'exact' or 'program'; or 'hang', which never answers,
-      for drills.
-    text: The completion; for 'program', the whole program.
-    gold: The reference answer or solution, for 'math' and 'exact'.
-    tests: How the program is judged, for 'program'.
-  """
-
-  verifier: str
-  text: str
-  gold: str = ''
-  tests: Tests | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-  """What a pool has done so far.
-
-  Attributes:
-    correct: Verdicts of reward 1.
-    incorrect: Verdicts of reward below 1.
-    unknown: Verdicts of no reward.
-    cached: How many of these verdicts came from the cache.
-    retried: Requests asked a second time.
-    killed: Workers that hung or died, and were replaced.
-    waiting: Requests without a verdict now.
-  """
-
-  correct: int
-  incorrect: int
-  unknown: int
-  cached: int
-  retried: int
-  killed: int
-  waiting: int
 
 
 class Pool:
