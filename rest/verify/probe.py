@@ -9,7 +9,13 @@ import os
 import tempfile
 
 from rest.verify.jail import SLACK, Limits
-from rest.verify.sandbox import Sandbox, SandboxError, levels, sweep
+from rest.verify.sandbox import (
+  MemoryFiles,
+  Sandbox,
+  SandboxError,
+  levels,
+  sweep,
+)
 
 _SECRET = 'the expected output'
 _LIMITS = Limits(cpu=10, memory=256 << 20, processes=8, file=1 << 20)
@@ -125,31 +131,14 @@ def attack(sandbox: Sandbox) -> list[str]:
     if sandbox.level == 'landlock':
       forks += 2 * SLACK  # Other processes of our user count too.
     facts = [secret, folder, os.getpid(), forks]
-    program, stdin = memory_file(_ATTACKS), memory_file(json.dumps(facts))
-    stdout = memory_file('')
-    try:
-      sandbox.start('script', _LIMITS, [program, stdin, stdout])
+    with MemoryFiles() as files:
+      stdout = files.add('')
+      given = [files.add(_ATTACKS), files.add(json.dumps(facts)), stdout]
+      sandbox.start('script', _LIMITS, given)
       ended = sandbox.finish()
       output = os.pread(stdout, 1 << 16, 0)
-    finally:
-      for descriptor in (program, stdin, stdout):
-        os.close(descriptor)
     if os.path.exists(os.path.join(folder, 'written')):
       return ['write_files']
   if ended.status != 0:
     raise SandboxError(f'the probe ended with status {ended.status}')
   return json.loads(output)
-
-
-def memory_file(text: str) -> int:
-  """Returns a descriptor of a file in memory, at its start.
-
-  Raises:
-    OSError: Where the kernel has no room.
-  """
-  descriptor = os.memfd_create('rest', os.MFD_CLOEXEC)
-  data = memoryview(text.encode())
-  while data:
-    data = data[os.write(descriptor, data) :]
-  os.lseek(descriptor, 0, os.SEEK_SET)
-  return descriptor

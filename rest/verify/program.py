@@ -55,7 +55,7 @@ from rest.types import Tests, Verdict
 from rest.verify import compare, probe
 from rest.verify.candidate import MEMORY_STATUS
 from rest.verify.jail import Limits
-from rest.verify.sandbox import Ended, Sandbox, SandboxError
+from rest.verify.sandbox import Ended, MemoryFiles, Sandbox, SandboxError
 
 VERSION = 'program-1'
 _MAX_LOAD = 8.0  # Times the wall time, at most, for waiting for a core.
@@ -223,7 +223,7 @@ class ProgramJudge:
     """Runs a program once; returns what it wrote, and why it failed if so."""
     sandbox = self._sandbox('program')
     limits = self._limits(cpu)
-    with _Files() as files:
+    with MemoryFiles() as files:
       written = files.add('')
       descriptors = [files.add(program), files.add(given), written]
       sandbox.start(role, limits, descriptors, _uses_numpy(program))
@@ -246,7 +246,7 @@ class ProgramJudge:
     roomy = self._limits(cpu, _TESTS_MEMORY)
     first, second = socket.socketpair()
     script = {'script': tests.script, 'entry_point': tests.entry_point}
-    with _Files() as files, first, second:
+    with MemoryFiles() as files, first, second:
       result = files.add('')
       numpy = _uses_numpy(program)
       descriptors = [files.add(program), first.fileno()]
@@ -318,25 +318,6 @@ def check(tests: Tests) -> None:
       )
   for text in tests.outputs:
     _json('outputs', text)
-
-
-class _Files:
-  """Files in memory that are closed together."""
-
-  def __init__(self):
-    self._descriptors: list[int] = []
-
-  def __enter__(self) -> '_Files':
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    for descriptor in self._descriptors:
-      os.close(descriptor)
-
-  def add(self, text: str) -> int:
-    """Returns the descriptor of a new file, at its start."""
-    self._descriptors.append(probe.memory_file(text))
-    return self._descriptors[-1]
 
 
 def _wait(sandboxes: list[Sandbox], cpu: float) -> bool:

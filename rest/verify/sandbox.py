@@ -202,6 +202,30 @@ class Sandbox:
     return json.loads(message)
 
 
+class MemoryFiles:
+  """Files in memory to hand to a job, closed together."""
+
+  def __init__(self):
+    self._descriptors: list[int] = []
+
+  def __enter__(self) -> 'MemoryFiles':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    for descriptor in self._descriptors:
+      os.close(descriptor)
+
+  def add(self, text: str) -> int:
+    """Returns the descriptor of a new file, at its start."""
+    descriptor = os.memfd_create('rest', os.MFD_CLOEXEC)
+    self._descriptors.append(descriptor)
+    data = memoryview(text.encode())
+    while data:
+      data = data[os.write(descriptor, data) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
 def sweep() -> None:
   """Removes what verifiers that were killed have left on the host."""
   cgroup.sweep(PREFIX)
