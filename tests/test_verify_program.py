@@ -483,12 +483,14 @@ def test_run_keeps_its_sandbox(judge):
 def test_long_results_cross_whole(judge):
   source = (
     'def f(n):\n  return [(i, "x" * 50) for i in range(n)]\n'
-    'def g():\n  return ["y" * 1000] * 30000'
+    'def g():\n  return ["y" * 1000] * 30000\n'
+    'def h():\n  return [("a", "b") * (i % 3) for i in range(20000)]'
   )
   script = (
     'for n in (9999, 10000, 10001, 25000):\n'
     '  assert f(n) == [(i, "x" * 50) for i in range(n)]\n'
-    'assert g() == ["y" * 1000] * 30000'
+    'assert g() == ["y" * 1000] * 30000\n'
+    'assert h() == [("a", "b") * (i % 3) for i in range(20000)]'
   )
   verdict = judge.judge(source, types.Tests('assert', script))
   assert verdict.reason == 'passed'

@@ -18,7 +18,14 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from rest.verify.wire import MAX_FRAME, Link, Violation, decode, encode
+from rest.verify.wire import (
+  MAX_FRAME,
+  Link,
+  Violation,
+  decode,
+  encode,
+  encode_rows,
+)
 
 MEMORY_STATUS = 77  # Exit status of a program that raised MemoryError.
 _LONG = 10_000  # Items; longer lists cross in several messages.
@@ -185,7 +192,9 @@ class _Server:
     reply: dict[str, Any] = {'id': request['id']}
     try:
       result = operation(*arguments, **named)
-      if type(result) is list and len(result) > _LONG and name != 'items':
+      if name == 'items':
+        reply['value'] = encode_rows(result, self._export)
+      elif type(result) is list and len(result) > _LONG:
         self._long = result  # Asked for at once, before anything else.
         reply['value'] = {'L': len(result)}
       else:

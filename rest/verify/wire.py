@@ -11,6 +11,7 @@ import builtins
 import datetime
 import decimal
 import fractions
+import itertools
 import json
 import socket
 import struct
@@ -141,6 +142,22 @@ def _encode_items(
   return [encode(x, export, depth + 1) for x in plain]
 
 
+def encode_rows(rows: list, export: Callable[[object], Any]) -> Any:
+  """Returns part of a long list as JSON, briefly where few texts fill it."""
+  if set(map(type, rows)) == {tuple}:
+    flat = list(itertools.chain.from_iterable(rows))
+    if set(map(type, flat)) == {str} and len(texts := list(set(flat))) < 256:
+      places = {text: i for i, text in enumerate(texts)}
+      data = bytes(map(places.__getitem__, flat))
+      return {'T': [texts, list(map(len, rows)), str(data, 'latin-1')]}
+  return encode(rows, export)
+
+
+def _decode_rows(texts: list, lengths: list, data: str) -> list[tuple]:
+  cells = map(texts.__getitem__, data.encode('latin-1'))
+  return [tuple(itertools.islice(cells, length)) for length in lengths]
+
+
 def _encode_rarer(
   value: Any, kind: type, export: Callable[[object], Any], depth: int
 ):
@@ -217,6 +234,8 @@ def _decode(tree: Any, resolve: Callable[[dict], Any]) -> Any:
     return _view(content[0], _decode_items(content[1], resolve))
   if tag == 'n':
     return _type(content)
+  if tag == 'T':
+    return _decode_rows(*content)
   if tag == 'a':
     return _array(content[0], content[1], _decode(content[2], resolve))
   return resolve(tree)
