@@ -2,9 +2,9 @@
 
 What is `math` and `programs` unless said otherwise. Judges real references
 against themselves and against those of other problems, through the pool,
-without its cache. `references` prints which of the
-published programs do not pass; `soak` judges 100,000 programs and prints what
-the pool holds meanwhile. Needs REST_DATA.
+without its cache. `references` prints which of the published programs do not
+pass; `soak` judges 100,000 programs and prints what the pool holds meanwhile.
+Needs REST_DATA.
 """
 
 import concurrent.futures

@@ -34,9 +34,10 @@ What is not stopped:
   - Using all of its CPU time: a limit bounds the waste, and side channels of
     time and load to other programs of the host stay open.
   - As a plain user without a writable control group, processes that each keep
-    below the memory limit may together exceed it. Behind Landlock alone (no
+    below the memory limit may together exceed it. Behind Landlock (no
     namespaces) a program also sees that other processes exist, shares the
-    user's limit on processes, and may fill the disk that holds its folder.
+    user's limit on processes, and may fill the disk that holds its folder; and
+    `multiprocessing` finds no semaphores.
   - At 'rlimits' (only with allow_weak_sandbox) hardly anything is stopped.
 """
 
