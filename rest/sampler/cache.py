@@ -139,13 +139,13 @@ class Load(NamedTuple):
 
 
 class Move(NamedTuple):
-  """Which slot, buffer and row each of a smaller table comes from.
+  """Which slot, buffer and row each of a rearranged table comes from.
 
   Numbers count from the first of the device's own slots and rows.
   """
 
-  slot_Q: jax.Array
-  buffer_Q: jax.Array
+  slot_QE: jax.Array
+  buffer_QE: jax.Array
   row_B: jax.Array
 
 
@@ -296,7 +296,7 @@ def fill(
 
 @functools.partial(jax.jit, static_argnames='mesh')
 def moved(cache: LayerCache, move: Move, mesh: Mesh) -> LayerCache:
-  """Returns a layer's cache in a smaller table; a layer at a time, for memory.
+  """Returns a layer's cache in a rearranged table; one at a time, for memory.
 
   Args:
     cache: Of one layer.
@@ -305,7 +305,7 @@ def moved(cache: LayerCache, move: Move, mesh: Mesh) -> LayerCache:
   """
 
   def local(cache, move):
-    at = (move.slot_Q[:, None], jnp.stack([move.buffer_Q] * BUFFERS, axis=1))
+    at = (move.slot_QE, move.buffer_QE)
     return cache._replace(
       k1_QEKHS=cache.k1_QEKHS[at],
       v1_QEKSH=cache.v1_QEKSH[at],

@@ -199,31 +199,31 @@ def bucket(tokens: int) -> int:
   """Returns the capacity for so many tokens: few sizes, little waste."""
   if tokens > 1024:
     return 1 << (tokens - 1).bit_length()
-  step = 128 if tokens > 128 else 32
+  step = 64 if tokens > 64 else 32
   return -(-tokens // step) * step
 
 
-def smallest(
-  plan: Plan, fits: Callable[[TableShape], bool]
-) -> TableShape | None:
-  """Returns the smallest table that the planned one may shrink to now.
+def smallest(plan: Plan, fits: Callable[[TableShape], bool]) -> TableShape:
+  """Returns the smallest table, of a few sizes, that serves what is left.
 
-  Sizes halve: first the rows of a slot, then the slots.
+  Sizes go down by rows of a slot, 8 6 4 3 2 1, and then by slots.
 
   Args:
     plan: The present table.
     fits: Whether what is left fits.
   """
-  found, shape = None, plan.shape
-  while shape.size // 2 >= plan.least_rows:
-    if shape.rows > 1:
-      shape = replace(shape, rows=shape.rows // 2)
+  found, shape = plan.shape, plan.shape
+  while True:
+    rows = shape.rows
+    if rows > 1:
+      power = _power(rows)
+      rows = power if power < rows else max(1, rows * 3 // 4)
+      shape = replace(shape, rows=rows)
     else:
       shape = replace(shape, slots=shape.slots // 2)
-    if not fits(shape):
-      break
+    if shape.size < plan.least_rows or not fits(shape):
+      return found
     found = shape
-  return found
 
 
 def _weigh(model, mesh, shape, least, steps, available) -> Plan:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from rest.model import Transformer, unstack
 from rest.sampler import cache
-from rest.sampler.cache import LayerCache, Table
+from rest.sampler.cache import LayerCache, Table, TableShape
 from rest.sampler.choice import candidates_for
 from rest.sampler.decode import (
   Drawn,
@@ -61,15 +61,53 @@ class Stats:
     return self.busy_row_steps / max(1, self.row_steps)
 
 
+class _Watch:
+  """Counts the time in which the device had no call to work on."""
+
+  def __init__(self):
+    self.idle = 0.0
+    self._ready: float | None = None  # When the last call was seen to end.
+    self._took = 0.0  # How long a call takes, last known.
+
+  def before(self, calls: 'deque[_Call]') -> None:
+    """To be called when a call is about to be made."""
+    if self._ready is None or (calls and not calls[-1].is_done):
+      return
+    # A call that ended unseen ended about when it should have.
+    busy_until = self._ready + (self._took if calls else 0.0)
+    self.idle += max(0.0, time.monotonic() - busy_until)
+
+  def read(self, call: '_Call') -> list[np.ndarray]:
+    """Waits for what a call drew, and returns it."""
+    has_waited = not call.is_done
+    arrays = [np.asarray(x) for x in call.drawn]
+    now = time.monotonic()
+    if has_waited and self._ready is not None:
+      self._took = now - self._ready
+    self._ready = now
+    return arrays
+
+
 class _Call(NamedTuple):
   """A decoding call under way, and who held the buffers when it was made."""
 
   drawn: Drawn
   owners: Owners
 
+  @property
+  def is_done(self) -> bool:
+    """Whether the device has finished it."""
+    entry_TQR: Any = self.drawn.entry_TQR  # The stubs lack `is_ready`.
+    return entry_TQR.is_ready()
+
 
 class Sampler:
-  """Draws completions of prompts that share a prefix."""
+  """Draws completions of prompts that share a prefix.
+
+  Attributes:
+    model: The weights as decoding has them: a list of layers.
+    stats: Sums over all sampling so far.
+  """
 
   def __init__(
     self,
@@ -113,6 +151,7 @@ class Sampler:
     self._stop = stop
     self._table: Table | None = None
     self._plan: Plan | None = None
+    self._watch = _Watch()
     self.set_weights(model)
 
   def set_weights(self, model: Transformer) -> None:
@@ -122,7 +161,7 @@ class Sampler:
       model: Stacked layers, of any type and sharding; it is not kept.
     """
     self._model_config = model.config
-    self._model = _hand_over(model, self._mesh)
+    self.model = _hand_over(model, self._mesh)
 
   def plan(self, prefix: int, samples: int) -> Plan:
     """Returns the table for prompts behind so many shared tokens.
@@ -220,17 +259,19 @@ class Sampler:
       tokens_XT = np.zeros((self._shards, plan.shape.prefix), np.int32)
       tokens_XT[:, : len(prefix)] = prefix
       with jax.set_mesh(self._mesh):
-        table = load_prefix(self._model, table, tokens_XT, knobs.prefix)
+        table = load_prefix(self.model, table, tokens_XT, knobs.prefix)
     calls: deque[_Call] = deque()
+    self._watch = _Watch()
     dropped_QR = _no_rows(plan)
     while True:
       while load := scheduler.load():
         with jax.set_mesh(self._mesh):
-          table = load_questions(self._model, table, load, knobs.prefix)
+          table = load_questions(self.model, table, load, knobs.prefix)
       if scheduler.is_open:
+        self._watch.before(calls)
         program = self._program(plan, scheduler, config, len(calls))
         with jax.set_mesh(self._mesh):
-          table, drawn = decode(self._model, table, knobs, dropped_QR, program)
+          table, drawn = decode(self.model, table, knobs, dropped_QR, program)
         owners = [list(slot) for slot in scheduler.owners]
         calls.append(_Call(drawn, owners))
         # A new array: the device may still read the old one.
@@ -239,14 +280,14 @@ class Sampler:
         break
       if len(calls) > 1 or not scheduler.is_open:
         yield from self._collect(calls.popleft(), scheduler, dropped_QR)
-      least = smallest(plan, lambda shape: scheduler.fits(shape, self._shards))
-      if least is not None:
+      target = smallest(plan, scheduler.fits)
+      if target != plan.shape or scheduler.is_uneven():
         while calls:
           yield from self._collect(calls.popleft(), scheduler, dropped_QR)
-        plan = replace(plan, shape=least)
-        table = self._shrink(table, scheduler, plan)
+        table, plan = self._rearrange(table, scheduler, plan, target)
         dropped_QR = _no_rows(plan)
     self._table, self._plan = table, plan
+    self.stats.idle_seconds += self._watch.idle
     self.stats.seconds += time.monotonic() - begin
 
   def _program(
@@ -261,22 +302,25 @@ class Sampler:
       mesh=self._mesh,
     )
 
-  def _shrink(self, table: Table, scheduler: Scheduler, plan: Plan) -> Table:
-    moves = scheduler.shrink(plan.shape, self._shards)
-    assert moves is not None
+  def _rearrange(
+    self, table: Table, scheduler: Scheduler, plan: Plan, shape: TableShape
+  ) -> tuple[Table, Plan]:
+    """Returns the table with what is left shared out evenly, and its plan."""
+    moves = scheduler.rearrange(shape, self._shards)
+    if moves is None:
+      return table, plan
     move, slots, rows = moves
     with jax.set_mesh(self._mesh):
       caches = []
       while table.caches:  # Each layer's old cache is freed before the next.
         caches.append(cache.moved(table.caches.pop(0), move, self._mesh))
-    return self._put(caches, slots, rows)
+    return self._put(caches, slots, rows), replace(plan, shape=shape)
 
   def _collect(
     self, call: _Call, scheduler: Scheduler, dropped_QR: np.ndarray
   ) -> Iterator[tuple[int, int, Completion]]:
     """Reads a call's tokens; yields the completions that ended in it."""
-    arrays = [np.asarray(x) for x in call.drawn]
-    arrays = [x.reshape(x.shape[0], -1) for x in arrays]
+    arrays = [x.reshape(x.shape[0], -1) for x in self._watch.read(call)]
     entry_TB = arrays[2]
     self.stats.calls += 1
     self.stats.row_steps += entry_TB.size

@@ -67,6 +67,11 @@ class Order:
   left: int
   waiting: int
 
+  @property
+  def begun(self) -> int:
+    """Drafts that are being drawn."""
+    return self.left - self.waiting
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -80,6 +85,9 @@ class Place:
 
 
 Owners = list[list[Order | None]]
+
+
+_COPIES = 4  # Slots that a load can fill, for each question it prefills.
 
 
 class Scheduler:
@@ -111,6 +119,7 @@ class Scheduler:
     self._questions = questions
     self._limit = limit
     self._seed = seed
+    self._evened = 1 << 30  # Samples left when rows were last shared out.
     self._orders: deque[Order] = deque()  # Cut from asks, not yet loaded.
     self._free = deque(
       (slot, buffer) for buffer in range(BUFFERS) for slot in range(shape.slots)
@@ -148,14 +157,16 @@ class Scheduler:
       return None
     batch: list[tuple[Order, int, int]] = []
     sources: list[Ask] = []
-    while self._free and len(batch) < self._questions:
+    while self._free and len(batch) < _COPIES * self._questions:
       if not self._orders and not self._cut():
         break
       order = self._orders[0]
-      if sources and _width(order.ask, self.shape) != _width(
-        sources[0], self.shape
-      ):
-        break  # Prefilled at another width, so that its bits stay its own.
+      if sources and order.ask is not sources[-1]:
+        if len(sources) == self._questions:
+          break
+        # Prefilled at another width, so that its bits stay its own.
+        if self._width(order.ask) != self._width(sources[0]):
+          break
       self._orders.popleft()
       slot, buffer = self._free.popleft()
       self.owners[slot][buffer] = order
@@ -210,87 +221,100 @@ class Scheduler:
       self.owners[place.slot][buffer] = None
       self._free.append((place.slot, buffer))
 
-  def shrink(
+  def fits(self, shape: TableShape) -> bool:
+    """Whether all that is left could be at work in a table, none waiting."""
+    if self._orders or self._cut():
+      return False
+    return self._left() <= shape.size
+
+  def is_uneven(self) -> bool:
+    """Whether rows are idle while samples wait at other slots."""
+    if self._orders or self._cut():
+      return False
+    waiting = sum(
+      order.waiting for slot in self.owners for order in slot if order
+    )
+    left, some = self._left(), self.shape.size // 16
+    is_uneven = min(self.shape.size - (left - waiting), waiting) > some
+    # Not again at once, where samples could not be shared out better.
+    if not is_uneven or left > self._evened - some:
+      return False
+    self._evened = left
+    return True
+
+  def rearrange(
     self, shape: TableShape, shards: int
   ) -> tuple[Move, Slots, Rows] | None:
-    """Moves what is left into a smaller table, if it fits; rows and all.
+    """Shares out evenly what is left, in a table of the same or smaller size.
+
+    To be called at the end of the list, with no call under way.
 
     Args:
-      shape: Of the smaller table.
+      shape: Of the new table.
       shards: Into how many parts the devices split slots; each keeps its own.
 
     Returns:
-      What the device moves, and the new state; None where samples are still
-      to be asked for, or do not fit. To be called with no call under way.
+      What the device moves, and the new state; None where it does not fit.
     """
-    groups = self._groups(shape, shards)
-    if groups is None:
-      return None
-    slots, rows = idle(shape)
-    slot_Q, buffer_Q = np.zeros((2, shape.slots), np.int32)
-    row_B = np.zeros(shape.size, np.int32)
     owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
-    old_slots, old_rows = self.shape.slots // shards, self.shape.size // shards
-    for q, (slot, buffer, order) in groups.items():
-      slot_Q[q], buffer_Q[q] = slot % old_slots, buffer
-      owners[q][0] = order
-      begun = len(order.drafts) - order.waiting
-      slots.length_QE[q, 0] = len(order.ask.tokens) - 1
-      slots.last_QE[q, 0] = order.ask.tokens[-1]
-      slots.key_QEW[q, 0] = random_key(self._seed, order.ask.key)
-      samples, limits = self._samples(order)
-      slots.sample_QEI[q, 0, : len(samples)] = samples
-      slots.limit_QEI[q, 0, : len(samples)] = limits
-      slots.count_QE[q, 0], slots.next_QE[q, 0] = len(samples), begun
-      for r, draft in enumerate(order.drafts[:begun]):
-        row_B[q * shape.rows + r] = draft.row % old_rows
-        rows.entry_QR[q, r] = r
-        rows.token_QR[q, r] = draft.tokens[-1]
-        rows.drawn_QR[q, r] = len(draft.tokens)
-        draft.row = q * shape.rows + r
+    move = Move._make(
+      np.zeros(axes, np.int32)
+      for axes in ((shape.slots, BUFFERS), (shape.slots, BUFFERS), shape.size)
+    )
+    slots, rows = idle(shape)
+    old_slots, new_slots = self.shape.slots // shards, shape.slots // shards
+    for shard in range(shards):
+      old = range(shard * old_slots, (shard + 1) * old_slots)
+      new = range(shard * new_slots, (shard + 1) * new_slots)
+      pieces = [
+        (slot, buffer, piece)
+        for slot in old
+        for buffer, order in enumerate(self.owners[slot])
+        if order
+        for piece in _pieces(order, shape.rows, self._left(old) / new_slots)
+      ]
+      pieces.sort(key=lambda item: -item[2].begun)
+      load, used = dict.fromkeys(new, 0), dict.fromkeys(new, 0)
+      for slot, buffer, piece in pieces:
+        room = [
+          q
+          for q in new
+          if owners[q][-1] is None and used[q] + piece.begun <= shape.rows
+        ]
+        if not room:
+          return None
+        q = min(room, key=load.__getitem__)
+        e = int(owners[q][0] is not None)
+        owners[q][e] = piece
+        move.slot_QE[q, e], move.buffer_QE[q, e] = slot % old_slots, buffer
+        self._describe(piece, slots, (q, e))
+        for place, draft in enumerate(piece.drafts[: piece.begun]):
+          row = (q, used[q] + place)
+          rows.entry_QR[row] = e * shape.samples + place
+          rows.token_QR[row] = draft.tokens[-1]
+          rows.drawn_QR[row] = len(draft.tokens)
+          new_row = q * shape.rows + row[1]
+          move.row_B[new_row] = draft.row % (old_slots * self.shape.rows)
+        load[q] += piece.left
+        used[q] += piece.begun
     self.shape, self.owners = shape, owners
     self._free.clear()  # Nothing is left to be loaded.
-    return Move._make([slot_Q, buffer_Q, row_B]), slots, rows
+    return move, slots, rows
 
-  def fits(self, shape: TableShape, shards: int) -> bool:
-    """Whether what is left fits a smaller table, and nothing is to come."""
-    return self._groups(shape, shards) is not None
+  def _left(self, slots: range | None = None) -> int:
+    """Returns how many samples are not done, of some slots or of all."""
+    slots = range(self.shape.slots) if slots is None else slots
+    return sum(o.left for slot in slots for o in self.owners[slot] if o)
 
-  def _groups(
-    self, shape: TableShape, shards: int
-  ) -> dict[int, tuple[int, int, Order]] | None:
-    """Returns by new slot: the old slot and buffer, and what it works on."""
-    if self._orders or self._cut():
-      return None
-    result = {}
-    room, old = shape.slots // shards, self.shape.slots // shards
-    filled = [0] * shards
-    for slot, buffers in enumerate(self.owners):
-      for buffer, order in enumerate(buffers):
-        if order is None:
-          continue
-        shard = slot // old
-        # Those that have begun first: the others are given out in order.
-        left = [
-          (place, draft)
-          for place, draft in zip(order.places, order.drafts, strict=True)
-          if not draft.is_done
-        ]
-        left.sort(key=lambda pair: not pair[1].tokens)
-        for start in range(0, len(left), shape.rows):
-          if filled[shard] == room:
-            return None
-          part = left[start : start + shape.rows]
-          places = tuple(place for place, _ in part)
-          drafts = [draft for _, draft in part]
-          waiting = sum(not draft.tokens for draft in drafts)
-          result[shard * room + filled[shard]] = (
-            slot,
-            buffer,
-            Order(order.index, order.ask, places, drafts, len(part), waiting),
-          )
-          filled[shard] += 1
-    return result
+  def _describe(self, order: Order, slots: Slots, at: tuple[int, int]) -> None:
+    """Writes an order into the state of its buffer."""
+    samples, limits = self._samples(order)
+    slots.length_QE[at] = len(order.ask.tokens) - 1
+    slots.last_QE[at] = order.ask.tokens[-1]
+    slots.key_QEW[at] = random_key(self._seed, order.ask.key)
+    slots.sample_QEI[at][: len(samples)] = samples
+    slots.limit_QEI[at][: len(samples)] = limits
+    slots.count_QE[at], slots.next_QE[at] = len(samples), order.begun
 
   def _starves(self) -> bool:
     """Whether a slot with a free buffer has no samples for its next row."""
@@ -313,8 +337,8 @@ class Scheduler:
     return False
 
   def _pack(self, sources, batch) -> Load:
-    count, width = self._questions, _width(sources[0], self.shape)
-    places = self.shape.samples
+    count, width = self._questions, self._width(sources[0])
+    places, copies = self.shape.samples, _COPIES * count
 
     def zeros(*axes: int) -> np.ndarray:
       return np.zeros(axes, np.int32)
@@ -327,10 +351,10 @@ class Scheduler:
     for x, ask in enumerate(sources):
       tokens_XT[x, : len(ask.tokens) - 1] = ask.tokens[:-1]
       length_X[x], last_X[x] = len(ask.tokens) - 1, ask.tokens[-1]
-    source_Y, buffer_Y, count_Y = zeros(count), zeros(count), zeros(count)
-    slot_Y = zeros(count) + self.shape.slots
-    key_YW = np.zeros((count, 2), np.uint32)
-    sample_YI, limit_YI = zeros(count, places), zeros(count, places)
+    source_Y, buffer_Y, count_Y = zeros(copies), zeros(copies), zeros(copies)
+    slot_Y = zeros(copies) + self.shape.slots
+    key_YW = np.zeros((copies, 2), np.uint32)
+    sample_YI, limit_YI = zeros(copies, places), zeros(copies, places)
     for y, (order, x, target) in enumerate(batch):
       samples, limits = self._samples(order)
       n = len(samples)
@@ -345,6 +369,13 @@ class Scheduler:
       ]
     )
 
+  def _width(self, ask: Ask) -> int:
+    """Returns the width that a question is prefilled at: a function of it."""
+    width, tokens = self.shape.question, len(ask.tokens) - 1
+    while width >= 128 and width % 2 == 0 and tokens <= width // 2:
+      width //= 2
+    return width
+
   def _samples(self, order: Order) -> tuple[list[int], list[int]]:
     ask = order.ask
     limits = ask.limits or (self._limit,) * len(ask.samples)
@@ -354,16 +385,33 @@ class Scheduler:
     )
 
 
+def _pieces(order: Order, rows: int, share: float) -> list[Order]:
+  """Cuts what is left of an order into parts for several slots.
+
+  Args:
+    order: What is cut; drafts that are done are left out.
+    rows: Most drafts of a part that have begun: each needs a row.
+    share: About how many drafts a part should have.
+  """
+  left = [
+    (place, draft)
+    for place, draft in zip(order.places, order.drafts, strict=True)
+    if not draft.is_done
+  ]
+  left.sort(key=lambda pair: not pair[1].tokens)  # Those that have begun first.
+  count = max(1, -(-order.begun // rows), round(len(left) / share))
+  parts = []
+  for start in range(min(count, len(left))):
+    places, drafts = zip(*left[start::count], strict=True)
+    waiting = sum(not draft.tokens for draft in drafts)
+    parts.append(
+      Order(order.index, order.ask, places, list(drafts), len(drafts), waiting)
+    )
+  return parts
+
+
 def random_key(seed: int, key: tuple[int, ...] | int) -> np.ndarray:
   """Returns the two words of a threefry key for (seed, key)."""
   words = (key,) if isinstance(key, int) else tuple(key)
   digest = hashlib.blake2b(repr((seed, words)).encode(), digest_size=8)
   return np.frombuffer(digest.digest(), np.dtype('<u4'))
-
-
-def _width(ask: Ask, shape: TableShape) -> int:
-  """Returns the width that a question is prefilled at: a function of it."""
-  width = shape.question
-  while width >= 128 and width % 2 == 0 and len(ask.tokens) - 1 <= width // 2:
-    width //= 2
-  return width

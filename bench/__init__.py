@@ -1,0 +1,1 @@
+"""Programs that print rates, their ratio to the physical limit, and memory."""
