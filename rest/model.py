@@ -147,9 +147,11 @@ class Transformer(nnx.Module):
     """
     keys = iter(() if key is None else jax.random.split(key, 16))
 
+    unit = 0.0 if config.unit_offset else 1.0
+
     def make(shape: tuple[int, ...], fan_in: int | str) -> nnx.Param:
       if fan_in == 'norm':
-        return nnx.Param(jnp.full(shape, 0.0 if config.unit_offset else 1.0))
+        return nnx.Param(jnp.full(shape, unit, jnp.float32))
       if fan_in == 'zero' or key is None:
         return nnx.Param(jnp.zeros(shape))
       scale = 1.0 / math.sqrt(int(fan_in))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -17,7 +18,7 @@ from rest.attention import packed_attention, saves_flash
 from rest.lora import attach
 from rest.loss import weighted_loss
 from rest.model import Transformer, backbone, unstack
-from rest.optimizer import make_optimizer, partitions
+from rest.optimizer import make_optimizer
 from rest.packing import Batch, Example, pack
 from rest.recipe import MStepConfig
 from rest.sharding import ACTIVATIONS, leaf_name, spec
@@ -37,14 +38,11 @@ class Metrics(NamedTuple):
   weight: Any
 
 
-@functools.partial(
-  jax.jit, static_argnames='config', donate_argnames=('trained', 'optimizer')
-)
 def update(
   trained: Any,
   optimizer: Any,
   batch: Batch,
-  learning_rate: jax.Array,
+  learning_rate: jax.Array | np.float32,
   frozen: Transformer | None = None,
   *,
   config: MStepConfig,
@@ -57,8 +55,32 @@ def update(
     batch: Packed rows.
     learning_rate: Of this step.
     frozen: The model that adapters belong to; None without adapters.
-    config: Static.
+    config: Compiled in.
+
+  Returns:
+    What takes the place of `trained` and `optimizer`, and metrics.
   """
+  places = jax.tree.map(lambda x: x.sharding, (trained, optimizer))
+  leaves, tree = jax.tree.flatten(places)
+  run = _compiled(config, tuple(leaves), tree)
+  return run(trained, optimizer, batch, learning_rate, frozen)
+
+
+@functools.cache
+def _compiled(config, leaves, tree):
+  """Returns the jitted step whose results live where its arguments do.
+
+  Left to itself the compiler calls the same places by other names, and the
+  second step would be compiled anew.
+  """
+  return jax.jit(
+    functools.partial(_update, config),
+    donate_argnums=(0, 1),
+    out_shardings=(*jax.tree.unflatten(tree, leaves), None),
+  )
+
+
+def _update(config, trained, optimizer, batch, learning_rate, frozen):
   loss, gradient = gradients(trained, batch, frozen, config=config)
   gradient = _pin(gradient)
   metrics = Metrics(loss, optax.tree.norm(gradient), jnp.sum(batch.weights_BT))
@@ -66,7 +88,7 @@ def update(
   trained = jax.tree.map(
     lambda x, dx: x + (learning_rate * dx).astype(x.dtype), trained, step
   )
-  return _pin(trained), _pin(optimizer, trained), metrics
+  return trained, optimizer, metrics
 
 
 def held_out_loss(
@@ -167,14 +189,11 @@ def assemble(
   return attach(frozen, trained, config.lora_scale)
 
 
-def _pin(tree, trained=None):
+def _pin(tree):
   """Keeps each leaf where its name says; without a mesh, does nothing."""
   if jax.sharding.get_abstract_mesh().empty:
     return tree
-  if trained is not None:
-    where = partitions(tree, trained)
-  else:
-    where = jax.tree_util.tree_map_with_path(
-      lambda path, leaf: spec(leaf_name(path), leaf.ndim), tree
-    )
+  where = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: spec(leaf_name(path), leaf.ndim), tree
+  )
   return jax.tree.map(jax.lax.with_sharding_constraint, tree, where)
