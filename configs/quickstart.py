@@ -15,22 +15,28 @@ def get_config():
 
   c.task.name = 'arithmetic'
   c.task.prompt = 'zero_shot'
-  c.task.num_train = 400
+  c.task.num_train = 200
   c.task.num_validation = 100
+  c.task.num_test = 500
 
   c.model.path = 'rest/assets/arithmetic-1m'
   c.model.dtype = 'float32'  # CPUs have no fast bfloat16.
 
   c.estep.num_samples = 16
-  c.sampling.max_tokens = 160
-  c.sampling.max_prompt_tokens = 192
+  c.sampling.max_tokens = 192
+  c.sampling.max_prompt_tokens = 128
 
   c.mstep.learning_rate = 5e-4
-  c.mstep.row_length = 512
+  c.mstep.row_length = 256
   c.mstep.rows = 8
+  c.mstep.epochs = 1
   c.mstep.remat = 'none'
 
-  c.eval.num_samples = 8
-  c.eval.num_problems = 100
-  c.eval.pass_k = (1, 8)
+  # Sampled as in the E-step, so that nothing more is compiled.
+  c.eval.num_samples = 16
+  c.eval.num_problems = 50
+  c.eval.pass_k = (4, 16)
+  c.eval.temperature = 0.7
+  c.eval.top_k = 40
+  c.eval.top_p = 1.0
   return c

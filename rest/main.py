@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
@@ -83,6 +83,7 @@ def main(argv: Sequence[str]) -> None:
   """Runs what the flags say."""
   if len(argv) > 1:
     _refuse(f'unknown arguments {argv[1:]}; flags start with --.')
+  logging.set_verbosity(logging.WARNING)  # Orbax tells of every step it takes.
   config = _CONFIG.value
   workdir = epath.Path(_WORKDIR.value or config.name)
   with contextlib.ExitStack() as stack:

@@ -83,9 +83,14 @@ def _draw_scores(axes: Any, rows: list[Row]) -> None:
   below = [100 * (test['pass_1'] - test['low']) for test in tests]
   above = [100 * (test['high'] - test['pass_1']) for test in tests]
   axes.errorbar(
-    iterations, pass_1, [below, above], marker='o', capsize=4, label='pass@1'
+    iterations,
+    pass_1,
+    [below, above],
+    marker='o',
+    capsize=4,
+    label='pass@1, greedy',
   )
-  for k in tests[0]['pass_at_k']:
+  for k in sorted(tests[0]['pass_at_k'], key=int):
     values = [100 * test['pass_at_k'][k] for test in tests]
     axes.plot(iterations, values, '--', marker='.', label=f'pass@{k}, sampled')
   if tests[0]['maj_at_k'] is not None:
@@ -95,7 +100,7 @@ def _draw_scores(axes: Any, rows: list[Row]) -> None:
   axes.set_xticks(iterations)
   axes.set_ylim(0, 100)
   axes.grid(alpha=0.3)
-  axes.legend(fontsize='small')
+  axes.legend(fontsize='small', loc='lower right')
 
 
 def _draw_samples(axes: Any, rows: list[Row]) -> None:
@@ -120,7 +125,7 @@ def _draw_samples(axes: Any, rows: list[Row]) -> None:
   axes.set_ylim(0, 100)
   axes.grid(alpha=0.3, axis='y')
   if drawn:
-    axes.legend(fontsize='small')
+    axes.legend(fontsize='small', loc='lower right')
 
 
 def _cells(row: Row) -> dict[str, str]:
@@ -138,8 +143,8 @@ def _cells(row: Row) -> dict[str, str]:
     f'{_percent(test["pass_1"])} '
     f'[{100 * test["low"]:.1f}, {100 * test["high"]:.1f}]'
   )
-  for k, share in test['pass_at_k'].items():
-    cells[f'pass@{k}'] = _percent(share)
+  for k in sorted(test['pass_at_k'], key=int):
+    cells[f'pass@{k}'] = _percent(test['pass_at_k'][k])
   if test['maj_at_k'] is not None:
     cells['maj@k'] = _percent(test['maj_at_k'])
   for phase in ('sample', 'waiting', 'train', 'validation', 'test'):

@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,11 +19,10 @@ TINY = (
   '--config.task.num_validation=8',
   '--config.task.num_test=16',
   '--config.estep.num_samples=4',
-  '--config.sampling.max_tokens=128',
   '--config.em.iterations=2',
-  '--config.eval.num_samples=2',
+  '--config.eval.num_samples=4',
   '--config.eval.num_problems=4',
-  '--config.eval.pass_k=(1,2)',
+  '--config.eval.pass_k=(1,4)',
   '--config.mstep.save_every=2',
   '--config.mstep.rows=2',
 )
@@ -180,5 +180,61 @@ def test_sigterm_saves_and_asks_to_be_run_again(reference, cache, tmp_path):
   out, _ = process.communicate()
   assert process.returncode == 75
   assert 'Run the same command again' in out
+  assert _run(workdir, cache).returncode == 0
+  assert _results(workdir) == _results(reference)
+
+
+def _start_processes(
+  workdir: pathlib.Path, cache: str, count: int
+) -> list[subprocess.Popen[str]]:
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  return [
+    subprocess.Popen(
+      _command(workdir, cache, '--config.em.iterations=1'),
+      cwd=ROOT,
+      env={
+        **os.environ,
+        'REST_COORDINATOR': f'localhost:{port}',
+        'REST_NUM_PROCESSES': str(count),
+        'REST_PROCESS_ID': str(index),
+      },
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(count)
+  ]
+
+
+def test_two_processes_find_what_one_finds(reference, cache, tmp_path):
+  workdir = tmp_path / 'run'
+  for process in _start_processes(workdir, cache, 2):
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+  for name in ('dataset.jsonl', 'e_step.json', 'test.json'):
+    path = f'iteration_1/{name}'
+    assert (workdir / path).read_bytes() == (reference / path).read_bytes()
+  losses = [
+    json.loads((folder / 'iteration_1/m_step.json').read_text())['loss']
+    for folder in (workdir, reference)
+  ]
+  assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_when_a_process_dies_the_others_stop_and_one_alone_goes_on(
+  reference, cache, tmp_path
+):
+  workdir = tmp_path / 'run'
+  first, second = _start_processes(workdir, cache, 2)
+  while not list(workdir.glob('iteration_1/parts/part-*')):
+    assert first.poll() is None
+    time.sleep(0.05)
+  second.kill()
+  second.communicate()
+  _, errors = first.communicate()
+  assert first.returncode not in (0, 2, 75)
+  assert errors
   assert _run(workdir, cache).returncode == 0
   assert _results(workdir) == _results(reference)
