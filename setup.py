@@ -29,6 +29,7 @@ setuptools.setup(
   extras_require={
     'dev': [
       'pytest',
+      'ipython',  # Shows the picture in the notebook, which a test runs.
       'pytest-xdist',  # Tests on all cores.
       'ruff',
       'pyright',

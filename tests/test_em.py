@@ -118,6 +118,20 @@ def test_another_config_is_refused_and_named(reference, cache):
   assert 'estep.cap was 10, now 3' in refused.stderr
 
 
+def test_the_notebook_looks_into_a_run(reference, monkeypatch, capsys):
+  pytest.importorskip('IPython')
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setenv('REST_WORKDIR', str(reference))
+  notebook = json.loads((ROOT / 'colab/look_into_a_run.ipynb').read_text())
+  names: dict[str, object] = {}
+  for cell in notebook['cells']:
+    if cell['cell_type'] == 'code':
+      exec(''.join(cell['source']), names)
+  out = capsys.readouterr().out
+  assert 'test pass@1' in out
+  assert '--- sample 1' in out
+
+
 def _kill_until_done(
   workdir: pathlib.Path, cache: str, seed: int, kills: int
 ) -> None:
