@@ -93,15 +93,26 @@ def _cudnn(config, segments_BT, window):
   # has, under this private name, from JAX 0.5 to 0.12 at least.
   from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
-  starts_BM, lengths_BM = _runs(segments_BT)
+  starts_BM, lengths_BM = runs(segments_BT)
 
   def attend(q_BTKGH, k_BTKH, v_BTKH, _, cache):
     del cache
     rows, length, *_, width = q_BTKGH.shape
+    # Keys and values once for every query head. Packed attention with shared
+    # ones is not safe: JAX before #39521 reads them at the wrong offsets, and
+    # cuDNN's backward pass sums what lay in its workspace into their gradients
+    # (NVIDIA/TransformerEngine#2448).
+    k_BTKGH, v_BTKGH = (
+      jnp.broadcast_to(x[:, :, :, None], q_BTKGH.shape)
+      for x in (k_BTKH, v_BTKH)
+    )
+    q_BTNH, k_BTNH, v_BTNH = (
+      x.reshape(rows, length, -1, width) for x in (q_BTKGH, k_BTKGH, v_BTKGH)
+    )
     out_BTNH = cudnn.dot_product_attention(
-      q_BTKGH.reshape(rows, length, -1, width),
-      k_BTKH,
-      v_BTKH,
+      q_BTNH,
+      k_BTNH,
+      v_BTNH,
       q_seqlen=lengths_BM,
       kv_seqlen=lengths_BM,
       q_offsets=starts_BM,
@@ -116,7 +127,7 @@ def _cudnn(config, segments_BT, window):
   return attend
 
 
-def _runs(segments_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+def runs(segments_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns where each run of one segment starts and how long it is.
 
   Padding is a run too: positions outside all runs would be left unwritten,

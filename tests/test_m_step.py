@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from rest import lora, sharding
+from rest.attention import runs
 from rest.m_step import Diverged, FineTuned, MStepConfig, fine_tune
 from rest.model import ModelConfig, Transformer
 from rest.optimizer import decayed, init_state
@@ -68,7 +69,8 @@ def distance(a: Any, b: Any) -> float:
   pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
   arrays = [(np.asarray(x, np.float64), np.asarray(y)) for x, y in pairs]
   return max(
-    np.linalg.norm(x - y) / (np.linalg.norm(y) + 1e-30) for x, y in arrays
+    float(np.linalg.norm(x - y) / (np.linalg.norm(y) + 1e-30))
+    for x, y in arrays
   )
 
 
@@ -159,6 +161,20 @@ def test_packed_equals_unpacked():
   loss_1, gradient_1 = run_gradients(make_model(), unpacked, config=CONFIG)
   assert abs(float(loss) - float(loss_1)) < 1e-6
   assert distance(gradient, gradient_1) < 2e-6
+
+
+def test_runs_of_segments_cover_every_position_once():
+  """Kernels leave what is in no run unwritten."""
+  batch = only_batch(make_examples(12))
+  starts_BM, lengths_BM = runs(jnp.asarray(batch.segments_BT))
+  for row, starts, lengths in zip(
+    batch.segments_BT, starts_BM.tolist(), lengths_BM.tolist(), strict=True
+  ):
+    edges = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)]
+    count = len(edges) - 1
+    assert starts[:count] == edges[:-1]
+    assert lengths[:count] == np.diff(edges).tolist()
+    assert set(starts[count:] + lengths[count:]) <= {-1}
 
 
 def test_an_example_of_weight_two_counts_as_two():
