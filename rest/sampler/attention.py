@@ -55,7 +55,6 @@ def three_levels(
     mesh: Rows are shared out over data, heads over tensor; no device needs
       anything of another.
   """
-
   has_kernel = _has_kernel(config, mesh)
 
   def attend(q_BTKGH, k_BTKH, v_BTKH, window, cache):
@@ -63,7 +62,7 @@ def three_levels(
     suffix = P(ROWS, 'tensor')
     places = Where._make([P(), rows, rows, rows])
     local = jax.shard_map(
-      lambda q, k, v, cache, where: _attend(
+      lambda q, k, v, cache, where: decode_attention(
         config, where, read, window, has_kernel, q, k, v, cache
       ),
       mesh=mesh,
@@ -77,9 +76,30 @@ def three_levels(
   return attend
 
 
-def _attend(
-  config, where, read, window, has_kernel, q_BTKGH, k_BTKH, v_BTKH, cache
-):
+def decode_attention(
+  config: ModelConfig,
+  where: Where,
+  read: int,
+  window: int,
+  has_kernel: bool,
+  q_BTKGH: jax.Array,
+  k_BTKH: jax.Array,
+  v_BTKH: jax.Array,
+  cache: LayerCache,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  """Returns attention on one device, and the suffix's grown keys and values.
+
+  Args:
+    config: The model's shape.
+    where: Where each of the device's rows stands.
+    read: As in `three_levels`.
+    window: How far back attention reaches; 0 is everything.
+    has_kernel: Whether the Pallas kernels run, or plain XLA.
+    q_BTKGH: Rotated queries, one a row (T is 1).
+    k_BTKH: Their keys.
+    v_BTKH: Their values.
+    cache: The layer's.
+  """
   q_BKGH = (q_BTKGH[:, 0] * query_scale(config)).astype(cache.v2_BKSH.dtype)
   cap = config.attention_softcap
   if has_kernel:
@@ -94,7 +114,7 @@ def _attend(
   if cache.v0_KSH.shape[1]:
     parts.append(_prefix(q_BKGH, cache, where, window, cap))
   if cache.v1_QEKSH.shape[3]:
-    parts.extend(_questions(q_BKGH, cache, where, window, cap))
+    parts.append(_questions(q_BKGH, cache, where, window, cap))
   parts.append(
     _suffix(
       q_BKGH, k2_BKHS[..., :read], v2_BKSH[:, :, :read], where, window, cap
@@ -157,8 +177,8 @@ def _prefix(q_BKGH, cache, where, window, cap):
 def _questions(q_BKGH, cache, where, window, cap):
   """One product for each buffer's question with all rows of its slot.
 
-  The buffers stay apart until the merge, which then adds exact zeros: a row's
-  result does not depend on the buffer that its question lies in.
+  The buffers stay apart, and each row takes its own: its bits must not depend
+  on the buffer that its question lies in.
   """
   b, k, g, h = q_BKGH.shape
   q, r = where.buffer_QR.shape
@@ -179,11 +199,16 @@ def _questions(q_BKGH, cache, where, window, cap):
   seen_QEKMS = jnp.repeat(seen_QERS, g, axis=2)[:, :, None]
   part = _part(q_QEKMH, cache.k1_QEKHS, cache.v1_QEKSH, seen_QEKMS, cap)
 
-  def back(x, buffer):
-    x = x[:, buffer].reshape(q, k, r, g, *x.shape[4:])
-    return jnp.swapaxes(x, 1, 2).reshape(b, k, g, *x.shape[4:])
+  def back(x_QEKM):
+    axes = x_QEKM.shape[4:]
+    x_QEKRG = x_QEKM.reshape(q, buffers, k, r, g, *axes)
+    x_EBKG = jnp.moveaxis(x_QEKRG, (1, 3), (0, 2)).reshape(
+      buffers, b, k, g, *axes
+    )
+    second_B = where.buffer_QR.reshape(b, *[1] * (x_EBKG.ndim - 2)) > 0
+    return jnp.where(second_B, x_EBKG[1], x_EBKG[0])
 
-  return [Part(*(back(x, e) for x in part)) for e in range(buffers)]
+  return Part(*(back(x) for x in part))
 
 
 def _suffix(q_BKGH, k_BKHS, v_BKSH, where, window, cap):

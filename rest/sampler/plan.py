@@ -176,6 +176,7 @@ def make_plan(
       samples=_power(2 * samples - 1),
     )
     least = config.min_rows or (shape.size if is_cpu else 128 * data)
+    least = max(least, mesh.size)
     steps = config.steps_per_call or 16
     return _weigh(model, mesh, shape, min(least, shape.size), steps, available)
 
@@ -203,13 +204,16 @@ def bucket(tokens: int) -> int:
   return -(-tokens // step) * step
 
 
-def smallest(plan: Plan, fits: Callable[[TableShape], bool]) -> TableShape:
+def smallest(
+  plan: Plan, mesh: Mesh, fits: Callable[[TableShape], bool]
+) -> TableShape:
   """Returns the smallest table, of a few sizes, that serves what is left.
 
   Sizes go down by rows of a slot, 8 6 4 3 2 1, and then by slots.
 
   Args:
     plan: The present table.
+    mesh: Of the devices, which must share it out evenly.
     fits: Whether what is left fits.
   """
   found, shape = plan.shape, plan.shape
@@ -223,7 +227,9 @@ def smallest(plan: Plan, fits: Callable[[TableShape], bool]) -> TableShape:
       shape = replace(shape, slots=shape.slots // 2)
     if shape.size < plan.least_rows or not fits(shape):
       return found
-    found = shape
+    shards = mesh.shape['data'] * mesh.shape['fsdp']
+    if shape.slots % shards == 0 and shape.size % mesh.size == 0:
+      found = shape
 
 
 def _weigh(model, mesh, shape, least, steps, available) -> Plan:

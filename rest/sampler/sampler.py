@@ -280,7 +280,7 @@ class Sampler:
         break
       if len(calls) > 1 or not scheduler.is_open:
         yield from self._collect(calls.popleft(), scheduler, dropped_QR)
-      target = smallest(plan, scheduler.fits)
+      target = smallest(plan, self._mesh, scheduler.fits)
       if target != plan.shape or scheduler.is_uneven():
         while calls:
           yield from self._collect(calls.popleft(), scheduler, dropped_QR)
