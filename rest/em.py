@@ -13,15 +13,14 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from rest import processes, report, store, weights
-from rest.checkpoint import Checkpoints
+from rest import checkpoint, processes, report, store, weights
 from rest.e_step import EStepConfig, Tools, e_step, prompt_tokens
 from rest.evaluate import EvaluateConfig, accuracy, evaluate
 from rest.m_step import fine_tune
-from rest.model import ModelConfig, Transformer
+from rest.model import Transformer
 from rest.packing import Example
 from rest.recipe import MStepConfig
-from rest.sharding import local_copy, shardings
+from rest.sharding import local_copy
 from rest.types import Problem
 from rest.update import held_out_loss
 
@@ -167,14 +166,14 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
     title=f'iteration {iteration}: training',
     should_stop=run.tools.should_stop,
   )
-  _save_model(folder / 'model', result.model)
+  checkpoint.save_model(folder / 'model', result.model)
   if run.em.export:
     weights.save(result.model, str(folder / 'hf'), run.base)
   policy.hold(iteration, result.model)
   if processes.is_first():
     _add_seconds(folder, train=time.monotonic() - started)
     store.write_json(folder / 'm_step.json', result.summary)
-    (folder / 'training').rmtree()
+    checkpoint.remove(folder / 'training')
   processes.barrier(f'iteration {iteration}: trained')
 
 
@@ -231,24 +230,6 @@ def iteration_folder(workdir: epath.Path, iteration: int) -> epath.Path:
   return workdir / f'iteration_{iteration}'
 
 
-def load_model(
-  workdir: epath.Path, iteration: int, config: ModelConfig, mesh: Mesh
-) -> Transformer:
-  """Returns the model of an iteration, 1 or later, on any mesh."""
-  shapes = jax.eval_shape(lambda: Transformer(config))
-  like = jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding
-    ),
-    shapes,
-    shardings(shapes, mesh),
-  )
-  checkpoints = Checkpoints(iteration_folder(workdir, iteration) / 'model')
-  model = checkpoints.restore(0, {'model': like})['model']
-  checkpoints.close()
-  return model
-
-
 class Policy:
   """Knows whose weights the sampler holds, and loads others when asked."""
 
@@ -275,14 +256,8 @@ class Policy:
     if iteration == 0:
       return weights.load(run.base, run.mesh, run.dtype)
     config = weights.read_config(run.base, run.dtype)
-    return load_model(run.workdir, iteration, config, run.mesh)
-
-
-def _save_model(folder: epath.Path, model: Transformer) -> None:
-  checkpoints = Checkpoints(folder)
-  if checkpoints.latest() is None:  # Else it was saved just before a kill.
-    checkpoints.save(0, {'model': model}, {})
-  checkpoints.close()
+    folder = iteration_folder(run.workdir, iteration)
+    return checkpoint.load_model(folder / 'model', config, run.mesh)
 
 
 def _validator(
