@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rest import sharding
+from rest import attention, sharding
 from rest.m_step import fine_tune
 from rest.model import ModelConfig, Transformer
 from rest.packing import Batch, Example, pack
@@ -283,6 +283,7 @@ def main() -> None:
     return
   mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=args.fsdp))
   _print('device', f'{jax.device_count()} x {jax.devices()[0].device_kind}')
+  attention.allow_cudnn = True  # What is measured, and checked, here.
   if args.check:
     measure_matmul()
     check_packing(config)
