@@ -155,6 +155,7 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
       f'{folder / "e_step.json"} for what became of the samples.'
     )
   start = 0 if run.em.start_from == 'base' else iteration - 1
+  policy.release()
   result = fine_tune(
     policy.load(start),
     examples,
@@ -235,7 +236,7 @@ class Policy:
 
   def __init__(self, run: Run):
     self._run = run
-    self._held: int | None = None
+    self._held: int | None = 0  # The sampler was made with the base model.
 
   def use(self, iteration: int) -> None:
     """Gives the sampler the weights of an iteration; 0 is the base model."""
@@ -249,6 +250,12 @@ class Policy:
     with jax.set_mesh(tools.mesh):
       tools.sampler.set_weights(model)
     self._held = iteration
+
+  def release(self) -> None:
+    """Takes the weights and all else that is large from the sampler."""
+    if self._held is not None:
+      self._run.tools.sampler.release()
+      self._held = None
 
   def load(self, iteration: int) -> Transformer:
     """Reads the weights of an iteration onto the mesh, in float32."""

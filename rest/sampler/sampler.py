@@ -163,6 +163,11 @@ class Sampler:
     self._model_config = model.config
     self.model = _hand_over(model, self._mesh)
 
+  def release(self) -> None:
+    """Frees weights and table for the trainer; `set_weights` must come next."""
+    self._table = None
+    del self.model
+
   def plan(self, prefix: int, samples: int) -> Plan:
     """Returns the table for prompts behind so many shared tokens.
 
