@@ -125,7 +125,9 @@ def _draw_samples(axes: Any, rows: list[Row]) -> None:
   axes.set_ylim(0, 100)
   axes.grid(alpha=0.3, axis='y')
   if drawn:
-    axes.legend(fontsize='small', loc='lower right')
+    axes.legend(
+      fontsize='small', ncols=3, loc='upper center', bbox_to_anchor=(0.5, 1.1)
+    )
 
 
 def _cells(row: Row) -> dict[str, str]:
