@@ -24,9 +24,11 @@ def _math(answer: object, gold: object) -> Request:
 
 
 def _children() -> set[int]:
-  task = pathlib.Path('/proc/self/task')
-  lists = [(t / 'children').read_text().split() for t in task.iterdir()]
-  return {int(pid) for pids in lists for pid in pids}
+  children: set[int] = set()
+  for task in pathlib.Path('/proc/self/task').iterdir():
+    with contextlib.suppress(FileNotFoundError):  # A thread that just ended.
+      children |= {int(pid) for pid in (task / 'children').read_text().split()}
+  return children
 
 
 def _wait_until(holds) -> None:
