@@ -368,17 +368,21 @@ class Sampler:
     table, self._table = self._table, None
     if table is None or self._plan != plan:
       del table
-      return cache.empty(self._model_config, plan.shape, self._mesh)
+      table = cache.empty(self._model_config, plan.shape, self._mesh)
     return self._put(table.caches, *cache.idle(plan.shape))
 
   def _put(
     self, caches: list[LayerCache], slots: cache.Slots, rows: cache.Rows
   ) -> Table:
-    """Returns a table of caches on the device and state on the host."""
+    """Returns a table of caches on the device and state on the host.
+
+    Whoever made them, their shardings are spelled alike: another spelling of
+    the same place would be compiled for again.
+    """
     table = Table(caches, slots, rows)
     where = cache.shardings(table, self._mesh)
     return Table(
-      caches,
+      jax.device_put(caches, where.caches),
       jax.device_put(slots, where.slots),
       jax.device_put(rows, where.rows),
     )
