@@ -169,7 +169,7 @@ def _kill_until_done(
 def test_killed_at_random_moments_the_results_are_the_same_bytes(
   reference, cache, tmp_path
 ):
-  _kill_until_done(tmp_path / 'run', cache, seed=0, kills=4)
+  _kill_until_done(tmp_path / 'run', cache, seed=0, kills=3)
   assert _results(tmp_path / 'run') == _results(reference)
 
 
