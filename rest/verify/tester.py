@@ -29,7 +29,10 @@ def run(descriptors: list[int]) -> int:
   Args:
     descriptors: Of the tests, the link, and the file for the outcome.
   """
-  tests, link, result = descriptors
+  tests, descriptor, result = descriptors
+  # Held open until the outcome is written: the program ends when it closes, and
+  # a program that has ended ends its tests.
+  link = Link(descriptor)
   size = os.fstat(tests).st_size
   fields = json.loads(os.pread(tests, size, 0))
   os.close(tests)
@@ -38,10 +41,10 @@ def run(descriptors: list[int]) -> int:
   return 0
 
 
-def _outcome(script: str, entry_point: str, descriptor: int) -> str:
+def _outcome(script: str, entry_point: str, link: Link) -> str:
   """Returns 'passed', 'wrong', 'error', 'memory' or 'untested'."""
   random.seed(0)
-  session = Session(Link(descriptor))
+  session = Session(link)
   module = types.ModuleType('tests')
   sys.modules['tests'] = module
   names = vars(module)
