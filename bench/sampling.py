@@ -1,4 +1,4 @@
-"""Times the E-step's sampling: python -m bench.sampling --model=qwen2.5-1.5b.
+"""Times the E-step's sampling: python -m bench.sampling --shape=1.5b.
 
 Random weights, imposed lengths (see `bench.workload`). The first run compiles;
 the second is reported, from the first prompt in to the last token out, with
@@ -13,47 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from bench import workload
+from bench.shapes import SHAPES
 from rest.model import ModelConfig, Transformer
 from rest.sampler import Sampler, SamplerConfig, Stats
 from rest.sampler.decode import decode, load_prefix, load_questions
 from rest.sharding import MeshConfig, make_mesh
-
-MODELS = {
-  'qwen2.5-1.5b': ModelConfig(
-    vocab=151_936,
-    width=1536,
-    layers=28,
-    heads=12,
-    kv_heads=2,
-    head_width=128,
-    ffn=8960,
-    rope_theta=1e6,
-    qkv_bias=True,
-    dtype='bfloat16',
-  ),
-  'qwen2.5-7b': ModelConfig(
-    vocab=152_064,
-    width=3584,
-    layers=28,
-    heads=28,
-    kv_heads=4,
-    head_width=128,
-    ffn=18944,
-    rope_theta=1e6,
-    qkv_bias=True,
-    tied=False,
-    dtype='bfloat16',
-  ),
-  'tiny': ModelConfig(
-    vocab=1024,
-    width=192,
-    layers=4,
-    heads=4,
-    kv_heads=2,
-    head_width=48,
-    ffn=512,
-  ),
-}
 
 
 class Numbers:
@@ -79,7 +43,7 @@ class Numbers:
 def main():
   """Runs the load and prints the report."""
   flags = _flags()
-  config = MODELS[flags.model]
+  config = SHAPES[flags.shape]
   mesh = make_mesh(MeshConfig(tensor=flags.tensor))
   load = workload.make(
     flags.problems,
@@ -104,7 +68,7 @@ def main():
   seconds = _hand_over(sampler, config)
   plan = sampler.plan(len(load.prefix), flags.samples)
   print(f'{jax.__version__}, {jax.device_count()} x {jax.devices()[0]}')
-  print(f'{flags.model}: {config}\n{plan}\nhand-over {seconds:.2f} s')
+  print(f'{flags.shape}: {config}\n{plan}\nhand-over {seconds:.2f} s')
   for run in range(flags.runs):
     compiled = _compiled()
     sampler.stats = Stats()
@@ -165,7 +129,7 @@ def _memory(plan):
 
 def _flags():
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--model', choices=MODELS, default='tiny')
+  parser.add_argument('--shape', choices=SHAPES, default='tiny')
   parser.add_argument('--problems', type=int, default=128)
   parser.add_argument('--samples', type=int, default=32)
   parser.add_argument('--prefix', type=int, default=640)

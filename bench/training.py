@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from bench.shapes import SHAPES
 from rest import attention, sharding
 from rest.m_step import fine_tune
 from rest.model import ModelConfig, Transformer
@@ -28,43 +29,6 @@ from rest.recipe import MStepConfig
 from rest.sharding import leaf_name
 from rest.update import gradients
 
-# Qwen2.5's shapes, and one for trying this program out.
-SHAPES = {
-  '1.5b': ModelConfig(
-    vocab=151_936,
-    width=1536,
-    layers=28,
-    heads=12,
-    kv_heads=2,
-    head_width=128,
-    ffn=8960,
-    rope_theta=1e6,
-    qkv_bias=True,
-    dtype='bfloat16',
-  ),
-  '7b': ModelConfig(
-    vocab=152_064,
-    width=3584,
-    layers=28,
-    heads=28,
-    kv_heads=4,
-    head_width=128,
-    ffn=18_944,
-    rope_theta=1e6,
-    qkv_bias=True,
-    tied=False,
-    dtype='bfloat16',
-  ),
-  'quickstart': ModelConfig(
-    vocab=1024,
-    width=192,
-    layers=6,
-    heads=6,
-    kv_heads=2,
-    head_width=32,
-    ffn=512,
-  ),
-}
 PEAK = 990e12  # Dense bfloat16 FLOP/s of an H200, by the datasheet.
 
 
