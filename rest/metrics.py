@@ -57,10 +57,9 @@ def interval(successes: float, trials: int) -> tuple[float, float]:
     share * (1 - share) / trials + z * z / (4 * trials * trials)
   )
   scale = 1 + z * z / trials
-  return (
-    max(0.0, (center - spread) / scale),
-    min(1.0, (center + spread) / scale),
-  )
+  # Rounding must not leave the share itself outside, at 0 and at 1.
+  low, high = (center - spread) / scale, (center + spread) / scale
+  return (max(0.0, min(share, low)), min(1.0, max(share, high)))
 
 
 def paired_gain(

@@ -51,6 +51,13 @@ def test_the_interval_covers_the_truth_nineteen_times_in_twenty():
     assert 0.93 <= np.mean(covered) <= 0.975
 
 
+def test_the_interval_holds_its_share_to_the_last_bit():
+  for trials in range(1, 300):
+    for successes in (0, 1, trials - 1, trials):
+      low, high = metrics.interval(successes, trials)
+      assert 0 <= low <= successes / trials <= high <= 1
+
+
 def test_a_paired_gain_is_surer_than_two_separate_scores():
   rng = np.random.default_rng(2)
   before = (rng.random(500) < 0.5).astype(float)
