@@ -114,10 +114,11 @@ def hold(setup: 'Setup', workdir: epath.Path) -> Iterator[None]:
     processes.barrier('recorded')
     yield
     return
-  _compare(setup, workdir)
+  record = _record(setup)
+  _compare(record, workdir)
   with store.Lock(workdir):
     if not (workdir / 'run.json').exists():
-      store.write_json(workdir / 'run.json', _record(setup))
+      store.write_json(workdir / 'run.json', record)
     processes.barrier('recorded')
     yield
 
@@ -306,12 +307,11 @@ def _record(setup: Setup) -> dict[str, Any]:
   return json.loads(json.dumps(record))  # Tuples become lists, as on disk.
 
 
-def _compare(setup: Setup, workdir: epath.Path) -> None:
+def _compare(record: dict[str, Any], workdir: epath.Path) -> None:
   """Refuses a directory that holds a run that differs where it matters."""
   known = store.read_json(workdir / 'run.json')
   if known is None:
     return
-  record = _record(setup)
   differences = [
     f'{name} was {known["config"].get(name)!r}, now {value!r}'
     for name, value in record['config'].items()
