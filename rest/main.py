@@ -101,6 +101,10 @@ def main(argv: Sequence[str]) -> None:
     except Preempted as stop:
       print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
       sys.exit(RESUME_ME)
+    except Exception as error:
+      if jax.process_count() > 1:
+        processes.abandon(error)
+      raise
 
 
 @contextlib.contextmanager

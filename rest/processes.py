@@ -6,7 +6,10 @@ The working directory is one that all of them see.
 """
 
 import os
+import sys
+import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -39,6 +42,23 @@ def initialize() -> None:
     process_id=int(index),
     cluster_detection_method='deactivate',  # Nothing is left to detect.
   )
+
+
+def abandon(error: Exception) -> NoReturn:
+  """Ends this process at once on an error that stops the run.
+
+  JAX would wait at exit for the other processes, which may be dead (then their
+  death is what the error tells of) or in a collective that waits for this one.
+  """
+  traceback.print_exception(error)
+  print(
+    f'error: process {jax.process_index()} of {jax.process_count()} stops. If '
+    'another one died, its own output says why. Everything so far is saved: '
+    'start all processes again to go on.',
+    file=sys.stderr,
+    flush=True,
+  )
+  os._exit(1)
 
 
 def is_first() -> bool:

@@ -19,6 +19,8 @@ TINY = (
   '--config.task.num_validation=8',
   '--config.task.num_test=16',
   '--config.estep.num_samples=4',
+  '--config.sampling.rows=16',
+  '--config.sampling.max_tokens=96',
   '--config.em.iterations=2',
   '--config.eval.num_samples=4',
   '--config.eval.num_problems=4',
@@ -185,26 +187,6 @@ def test_killed_many_times_the_results_are_the_same_bytes(
     assert _results(tmp_path / f'run{seed}') == _results(reference)
 
 
-def test_sigterm_saves_and_asks_to_be_run_again(reference, cache, tmp_path):
-  workdir = tmp_path / 'run'
-  process = subprocess.Popen(
-    _command(workdir, cache),
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.DEVNULL,
-    text=True,
-  )
-  while not list(workdir.glob('iteration_1/parts/part-*')):
-    assert process.poll() is None
-    time.sleep(0.05)
-  process.terminate()
-  out, _ = process.communicate()
-  assert process.returncode == 75
-  assert 'Run the same command again' in out
-  assert _run(workdir, cache).returncode == 0
-  assert _results(workdir) == _results(reference)
-
-
 def _start_processes(
   workdir: pathlib.Path, cache: str, count: int
 ) -> list[subprocess.Popen[str]]:
@@ -229,14 +211,44 @@ def _start_processes(
   ]
 
 
-def test_two_processes_find_what_one_finds(reference, cache, tmp_path):
+def _wait_for_samples(
+  workdir: pathlib.Path, process: subprocess.Popen[str]
+) -> None:
+  while not list(workdir.glob('iteration_1/parts/part-*')):
+    assert process.poll() is None
+    time.sleep(0.05)
+
+
+def _same_samples(workdir: pathlib.Path, reference: pathlib.Path) -> bool:
+  """Whether the first iterations agree in all that rounding leaves alone."""
+  names = ('dataset.jsonl', 'e_step.json', 'test.json')
+  folders = workdir / 'iteration_1', reference / 'iteration_1'
+  return all(
+    (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    for name in names
+  )
+
+
+def test_sigterm_saves_and_the_run_goes_on_with_two_processes(
+  reference, cache, tmp_path
+):
   workdir = tmp_path / 'run'
+  process = subprocess.Popen(
+    _command(workdir, cache),
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+  )
+  _wait_for_samples(workdir, process)
+  process.terminate()
+  out, _ = process.communicate()
+  assert process.returncode == 75
+  assert 'Run the same command again' in out
   for process in _start_processes(workdir, cache, 2):
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-  for name in ('dataset.jsonl', 'e_step.json', 'test.json'):
-    path = f'iteration_1/{name}'
-    assert (workdir / path).read_bytes() == (reference / path).read_bytes()
+  assert _same_samples(workdir, reference)
   losses = [
     json.loads((folder / 'iteration_1/m_step.json').read_text())['loss']
     for folder in (workdir, reference)
@@ -249,13 +261,11 @@ def test_when_a_process_dies_the_others_stop_and_one_alone_goes_on(
 ):
   workdir = tmp_path / 'run'
   first, second = _start_processes(workdir, cache, 2)
-  while not list(workdir.glob('iteration_1/parts/part-*')):
-    assert first.poll() is None
-    time.sleep(0.05)
+  _wait_for_samples(workdir, first)
   second.kill()
   second.communicate()
   _, errors = first.communicate()
-  assert first.returncode not in (0, 2, 75)
-  assert errors
-  assert _run(workdir, cache).returncode == 0
-  assert _results(workdir) == _results(reference)
+  assert first.returncode == 1
+  assert 'process 0 of 2 stops' in errors
+  assert _run(workdir, cache, '--config.em.iterations=1').returncode == 0
+  assert _same_samples(workdir, reference)
