@@ -328,6 +328,13 @@ def test_programs_see_no_environment_and_the_same_hashes(judge):
   assert outputs.pop().startswith(b'{} ')
 
 
+def test_a_program_gets_its_seconds_whatever_the_clock_ticks_say(judge):
+  # The kernel's limit counts ticks, and ends busy programs on busy hosts early.
+  ended, _, reason = judge._run('script', 'while True: pass', '', 0.5)
+  assert (ended.stopped, reason) == (True, 'timeout')
+  assert ended.cpu >= 0.5
+
+
 def test_a_program_finds_nothing_of_the_one_before(judge):
   leave = 'import os\nos.makedirs("a/b")\nopen("/dev/shm/x", "w").close()'
   look = 'import os\nprint(os.listdir("."), os.listdir("/dev/shm"))'
