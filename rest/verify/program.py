@@ -15,8 +15,9 @@ have seen every expected value; exit statuses and output never count as such.
 
 How records of the published sets become `Tests`:
 
-  HumanEval    Tests('assert', record['test'], record['entry_point']);
-               the program is the prompt and the completion.
+  HumanEval    Tests('assert', record['test'], record['entry_point']), the
+               test after the helpers that the prompt defines; the program is
+               the prompt and the completion.
   MBPP         Tests('assert', '\n'.join([setup_code, *test_list]))
   APPS         Tests('stdin', inputs=..., outputs=...), one text a case; or
                Tests('call', entry_point=fn_name, inputs=..., outputs=...), each
@@ -24,9 +25,9 @@ How records of the published sets become `Tests`:
 
 What is not stopped:
 
-  - A test that is weak stays weak. Where it calls helpers of the program, or
-    compares two results of the program, the program can please it; and what it
-    changes in its arguments is changed in the test's.
+  - A test that is weak stays weak. Where it calls helpers that the program is
+    to define, or compares two results of the program, the program can please
+    it; and what it changes in its arguments is changed in the test's.
   - A program may know the tests by heart, or recognise them by their arguments.
   - An attack on the kernel itself, through the system calls left. Against
     hostile people rather than hostile samples, put a virtual machine around it.
