@@ -15,7 +15,7 @@ from rest.verify import math_clean, math_compare, math_extract, math_guard
 from rest.verify.child import Child
 from rest.verify.math_lex import Unreadable
 
-VERSION = 'math-1'
+VERSION = 'math-2'
 
 _SECONDS = 0.9  # For one attempt; ordinary answers need a third of it.
 _LENGTH = 2000  # Characters of an answer; the longest reference has 160.

@@ -57,7 +57,7 @@ from rest.verify.candidate import MEMORY_STATUS
 from rest.verify.jail import Limits
 from rest.verify.sandbox import Ended, MemoryFiles, Sandbox, SandboxError
 
-VERSION = 'program-1'
+VERSION = 'program-2'
 _MAX_LOAD = 8.0  # Times the wall time, at most, for waiting for a core.
 _IDLE_SECONDS = 2.0  # Wall time for a case besides computing.
 _LOOK_SECONDS = 0.05  # Between two looks at a job's CPU time, at least.
