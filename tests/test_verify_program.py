@@ -46,7 +46,7 @@ _TESTS = {
     'call', entry_point='add', inputs=('[1, 2]', '[4, 5]'), outputs=('3', '9')
   ),
 }
-_LANES = 4  # Sandboxes that the many programs share: sleepers overlap.
+_LANES = 8  # Sandboxes that the many programs share: sleepers overlap.
 
 
 def _read(name: str) -> Iterator[tuple[str, str, str, list[str]]]:
