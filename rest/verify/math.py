@@ -80,6 +80,8 @@ def _decided(gold: str, answer: str) -> Verdict | None:
   if len(answer) > _LENGTH:
     return Verdict(0.0, 'too long', VERSION)
   left, right = _cleaned(gold), math_clean.clean(answer)
+  if len(left) > _LENGTH:
+    return Verdict(None, 'unreadable reference', VERSION)
   if not left or not right:
     return Verdict(0.0 if left else None, 'no answer', VERSION)
   if _SPACES.sub('', left) == _SPACES.sub('', right):

@@ -203,7 +203,8 @@ def _sentence(text: str, start: int) -> tuple[str, int]:
 
 def _tidy(claim: str) -> str:
   """Drops calculator marks, emphasis and a computation before its result."""
-  claim = _CALCULATOR.sub('', claim).strip().strip('*').strip()
+  # Runs of spaces, which a model may print without end, cost a scan each.
+  claim = ' '.join(_CALCULATOR.sub('', claim).split()).strip('*').strip()
   claim = re.sub(r'\s*I hope (?:it|this) is correct\.?$', '', claim)
   reason = _REASON.search(claim)
   if reason and not _TAKEN_BACK.search(claim, reason.start()):
