@@ -129,7 +129,8 @@ def bench_programs(folder: str) -> None:
     'python -I -S': [],
   }
   workers = os.cpu_count() or 1
-  with Pool(VerifyConfig(workers=workers, cache=0), ('program',)) as pool:
+  config = VerifyConfig(workers=workers, cache=0, nice=0)  # As the bare ones.
+  with Pool(config, ('program',)) as pool:
     for i in range(_ROUNDS + 1):
       found = [_time(_sandboxed, pool, records), _time(_bare, workers, records)]
       if i:  # The first round warms up.
