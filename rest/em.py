@@ -14,8 +14,9 @@ from etils import epath
 from jax.sharding import Mesh
 
 from rest import checkpoint, processes, report, store, weights
-from rest.e_step import EStepConfig, Tools, e_step, prompt_tokens
+from rest.e_step import Tools, e_step, prompt_tokens
 from rest.evaluate import EvaluateConfig, accuracy, evaluate
+from rest.keep import EStepConfig
 from rest.m_step import fine_tune
 from rest.model import Transformer
 from rest.packing import Example

@@ -34,8 +34,9 @@ from rest import (
   tokenizer,
   weights,
 )
-from rest.e_step import EStepConfig, Tools, prompt_tokens
+from rest.e_step import Tools, prompt_tokens
 from rest.evaluate import EvaluateConfig
+from rest.keep import EStepConfig
 from rest.model import Transformer
 from rest.recipe import MStepConfig
 from rest.sampler import Sampler, SamplerConfig

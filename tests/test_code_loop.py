@@ -4,6 +4,8 @@ A tiny model cannot learn to program honestly, so the sampler's place is taken
 by a script; all else is real: prompts, sandbox, verdicts, store, filter.
 """
 
+import contextlib
+import io
 import json
 import pathlib
 
@@ -11,7 +13,8 @@ import jax
 import pytest
 
 from rest import sharding, store, tasks, tokenizer
-from rest.e_step import EStepConfig, Tools, e_step
+from rest.e_step import Tools, e_step
+from rest.keep import EStepConfig
 from rest.tasks import TaskConfig
 from rest.types import Completion, Preempted
 from rest.verify import Pool, VerifyConfig
@@ -63,7 +66,12 @@ def task():
 @pytest.fixture(scope='module')
 def pool():
   config = VerifyConfig(allow_weak_sandbox=True)  # Whatever the host allows.
-  with Pool(config, ('program',)) as pool:
+  said = io.StringIO()
+  with contextlib.redirect_stderr(said):
+    pool = Pool(config, ('program',))
+  with pool:
+    # Whoever starts a run learns, once, what holds its programs.
+    assert said.getvalue().count('in a sandbox of level') == 1
     yield pool
 
 

@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from rest.e_step import EStepConfig, keep, random_key
+from rest.e_step import random_key
+from rest.keep import EStepConfig, keep
 from rest.types import Completion, Graded, Verdict
 
 

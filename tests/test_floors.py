@@ -12,6 +12,7 @@ FLOORS = {
   'metrics': 1,
   'sharding': 1,
   'processes': 1,
+  'keep': 1,
   'model': 2,
   'tasks': 2,
   'store': 2,
@@ -35,7 +36,10 @@ FLOORS = {
   'pretrain': 6,
   'main': 7,
 }
-HOST = ('types', 'tokenizer', 'metrics', 'store', 'report', 'tasks', 'verify')
+HOST = (
+  *('types', 'tokenizer', 'metrics', 'keep', 'store', 'report'),
+  *('tasks', 'verify'),
+)
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')
 
 

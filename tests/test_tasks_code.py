@@ -8,6 +8,7 @@ import sys
 
 from rest import tasks
 from rest.types import Problem, Task
+from rest.verify import program as verify_program
 
 DATA = pathlib.Path(__file__).parent / 'data' / 'tasks'
 
@@ -114,6 +115,16 @@ def test_humaneval_programs_are_prompt_and_completion():
       exec(task.program(problem, completion), scope)
       exec(problem.tests.script, scope)
       scope['check'](scope[problem.tests.entry_point])
+
+
+def test_a_completion_cannot_redefine_the_helper_that_its_test_calls():
+  task = _make('humaneval')
+  problem = _by_id(task)['HumanEval/38']
+  hasty = '    return s\n\ndef encode_cyclic(s):\n    return s\n'
+  for completion, reward in ((task.target(problem), 1), (hasty, 0)):
+    assert problem.tests
+    program = task.program(problem, completion)
+    assert verify_program.run(program, problem.tests).reward == reward
 
 
 def test_humaneval_plus_has_tests_that_check_and_the_same_programs():

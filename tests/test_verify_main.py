@@ -36,32 +36,42 @@ def test_a_malformed_line_is_numbered(tmp_path):
 
 
 def test_regrading_tells_which_samples_enter_and_leave(tmp_path):
-  config = {'task.name': 'arithmetic', 'task.num_train': 2}
+  estep = {'estep.num_samples': 6, 'estep.cap': 2}
+  config = {'task.name': 'arithmetic', 'task.num_train': 2, **estep}
   store.write_json(tmp_path / 'run.json', {'config': config})
   task = tasks.make(tasks.TaskConfig(name='arithmetic', num_train=2))
-  problem = task.problems('train')[0]
-  rewards = {'right': 0.0, 'wrong': 1.0, 'same': 1.0}
-  texts = [f'#### {problem.answer}', '#### -1', f'#### {problem.answer}.0']
-  rows = [
-    Graded(
-      problem.id,
-      sample,
-      'prompt',
-      Completion(text, (1,), (0.0,), finished=True),
-      Verdict(reward, 'old', 'math-0'),
-    )
-    for sample, (text, reward) in enumerate(
-      zip(texts, rewards.values(), strict=True)
-    )
+  first, second = task.problems('train')
+  right, wrong = f'#### {first.answer}', '#### -1'
+  samples = [
+    (wrong, 1.0),  # Leaves.
+    (right, 0.0),  # Enters.
+    (f'{right}.0', 1.0),  # Stays.
+    (f'so {right}', 0.0),  # Right, but the cap leaves no room.
+    (f'{right} ', 1.0),  # Leaves: an equal text comes before it now.
+    (wrong, 0.0),
   ]
+  rows = [_graded(first.id, i, *sample) for i, sample in enumerate(samples)]
+  other = [_graded(second.id, 0, wrong, None)]
   folder = tmp_path / 'iteration_1'
   store.Parts(folder / 'parts').write(0, rows)
-  store.write_dataset(folder / 'dataset.jsonl', rows[1:])
+  store.Parts(folder / 'parts').write(1, other)
+  kept = [rows[0], rows[2], rows[4]]
+  store.write_dataset(folder / 'dataset.jsonl', kept)
   before = (folder / 'dataset.jsonl').read_bytes()
   done = _run('regrade', tmp_path)
   assert done.stdout.splitlines() == [
-    f'may enter {problem.id} sample 0: incorrect (old) -> correct (same text)',
-    f'leaves    {problem.id} sample 1: correct (old) -> incorrect (different)',
-    'iteration_1: 3 samples, 1 may enter, 1 leaves',
+    f'leaves {first.id} sample 0: correct (old) -> incorrect (different)',
+    f'enters {first.id} sample 1: incorrect (old) -> correct (same text)',
+    f'leaves {first.id} sample 4: still correct, unlike others of its problem',
+    'iteration_1: of 7 verdicts 4 differ; of 3 samples kept 2 leave, and '
+    '1 enter',
   ]
   assert (folder / 'dataset.jsonl').read_bytes() == before
+
+
+def _graded(
+  problem_id: str, sample: int, text: str, reward: float | None
+) -> Graded:
+  completion = Completion(text, (1,), (0.0,), finished=True)
+  verdict = Verdict(reward, 'old', 'math-0')
+  return Graded(problem_id, sample, 'prompt', completion, verdict)

@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -63,6 +64,8 @@ _TEXTS = (
   'answer is ' * 10000,
   r'\boxed{' * 20000,
   '#### ' * 20000,
+  '#### 1' + ' ' * 19_900 + 'x',
+  'The answer is' + ' ' * 10_000 + '$1' + '\n' * 9_000 + 'x$.',
   'the answer is $' * 8000,
   '7' * 100_000,
   '=' * 100_000,
@@ -121,6 +124,13 @@ def test_hostile_texts_are_wrong_and_need_no_kill():
     assert pool.stats.killed == 0
   peak = re.search(r'VmHWM:\s*(\d+) kB', status)
   assert peak and int(peak.group(1)) < 256 << 10
+
+
+@pytest.mark.parametrize('text', _TEXTS, ids=lambda text: text[:12])
+def test_a_claim_is_found_in_linear_time(text):
+  start = time.process_time()  # Of this process: there, nothing can be killed.
+  math.extract(text)
+  assert time.process_time() - start < 2
 
 
 def test_text_is_never_executed(tmp_path):

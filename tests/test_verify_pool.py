@@ -61,7 +61,7 @@ def test_three_verdicts_are_told_apart(pool):
   texts = [('7', '7'), ('8', '7'), ('7', '')]
   verdicts = [pool.submit(_math(*pair)).result() for pair in texts]
   assert [verdict.reward for verdict in verdicts] == [1.0, 0.0, None]
-  assert {verdict.verifier for verdict in verdicts} == {'math-1'}
+  assert {verdict.verifier for verdict in verdicts} == {'math-2'}
 
 
 def test_one_answer_in_many_texts_is_judged_once(pool):
@@ -79,7 +79,7 @@ def test_texts_that_are_not_unicode_are_judged(pool):
 
 
 def test_a_stopped_worker_is_replaced_and_its_item_judged():
-  with Pool(VerifyConfig(workers=1, timeout=0.5), ('math',)) as pool:
+  with Pool(VerifyConfig(workers=1, timeout=2), ('math',)) as pool:
     pool.submit(_math(0, 0)).result(_PATIENCE)  # Now its worker is ready.
     _signal(pool, signal.SIGSTOP)
     futures = [pool.submit(_math(i, i)) for i in range(20)]
@@ -223,8 +223,9 @@ def _is_running(pid: int) -> bool:
 
 def test_workers_are_nice_small_and_without_jax(pool):
   pids = pool.worker_pids
+  nice = min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
   _wait_until(  # The one that replaced the self-test's may be starting.
-    lambda: all(os.getpriority(os.PRIO_PROCESS, pid) == 10 for pid in pids)
+    lambda: all(os.getpriority(os.PRIO_PROCESS, pid) == nice for pid in pids)
   )
   for pid in pids:
     process = pathlib.Path(f'/proc/{pid}')

@@ -5,23 +5,25 @@ python -m rest.verify regrade WORKDIR
 
 `grade` reads one JSON object a line: 'text' with 'gold', or with 'tests' for
 programs. `regrade` judges all samples of a run again, by the verifiers of
-today, and prints which would leave its datasets, and which may enter them. It
-changes no file.
+today, keeps of them what the run's config says, and prints which would enter
+and which would leave its datasets. It changes no file.
 """
 
 import argparse
 import collections
+import itertools
 import json
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 import tqdm
 
 from rest import store, tasks
+from rest.keep import EStepConfig, keep
 from rest.types import Graded, Verdict
 from rest.verify.pool import Pool
 from rest.verify.request import Request, VerifyConfig
@@ -101,38 +103,36 @@ def _regrade(config: VerifyConfig, workdir: pathlib.Path) -> None:
   record = store.read_json(workdir / 'run.json')
   if record is None:
     raise ValueError(f'{workdir} has no run.json: it is not a run.')
-  task = tasks.make(
-    tasks.TaskConfig(
-      **{
-        name.removeprefix('task.'): value
-        for name, value in record['config'].items()
-        if name.startswith('task.')
-      }
-    )
-  )
+  task = tasks.make(tasks.TaskConfig(**_section(record, 'task')))
+  estep = EStepConfig(**_section(record, 'estep'))
   folders = sorted(workdir.glob('iteration_*/parts'))
   if not folders:
     raise ValueError(f'{workdir} has no samples.')
   with Pool(config, (task.verifier,)) as pool:
     for folder in folders:
-      _regrade_iteration(pool, task, folder.parent)
+      _regrade_iteration(pool, task, estep, folder.parent)
+
+
+def _section(record: dict, name: str) -> dict:
+  """Returns the fields of one section of a run's config."""
+  fields = record['config'].items()
+  return {
+    key.removeprefix(f'{name}.'): value
+    for key, value in fields
+    if key.startswith(f'{name}.')
+  }
 
 
 def _regrade_iteration(
-  pool: Pool, task: tasks.ProblemSet, folder: pathlib.Path
+  pool: Pool, task: tasks.ProblemSet, estep: EStepConfig, folder: pathlib.Path
 ) -> None:
-  """Prints the samples of an iteration whose verdicts differ now."""
+  """Prints which samples an iteration's dataset would gain and lose now."""
   problems = {problem.id: problem for problem in task.problems('train')}
-  dataset = folder / 'dataset.jsonl'
-  kept = {
-    (row.problem_id, row.sample)
-    for row in (store.read_dataset(dataset) if dataset.exists() else [])
-  }
   parts = store.Parts(folder / 'parts')
-  rows = [row for i in sorted(parts.done()) for row in parts.read(i)]
+  before = [row for i in sorted(parts.done()) for row in parts.read(i)]
 
   def requests() -> Iterator[tuple[Graded, Request]]:
-    for row in rows:
+    for row in before:
       problem, text = problems[row.problem_id], row.completion.text
       if task.verifier == 'program':
         text = task.program(problem, text)
@@ -140,21 +140,42 @@ def _regrade_iteration(
       else:
         yield row, Request(task.verifier, text, gold=problem.answer or '')
 
-  counts: collections.Counter[str] = collections.Counter()
-  for row, verdict in _judged(pool, requests(), len(rows)):
-    before, now = _outcome(row.verdict), _outcome(verdict)
-    if before == now:
+  judged = _judged(pool, requests(), len(before))
+  now = [replace(row, verdict=verdict) for row, verdict in judged]
+  dataset = folder / 'dataset.jsonl'
+  # An iteration that was interrupted has no dataset yet.
+  kept = store.read_dataset(dataset) if dataset.exists() else None
+  was_in = _names(_kept(before, estep) if kept is None else kept)
+  is_in = _names(_kept(now, estep))
+  changes: collections.Counter[str] = collections.Counter()
+  for old, new in zip(before, now, strict=True):
+    name = (old.problem_id, old.sample)
+    differs = _outcome(old.verdict) != _outcome(new.verdict)
+    changes['differ'] += differs
+    if (name in was_in) == (name in is_in):
       continue
-    is_kept = (row.problem_id, row.sample) in kept
-    change = 'leaves' if is_kept and now != 'correct' else 'stays out'
-    change = 'may enter' if now == 'correct' else change
-    counts[change] += 1
-    print(
-      f'{change:9} {row.problem_id} sample {row.sample}: {before} '
-      f'({row.verdict.reason}) -> {now} ({verdict.reason})'
-    )
-  changes = ', '.join(f'{count} {name}' for name, count in counts.items())
-  print(f'{folder.name}: {len(rows)} samples, {changes or "no change"}')
+    change = 'enters' if name in is_in else 'leaves'
+    changes[change] += 1
+    why = f'{_outcome(old.verdict)} ({old.verdict.reason})'
+    why += f' -> {_outcome(new.verdict)} ({new.verdict.reason})'
+    if not differs:
+      why = f'still {_outcome(new.verdict)}, unlike others of its problem'
+    print(f'{change} {old.problem_id} sample {old.sample}: {why}')
+  print(
+    f'{folder.name}: of {len(now)} verdicts {changes["differ"]} differ; of '
+    f'{len(was_in)} samples kept {changes["leaves"]} leave, and '
+    f'{changes["enters"]} enter'
+  )
+
+
+def _kept(rows: Iterable[Graded], estep: EStepConfig) -> Iterator[Graded]:
+  """Yields what is kept of rows that come a problem at a time."""
+  for _, group in itertools.groupby(rows, key=lambda row: row.problem_id):
+    yield from keep(list(group), estep)
+
+
+def _names(rows: Iterable[Graded | store.Kept]) -> set[tuple[str, int]]:
+  return {(row.problem_id, row.sample) for row in rows}
 
 
 def _judged(

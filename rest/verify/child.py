@@ -28,6 +28,10 @@ class Child:
   `ask` and `close` belong to one thread; `kill` may come from any. The thread
   that makes a Child must live as long as it: Linux sends the parent-death
   signal when that thread ends.
+
+  Attributes:
+    sandbox: Once it is ready, what isolates programs there: one of
+      `jail.LEVELS`, or '' where it judges none.
   """
 
   def __init__(
@@ -75,6 +79,7 @@ class Child:
     os.set_blocking(self._to.fileno(), False)
     os.set_blocking(self._from.fileno(), False)
     self._lock = threading.Lock()  # Between a kill and the reaping.
+    self.sandbox = ''
     self._ready = False
     self._received = b''
 
@@ -94,7 +99,9 @@ class Child:
       return True
     reply = self._receive(time.monotonic() + seconds)
     self._ready = reply is not None and 'ready' in reply
-    if not self._ready:
+    if reply is not None and self._ready:
+      self.sandbox = reply['sandbox']
+    else:
       self._end()
     return self._ready
 

@@ -5,6 +5,7 @@ every program. Nothing here depends on the program itself.
 """
 
 import contextlib
+import math
 import os
 import resource
 import shutil
@@ -48,13 +49,15 @@ class Limits:
   """What one program may use.
 
   Attributes:
-    cpu: Whole seconds of CPU time, for each process.
+    cpu: Seconds of CPU time. The verifier sees to it; the kernel, whose limit
+      counts by clock ticks and may be a third too strict on a busy host, only
+      ends what is far beyond.
     memory: Bytes of address space, for each process.
     processes: Processes and threads of its user.
     file: Bytes of any one file, its output included.
   """
 
-  cpu: int
+  cpu: float
   memory: int
   processes: int
   file: int
@@ -134,7 +137,7 @@ class Warden:
 
 def _set_limits(limits: Limits, others: int) -> None:
   values = {
-    resource.RLIMIT_CPU: limits.cpu,
+    resource.RLIMIT_CPU: math.ceil(4 * limits.cpu),
     resource.RLIMIT_AS: limits.memory,
     resource.RLIMIT_NPROC: limits.processes + others,
     resource.RLIMIT_FSIZE: limits.file,

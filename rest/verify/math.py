@@ -15,7 +15,7 @@ from rest.verify import math_clean, math_compare, math_extract, math_guard
 from rest.verify.child import Child
 from rest.verify.math_lex import Unreadable
 
-VERSION = 'math-1'
+VERSION = 'math-2'
 
 _SECONDS = 0.9  # For one attempt; ordinary answers need a third of it.
 _LENGTH = 2000  # Characters of an answer; the longest reference has 160.
@@ -80,6 +80,8 @@ def _decided(gold: str, answer: str) -> Verdict | None:
   if len(answer) > _LENGTH:
     return Verdict(0.0, 'too long', VERSION)
   left, right = _cleaned(gold), math_clean.clean(answer)
+  if len(left) > _LENGTH:
+    return Verdict(None, 'unreadable reference', VERSION)
   if not left or not right:
     return Verdict(0.0 if left else None, 'no answer', VERSION)
   if _SPACES.sub('', left) == _SPACES.sub('', right):

@@ -29,6 +29,9 @@ _CHARACTERS = {
   '¼': r'\frac{1}{4}', '¾': r'\frac{3}{4}', '⅕': r'\frac{1}{5}',
   '⅛': r'\frac{1}{8}', '⅜': r'\frac{3}{8}', '⅝': r'\frac{5}{8}',
   '⅞': r'\frac{7}{8}', '⅙': r'\frac{1}{6}', '⅚': r'\frac{5}{6}',
+  '⅖': r'\frac{2}{5}', '⅗': r'\frac{3}{5}', '⅘': r'\frac{4}{5}',
+  '⅐': r'\frac{1}{7}', '⅑': r'\frac{1}{9}', '⅒': r'\frac{1}{10}',
+  '⁄': '/', '∕': '/',
 }  # fmt: skip
 _SUPER = str.maketrans('⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ', '0123456789-n')
 _SUPERSCRIPTS = re.compile('[⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ]+')
@@ -38,10 +41,13 @@ _SPECIAL = re.compile('[' + ''.join(_CHARACTERS) + ']')
 
 _DROPPED = re.compile(
   r'\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|'
-  r'mathstrut|strut|hfill|noindent|centering)(?![a-zA-Z])\.?'
+  r'mathstrut|strut|hfill|noindent|centering|bf|it|sf|tt|cal|bfseries|'
+  r'rm(?!\s*\{)|small|normalsize|large|Large|huge|Huge)(?![a-zA-Z])\.?'
   r'|\\(?:phantom|hphantom|vphantom|hspace|vspace|label|tag)\*?\{[^{}]*\}'
 )
 _THOUSANDS = re.compile(r'(?<=\d)(?:\{,\}|,\s*\\!\s*|\\[,!:; ])(?=\d{3}(?!\d))')
+# 1 234 567, but not the mixed number 1 234/567.
+_SPACED = re.compile(r'(?<![\w.}\\])(?<![\w.}] )\d{1,3}(?: \d{3})+(?![\d/])')
 _SPACES = re.compile(
   r'\\(?:[,;:! >]|(?:quad|qquad|enspace|thinspace|thickspace)(?![a-zA-Z]))'
   r'|~|\s+'
@@ -49,6 +55,12 @@ _SPACES = re.compile(
 _WORDS = re.compile(
   r'\\(?:textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|rm|'
   r'operatorname\*?|text)\s*(?=\{)'
+)
+_OLD_WORDS = re.compile(r'\{\s*\\rm\s+([a-zA-Z. ]+)\}')
+_ALL_TEXT = re.compile(r'\\text\{([^{}]*\d[^{}]*)\}')  # 80 percent.
+_LEAD = re.compile(  # The area is 12.
+  r'\\text\{(?![^{}]*\b(?:not|either|neither)\b)'
+  r'[^{}]*(?:\b(?:is|are|equals)|[:=])\s*\}(?=.)'
 )
 _FONTS = re.compile(
   r'\\(?:mathbf|mathit|mathsf|mathcal|boldsymbol|bm|emph|underline|vec|'
@@ -78,13 +90,19 @@ def clean(answer: str) -> str:
   answer = _DELIMITERS.sub(' ', answer)
   answer = _dollars(answer.replace(r'\$', DOLLAR))
   answer = _COMMAND.sub(lambda m: _NAMES.get(m.group(), m.group()), answer)
+  answer = _OLD_WORDS.sub(r'\\text{\1}', answer)
   answer = _DROPPED.sub(' ', answer)
   answer = _WORDS.sub(r'\\text', answer)
   answer = _FONTS.sub('', answer)
   answer = _THOUSANDS.sub('', answer)
   answer = _SPACES.sub(' ', answer)
+  answer = _SPACED.sub(lambda m: m.group().replace(' ', ''), answer)
   answer = _CIRCLE.sub(r'^\\circ ', answer)
-  return _ends(answer)
+  answer = _ends(answer)
+  if whole := _ALL_TEXT.fullmatch(answer):
+    answer = _ends(whole.group(1))
+  lead = _LEAD.match(answer)
+  return _ends(answer[lead.end() :]) if lead else answer
 
 
 def _characters(answer: str) -> str:
@@ -117,7 +135,7 @@ def _ends(answer: str) -> str:
   """Strips what closes a sentence, and outer braces."""
   for _ in range(_OUTER):
     before = answer
-    answer = answer.strip().rstrip(',;:').strip()
+    answer = answer.strip().rstrip(',;:\\').strip()
     if answer.endswith('.') and not answer.endswith('..'):
       answer = answer[:-1].rstrip()
     answer = answer.removeprefix('**').removesuffix('**')

@@ -16,9 +16,24 @@ from rest.verify.math_value import is_scalar, names, proportion, same
 _ITEMS = 40
 _ORDER = {'<': 1, r'\le': 1, '>': -1, r'\ge': -1}
 _CHOICE = re.compile(r'\(?([A-Z])\)?')
-_CHOSEN = re.compile(r'(?:\(([A-Z])\)|([A-Z])[).:])(?:\s.*)?', re.DOTALL)
+_CHOSEN = re.compile(  # With its text, but no other choice, behind it.
+  r'(?:\(([A-Z])\)|([A-Z])[).:])'
+  r'(?:\s(?!.*(?:\([A-Z]\)|\b(?:or|and|not) [A-Z]\b)).*)?',
+  re.DOTALL,
+)
 _ALL_REALS = re.compile(
   r'(?:the set of )?all reals?(?: numbers?)?|\(?all real numbers\)?'
+)
+
+# Of a number that is not decimal: 77_8, 77_{\text{eight}}, 77 (base 8).
+_BASES = {
+  'two': 2, 'three': 3, 'four': 4, 'five': 5, 'six': 6, 'seven': 7, 'eight': 8,
+  'nine': 9, 'ten': 10, 'eleven': 11, 'twelve': 12, 'sixteen': 16,
+}  # fmt: skip
+_BASE = re.compile(
+  r'(?<=[\dA-F])\s*(?:\\text\{\s*|\(\s*)*'
+  r'(?:_\s*\{?\s*(?:\\text\s*\{)?|\b(?:in )?base\b[ \-}{]*)'
+  rf'\s*(\d+|{"|".join(_BASES)})\s*[}})]*$'
 )
 
 # Mathematics written as words, and products of variables.
@@ -69,10 +84,13 @@ def _plain(answer: str) -> str:
 
 def _words(answer: str) -> str:
   """Returns an answer as it reads, without spaces and case of words."""
-  plain = re.sub(r'(?<![A-Za-z\\])(?:the|an) ', '', _plain(answer))
+  plain = re.sub(
+    r'(?<![A-Za-z\\])(?:the|an|a(?= [A-Za-z]{3})) ', '', _plain(answer)
+  )
   plain = re.sub(r'(?<!\w) | (?!\w)', '', plain)
   plain = re.sub(r'(?<=\w)\.$', '', plain)
-  if re.fullmatch(r"[A-Za-z,.()'-]{2,}", plain):
+  words = re.fullmatch(r"[A-Za-z,.()' -]{2,}", plain)
+  if words and (' ' not in plain or re.search(r'[A-Za-z]{3}', plain)):
     plain = plain.lower()
   return plain
 
@@ -95,7 +113,14 @@ def _symbols(answer: str) -> str:
   if _ALL_REALS.fullmatch(_plain(answer).lower()):
     return r'\mathbb{R}'
   answer = re.sub(r'\((\d[\dA-F]*)\)\s*_', r'\1_', answer)
-  answer = re.sub(r'_\s*\{?\s*\\text\{(\d+)\}\}?', r'_{\1}', answer)
+  answer = re.sub(
+    r'(?<=\d)\\text\{([A-F]+)\}|\\text\{([A-F]+)\}(?=[\d_])',
+    r'\1\2',
+    answer,
+  )
+  answer = _BASE.sub(
+    lambda m: f'_{{{_BASES.get(m.group(1), m.group(1))}}}', answer
+  )
   return re.sub(r'(?<=[)\]])\s*U\s*(?=[(\[])', r'\\cup ', answer)
 
 
@@ -129,10 +154,9 @@ def _equal(left: Node, right: Node) -> bool:
 def _same_structure(left: Node, right: Node) -> bool:
   if left.kind == right.kind == 'negate':  # Of a number with a base.
     left, right = left.parts[0], right.parts[0]
-  if _is_infinite(left) or _is_infinite(right):
-    return left == right
   if is_scalar(left) and is_scalar(right):
-    return same(left, right)
+    infinite = _is_infinite(left) or _is_infinite(right)
+    return left == right if infinite else same(left, right)
   if left.kind != right.kind or left.name.lstrip('0') != right.name.lstrip('0'):
     return False
   if left.value != right.value or len(left.parts) != len(right.parts):
@@ -158,6 +182,8 @@ def _regions(left: Node, right: Node) -> bool | None:
 def _items(node: Node) -> list[Node]:
   """Returns what a list or set holds, without names and repetitions."""
   parts = list(node.parts) if node.kind in ('list', 'set') else [node]
+  if node.name == r'\emptyset':
+    parts = []
   named = [_unnamed(part) for part in parts]
   found = {repr(name) for name, _ in named if name is not None}
   if len(found) == 1 and named[0][0] is not None:  # x = 1, 3

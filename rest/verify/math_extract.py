@@ -38,7 +38,9 @@ _NO_CLAIM = re.compile(
   r'at (?:least|most)|more than|less than)\b',
   re.IGNORECASE,
 )
-_MAYBE = re.compile(r'\b(?:could|may|might|can)\b', re.IGNORECASE)
+_MAYBE = re.compile(
+  r"\b(?:could|may|might|can|cannot|not|never|\w+n't)\b", re.IGNORECASE
+)
 _MATH_START = re.compile(
   r'[-+\u2212\d.$£€¥\\({\[|√π]|[A-Za-z](?![A-Za-z]| [a-z]{2})'
 )
@@ -59,6 +61,16 @@ _JOINED = re.compile(
   r'(?!\s*(?:so|then|thus|hence|we|therefore))[^.\n]{0,40}'
 )
 _JOINED_BOXES = 8
+# Behind an answer: why it is one, and what it is not.
+_REASON = re.compile(
+  r'(?:;\s*(?:we|this|that|it|so|thus|hence)|(?:\s*[,;(]|\s)\s*'
+  r'(?:since|because|and not|rather than|instead of|not(?= *[$\\\d(-])|'
+  r'which (?:is|equals|means|matches|agrees)|'
+  r'as (?:we|it|the|shown|required|desired|expected|claimed|above)))\b'
+)
+_COMPUTATION = re.compile(
+  r'(?:[\s\d.,+*/()$\xd7-]|(?:(?<=\d)|(?<=\d\s))x(?=\s?\d))+'
+)
 _CALCULATOR = re.compile(r'<<[^<>]*>>')
 _SENTENCE_END = re.compile(r'[.!?]["\'*)]*(?=\s|$)|\n')
 
@@ -191,11 +203,15 @@ def _sentence(text: str, start: int) -> tuple[str, int]:
 
 def _tidy(claim: str) -> str:
   """Drops calculator marks, emphasis and a computation before its result."""
-  claim = _CALCULATOR.sub('', claim).strip().strip('*').strip()
+  # Runs of spaces, which a model may print without end, cost a scan each.
+  claim = ' '.join(_CALCULATOR.sub('', claim).split()).strip('*').strip()
   claim = re.sub(r'\s*I hope (?:it|this) is correct\.?$', '', claim)
+  reason = _REASON.search(claim)
+  if reason and not _TAKEN_BACK.search(claim, reason.start()):
+    claim = claim[: reason.start()].rstrip()
   sides = claim.split('=')
   if len(sides) > 1 and all(
-    re.fullmatch(r'[\s\d.,+*/()$\xd7-]+', side) for side in sides[:-1]
+    _COMPUTATION.fullmatch(side) for side in sides[:-1]
   ):
     claim = sides[-1]
   return claim.strip()

@@ -29,7 +29,9 @@ _GREEK_NAMES = (
 _GREEK = frozenset(_GREEK_NAMES.split())
 _DECORATIONS = (r'\overline', r'\hat', r'\widehat', r'\tilde', r'\angle',
                 r'\triangle', r'\mathbb', r'\overset', r'\dot')  # fmt: skip
-_MATRICES = ('matrix', 'pmatrix', 'bmatrix', 'Bmatrix', 'smallmatrix', 'array')
+_IF = ('"if"', '"for"', '"when"')  # Before a condition.
+_MATRICES = ('matrix', 'pmatrix', 'bmatrix', 'Bmatrix', 'smallmatrix', 'array',
+             'cases')  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,17 +369,25 @@ class _Parser:
     if kind not in _MATRICES:
       raise Unreadable(f'a {kind}')
     rows: list[Node] = []
-    row = [self.sum()]
+    row = [self.cell()]
     while sign := self.take('&', ROW):
       if sign == ROW:
         rows.append(Node('row', tuple(row)))
         row = []
         if self.peek() == '<end>':
           break
-      row.append(self.sum())
+      row.append(self.cell())
     rows += [Node('row', tuple(row))] if row else []
     self.expect('<end>')
-    return Node('matrix', tuple(rows))
+    return Node('set' if kind == 'cases' else 'matrix', tuple(rows))
+
+  def cell(self) -> Node:
+    """A number of a matrix; of cases, a value or its condition."""
+    if self.peek() == '<name>' and self.tokens[self.position].text in _IF:
+      self.position += 1
+    node = self.relation()
+    self.take(',')
+    return node
 
 
 def _repeating(text: str) -> Fraction:

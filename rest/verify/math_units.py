@@ -8,8 +8,13 @@ import re
 
 from rest.verify.math_clean import DOLLAR
 
-_MONEY = {DOLLAR: 'dollar', '£': 'pound', '€': 'euro', '¥': 'yen'}
-_CURRENCY = re.compile(rf'^(-?)\s*([{"".join(_MONEY)}])\s*(-?)\s*(?=[\d.\\])')
+_MONEY = {
+  DOLLAR: 'dollar', 'USD': 'dollar', f'US{DOLLAR}': 'dollar', '£': 'pound',
+  'GBP': 'pound', '€': 'euro', 'EUR': 'euro', '¥': 'yen',
+}  # fmt: skip
+_CURRENCY = re.compile(
+  rf'^(-?)\s*(?:\\text\{{)?({"|".join(_MONEY)})\s*\}}?\s*(-?)\s*(?=[\d.\\])'
+)
 _PERCENT = re.compile(r'\s*(?:%|\\text\{\s*percent\s*\}|\bpercent)$')
 _DEGREES = re.compile(
   r'\s*(?:\^\\circ|\bdegrees?)\s*(?:\\text\{\s*([CF])\s*\}|([CF]))?$'
@@ -30,7 +35,7 @@ _MEANINGFUL_WORDS = (
   ' halves third thirds quarter quarters plus minus over squared cubed when'
   ' unless but either neither none is are was to from with without'
   ' for because since so until between through where when which that wait'
-  ' sin cos tan log ln sqrt pi infinity theta in union st nd rd th factorial'
+  ' sin cos tan log ln sqrt pi infinity theta union st nd rd th ish factorial'
   ' choose divided times less greater larger smaller up down other another'
 )
 _MEANINGFUL = frozenset(_MEANINGFUL_WORDS.split())
@@ -93,7 +98,7 @@ def agree(left: frozenset[str], right: frozenset[str]) -> bool:
 def time(answer: str) -> tuple[int, int, int, str] | None:
   """Returns the time of day that an answer is: hour, minute, second, a or p."""
   plain = re.sub(r'\\text\s*|[{}]', ' ', answer).strip()
-  match = _TIME.fullmatch(' '.join(plain.split()).replace(' :', ':'))
+  match = _TIME.fullmatch(re.sub(r'\s*:\s*', ':', ' '.join(plain.split())))
   if not match:
     return None
   hour, minute, second = (int(part or 0) for part in match.groups()[:3])

@@ -7,6 +7,7 @@ request gets exactly one verdict, whatever happens to the workers.
 """
 
 import hashlib
+import sys
 import threading
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future
@@ -21,6 +22,8 @@ _ANSWERS = {'math': math, 'exact': exact}  # Who judge an extracted answer.
 _VERIFIERS = (*_ANSWERS, 'program', 'hang')
 _STARTS = 3  # Attempts to start a worker, before the pool gives up.
 _HANG_SECONDS = 0.1  # How long the self-test's hang may last.
+_SANDBOX = 'Programs run in a sandbox of level {!r}.'
+_WEAK = ' WARNING: that stops hardly anything; see verify.allow_weak_sandbox.'
 
 
 class Pool:
@@ -147,6 +150,11 @@ class Pool:
     with self._changed:
       self._counts.clear()
       self._cache.clear()
+      sandboxes = {child.sandbox for child in self._children.values()} - {''}
+    for level in sandboxes:
+      print(
+        _SANDBOX.format(level) + _WEAK * (level == 'rlimits'), file=sys.stderr
+      )
 
   def _serve(self) -> None:
     """Serves one worker's place until the pool closes."""

@@ -15,8 +15,9 @@ have seen every expected value; exit statuses and output never count as such.
 
 How records of the published sets become `Tests`:
 
-  HumanEval    Tests('assert', record['test'], record['entry_point']);
-               the program is the prompt and the completion.
+  HumanEval    Tests('assert', record['test'], record['entry_point']), the
+               test after the helpers that the prompt defines; the program is
+               the prompt and the completion.
   MBPP         Tests('assert', '\n'.join([setup_code, *test_list]))
   APPS         Tests('stdin', inputs=..., outputs=...), one text a case; or
                Tests('call', entry_point=fn_name, inputs=..., outputs=...), each
@@ -24,9 +25,9 @@ How records of the published sets become `Tests`:
 
 What is not stopped:
 
-  - A test that is weak stays weak. Where it calls helpers of the program, or
-    compares two results of the program, the program can please it; and what it
-    changes in its arguments is changed in the test's.
+  - A test that is weak stays weak. Where it calls helpers that the program is
+    to define, or compares two results of the program, the program can please
+    it; and what it changes in its arguments is changed in the test's.
   - A program may know the tests by heart, or recognise them by their arguments.
   - An attack on the kernel itself, through the system calls left. Against
     hostile people rather than hostile samples, put a virtual machine around it.
@@ -43,10 +44,8 @@ What is not stopped:
 
 import atexit
 import json
-import math
 import os
 import select
-import signal
 import socket
 import threading
 import time
@@ -58,16 +57,17 @@ from rest.verify.candidate import MEMORY_STATUS
 from rest.verify.jail import Limits
 from rest.verify.sandbox import Ended, MemoryFiles, Sandbox, SandboxError
 
-VERSION = 'program-1'
+VERSION = 'program-2'
 _MAX_LOAD = 8.0  # Times the wall time, at most, for waiting for a core.
 _IDLE_SECONDS = 2.0  # Wall time for a case besides computing.
+_LOOK_SECONDS = 0.05  # Between two looks at a job's CPU time, at least.
 _LONG_SCRIPT = 2000  # Characters; few tests of HumanEval and MBPP are longer.
 _TESTS_MEMORY = 3  # Times the program's: they may hold both sides' values.
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramConfig:
-  """What a program may use. Whole seconds of CPU count; they are rounded up.
+  """What a program may use. CPU time is that of all its processes together.
 
   Attributes:
     cpu_seconds: CPU time for one case of 'stdin' and 'call'.
@@ -176,7 +176,7 @@ class ProgramJudge:
 
   def _limits(self, cpu: float, memory: int = 1) -> Limits:
     return Limits(
-      cpu=math.ceil(cpu),
+      cpu=cpu,
       memory=self._memory * memory,
       processes=self._config.processes,
       file=self._config.file_mib << 20,
@@ -324,8 +324,9 @@ def check(tests: Tests) -> None:
 def _wait(sandboxes: list[Sandbox], cpu: float) -> bool:
   """Waits for the job in the first sandbox; returns whether it is overdue.
 
-  Waiting for a core does not count, so that a busy host changes no verdict;
-  sleeping and waiting for anything else does.
+  Its CPU time is looked at when it may be over. Waiting for a core does not
+  count, so that a busy host changes no verdict; sleeping and waiting for
+  anything else does.
 
   Args:
     sandboxes: Where the jobs run that depend on each other.
@@ -335,29 +336,31 @@ def _wait(sandboxes: list[Sandbox], cpu: float) -> bool:
   poll.register(sandboxes[0], select.POLLIN)
   start = time.monotonic()
   end = start + _wall(cpu, 1.0)
+  used = 0.0
   while (left := end - time.monotonic()) > 0:
-    if poll.poll(left * 1000):
+    if poll.poll(min(left, max(cpu - used, _LOOK_SECONDS)) * 1000):
       return False
     shares = [sandbox.share() for sandbox in sandboxes]
-    if max(share.used for share in shares) > 2 * math.ceil(cpu):
-      return True  # Many processes, each below its limit.
-    waited = sum(share.waited for share in shares)
+    if shares[0] is None:
+      return False
+    running = [share for share in shares if share]
+    used = max(share.used for share in running)
+    if used > cpu:
+      return True
+    waited = sum(share.waited for share in running)
     end = start + min(_wall(cpu, 1.0) + waited, _wall(cpu, _MAX_LOAD))
   return True
 
 
 def _wall(cpu: float, load: float) -> float:
-  return (1.5 * math.ceil(cpu) + _IDLE_SECONDS) * load
+  return (1.5 * cpu + _IDLE_SECONDS) * load
 
 
 def _exhausted(ended: Ended, limits: Limits) -> str:
   """Returns which limit ended a job, or ''."""
   if ended.out_of_memory or ended.status == MEMORY_STATUS:
     return 'memory'
-  # The kernel's two clocks for CPU time differ by some per cent.
-  killed = ended.status == -signal.SIGKILL
-  out_of_time = killed and ended.cpu > 0.75 * limits.cpu
-  return 'timeout' if out_of_time else ''
+  return 'timeout' if ended.cpu > limits.cpu else ''
 
 
 def _reason(right: bool) -> str:

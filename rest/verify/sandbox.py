@@ -155,14 +155,15 @@ class Sandbox:
     """Ends the job now, if it has not ended by itself; `finish` must follow."""
     self._send({})
 
-  def share(self) -> Share:
-    """Returns what the job has had so far; nothing if it has ended."""
-    self._send({'share': True})
-    reply = self._reply(_END_SECONDS)
-    if 'waited' in reply:
-      return Share(**reply)
-    self._last = reply  # It has just ended.
-    return Share(0.0, 0.0)
+  def share(self) -> Share | None:
+    """Returns what the job has had so far, or None if it has ended."""
+    if self._last is None:
+      self._send({'share': True})
+      reply = self._reply(_END_SECONDS)
+      if 'waited' in reply:
+        return Share(**reply)
+      self._last = reply  # It has just ended.
+    return None
 
   def finish(self) -> Ended:
     """Waits for the end of the job and of every process that it has left."""

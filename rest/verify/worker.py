@@ -32,8 +32,8 @@ def main() -> None:
   replies = _private_output()
   _confine(setup)
   with contextlib.ExitStack() as on_exit:
-    judges = _load(setup, replies, on_exit)
-    _write(replies, {'ready': os.getpid()})
+    judges, sandbox = _load(setup, replies, on_exit)
+    _write(replies, {'ready': os.getpid(), 'sandbox': sandbox})
     for line in sys.stdin.buffer:
       request = json.loads(line)
       # An error ends this worker; the pool asks another, once.
@@ -60,9 +60,10 @@ def _confine(setup: dict) -> None:
 
 def _load(
   setup: dict, replies: BinaryIO, on_exit: contextlib.ExitStack
-) -> dict[str, _Judge]:
-  """Returns a judge for each verifier."""
+) -> tuple[dict[str, _Judge], str]:
+  """Returns a judge for each verifier, and the level of the sandbox if any."""
   judges: dict[str, _Judge] = {'hang': _hang}
+  sandbox = ''
   if 'math' in setup['verifiers']:
     from rest.verify import math
 
@@ -80,7 +81,8 @@ def _load(
     )
     on_exit.callback(judge.close)
     judges['program'] = lambda r: _judge_program(judge, r, replies)
-  return judges
+    sandbox = judge.level
+  return judges, sandbox
 
 
 def _within(memory: int, judge: Callable[[str, str], Verdict]) -> _Judge:
