@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from etils import epath
@@ -38,11 +38,14 @@ class EStepConfig:
     num_samples: Samples of each problem, N.
     cap: Most correct solutions kept of a problem; 0 keeps all.
     distinct: Whether equal texts count once.
+    stop_at_cap: Whether a problem's samples end with the one that meets its
+      cap. The dataset is the same; what was drawn, and its statistics, are not.
   """
 
   num_samples: int = 32
   cap: int = 10
   distinct: bool = True
+  stop_at_cap: bool = False
 
   def __post_init__(self):
     if self.num_samples < 1:
@@ -51,6 +54,8 @@ class EStepConfig:
       )
     if self.cap < 0:
       raise ValueError(f'estep.cap must be 0 or more, got {self.cap}.')
+    if self.stop_at_cap and not self.cap:
+      raise ValueError('estep.stop_at_cap needs a cap, but estep.cap is 0.')
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,7 @@ def e_step(
     parts,
     key=title,
     title=title,
+    is_enough=lambda rows: meets_cap(rows, config),
   )
   if processes.is_first():
     _write_dataset(parts, len(problems), config, folder, max_unknown)
@@ -171,6 +177,11 @@ def keep(rows: Sequence[Graded], config: EStepConfig) -> list[Graded]:
   return kept
 
 
+def meets_cap(rows: Sequence[Graded], config: EStepConfig) -> bool:
+  """Whether no further sample is to be drawn: none could enter the dataset."""
+  return config.stop_at_cap and len(keep(rows, config)) == config.cap
+
+
 def draw_missing(
   tools: Tools,
   problems: Sequence[Problem],
@@ -179,6 +190,7 @@ def draw_missing(
   *,
   key: str,
   title: str,
+  is_enough: Callable[[Sequence[Graded]], bool] = lambda rows: False,
   **decoding: Any,
 ) -> Timing:
   """Draws and judges whatever `parts` does not hold yet, and writes it there.
@@ -190,6 +202,7 @@ def draw_missing(
     parts: Where they are, and go.
     key: What the samples are for; part of their random keys.
     title: Of the progress bar.
+    is_enough: Whether a problem's first samples make further ones needless.
     **decoding: Overrides of the sampler's temperature, top_k, top_p.
 
   Raises:
@@ -201,7 +214,15 @@ def draw_missing(
   timing = Timing()
   started = time.monotonic()
   graded = draw(
-    tools, problems, missing, num_samples, timing, key, title, **decoding
+    tools,
+    problems,
+    missing,
+    num_samples,
+    timing,
+    key,
+    title,
+    is_enough,
+    **decoding,
   )
   for index, rows in graded:
     parts.write(index, rows)
@@ -221,12 +242,13 @@ def draw(
   timing: Timing,
   key: str,
   title: str,
+  is_enough: Callable[[Sequence[Graded]], bool] = lambda rows: False,
   **decoding: Any,
 ) -> Generator[tuple[int, list[Graded]], None, None]:
   """Yields (index, graded samples) of each problem once all are judged.
 
-  Problems come in order of completion. Arguments as in `draw_missing`; `timing`
-  is filled on the way.
+  Problems come in order of completion, samples in their own. Arguments as in
+  `draw_missing`; `timing` is filled on the way.
   """
   if not indices:
     return
@@ -240,8 +262,9 @@ def draw(
     )
     for index in indices
   ]
-  judged: dict[int, list[tuple[int, Completion, Future[Verdict]]]] = {}
-  drawn: list[int] = []  # All samples drawn, some verdicts still out.
+  answers: dict[int, _Answers] = {}  # By position among the indices.
+  drawn: set[int] = set()  # All samples drawn, some verdicts still out.
+  over: set[int] = set()  # Nothing more is wanted.
   with (
     metrics.progress(len(asks) * num_samples, f'{title}: sampling') as sampled,
     metrics.progress(
@@ -249,26 +272,31 @@ def draw(
     ) as verified,
   ):
     for position, sample, completion in tools.sampler.sample(
-      prefix, asks, samples=num_samples, **decoding
+      prefix, asks, samples=num_samples, withdrawn=over, **decoding
     ):
-      index = indices[position]
+      if position in over:
+        continue
+      problem = problems[indices[position]]
+      if position not in answers:
+        prompt = task.question(problem)
+        answers[position] = _Answers(problem, prompt, num_samples, is_enough)
       before = time.monotonic()
-      future = tools.pool.submit(_request(task, problems[index], completion))
+      verdict = tools.pool.submit(_request(task, problem, completion))
       timing.waiting += time.monotonic() - before
       timing.tokens += len(completion.tokens)
       sampled.update()
-      judged.setdefault(index, []).append((sample, completion, future))
-      if len(judged[index]) == num_samples:
-        drawn.append(index)
-      for ready in [i for i in drawn if _all_done(judged[i])]:
-        drawn.remove(ready)
+      if answers[position].add(sample, completion, verdict):
+        drawn.add(position)
+      for ready in [p for p in {position, *drawn} if answers[p].settle()]:
+        over.add(ready)
+        drawn.discard(ready)
         verified.update(num_samples)
-        yield ready, _graded(task, problems[ready], judged.pop(ready))
+        yield indices[ready], answers.pop(ready).judged
     before = time.monotonic()
-    for index in drawn:
-      rows = _graded(task, problems[index], judged.pop(index))
+    for position, answer in answers.items():
+      answer.settle(wait=True)
       verified.update(num_samples)
-      yield index, rows
+      yield indices[position], answer.judged
     timing.waiting += time.monotonic() - before
 
 
@@ -288,20 +316,62 @@ def random_key(purpose: str, problem_id: str) -> int:
   return int.from_bytes(digest[:8], 'big')
 
 
-def _all_done(rows: list[tuple[int, Completion, Future[Verdict]]]) -> bool:
-  return all(future.done() for _, _, future in rows)
+@dataclass(slots=True)
+class _Answers:
+  """What was drawn of a problem, and what of it is judged.
 
+  Attributes:
+    problem: The problem.
+    prompt: As it was asked.
+    count: Samples asked.
+    is_enough: Whether further samples are not wanted.
+    judged: The first samples, in order.
+    waiting: Later ones: their verdict, or one before it, is still out.
+  """
 
-def _graded(
-  task: Task,
-  problem: Problem,
-  rows: list[tuple[int, Completion, Future[Verdict]]],
-) -> list[Graded]:
-  prompt = task.question(problem)
-  return [
-    Graded(problem.id, sample, prompt, completion, future.result())
-    for sample, completion, future in rows
-  ]
+  problem: Problem
+  prompt: str
+  count: int
+  is_enough: Callable[[Sequence[Graded]], bool]
+  judged: list[Graded] = field(default_factory=list)
+  waiting: dict[int, tuple[Completion, Future[Verdict]]] = field(
+    default_factory=dict
+  )
+
+  def add(
+    self, sample: int, completion: Completion, verdict: Future[Verdict]
+  ) -> bool:
+    """Takes a sample; returns whether it was the last one to be drawn."""
+    self.waiting[sample] = completion, verdict
+    return len(self.judged) + len(self.waiting) == self.count
+
+  def settle(self, wait: bool = False) -> bool:
+    """Judges further samples; returns whether all that are wanted are judged.
+
+    It goes by sample, so that what ends up in `judged` does not depend on which
+    verdicts came first.
+
+    Args:
+      wait: For verdicts that are still out; all samples must be drawn.
+    """
+    while len(self.judged) < self.count:
+      sample = len(self.judged)
+      if sample not in self.waiting:
+        return False
+      completion, verdict = self.waiting[sample]
+      if not (wait or verdict.done()):
+        return False
+      del self.waiting[sample]
+      self.judged.append(
+        Graded(
+          self.problem.id, sample, self.prompt, completion, verdict.result()
+        )
+      )
+      if self.is_enough(self.judged):
+        for _, needless in self.waiting.values():
+          needless.cancel()
+        return True
+    return True
 
 
 def _request(task: Task, problem: Problem, completion: Completion) -> Request:

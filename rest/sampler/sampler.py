@@ -3,7 +3,7 @@
 import functools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from rest.model import Transformer, unstack
 from rest.sampler import cache
-from rest.sampler.cache import LayerCache, Table, TableShape
+from rest.sampler.cache import Dropped, LayerCache, Table, TableShape
 from rest.sampler.choice import candidates_for
 from rest.sampler.decode import (
   Drawn,
@@ -188,6 +188,7 @@ class Sampler:
     asks: Iterable[Ask],
     *,
     samples: int = 0,
+    withdrawn: Collection[int] = (),
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -203,6 +204,8 @@ class Sampler:
       asks: What to draw; may be lazy, and is then read as slots fall free.
       samples: Most samples of one ask; 0: what the first ask has. It shapes
         the table, so give it where asks may be what a killed run left over.
+      withdrawn: Indices of asks that no more is wanted of. The consumer may add
+        to it; a few samples that were under way may still come.
       temperature: In place of the config's; likewise the following.
       top_k: See `SamplerConfig`.
       top_p: See `SamplerConfig`.
@@ -246,7 +249,13 @@ class Sampler:
       total = sum(len(ask.samples) for ask in asks)
       chunk = min(chunk, max(plan.shape.rows, total // (2 * plan.shape.slots)))
     scheduler = Scheduler(
-      plan.shape, checked, chunk, plan.questions, config.max_tokens, self._seed
+      plan.shape,
+      checked,
+      chunk,
+      plan.questions,
+      config.max_tokens,
+      self._seed,
+      withdrawn,
     )
     return self._run(plan, scheduler, prefix, config)
 
@@ -275,8 +284,9 @@ class Sampler:
       if scheduler.is_open:
         self._watch.before(calls)
         program = self._program(plan, scheduler, config, len(calls))
+        dropped = Dropped(dropped_QR, scheduler.withdraw())
         with jax.set_mesh(self._mesh):
-          table, drawn = decode(self.model, table, knobs, dropped_QR, program)
+          table, drawn = decode(self.model, table, knobs, dropped, program)
         owners = [list(slot) for slot in scheduler.owners]
         calls.append(_Call(drawn, owners))
         # A new array: the device may still read the old one.

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,6 +101,7 @@ class Scheduler:
     questions: int,
     limit: int,
     seed: int,
+    withdrawn: Collection[int],
   ):
     """Starts with empty buffers.
 
@@ -111,6 +112,7 @@ class Scheduler:
       questions: Questions in a load.
       limit: Longest completion.
       seed: Of all random numbers.
+      withdrawn: Indices of asks that no more is wanted of; may grow.
     """
     self.shape = shape
     self.owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
@@ -119,6 +121,8 @@ class Scheduler:
     self._questions = questions
     self._limit = limit
     self._seed = seed
+    self._withdrawn = withdrawn
+    self._withdrawals = 0  # How many of them are done with.
     self._evened = 1 << 30  # Samples left when rows were last shared out.
     self._orders: deque[Order] = deque()  # Cut from asks, not yet loaded.
     self._free = deque(
@@ -220,6 +224,30 @@ class Scheduler:
       buffer = place.entry // self.shape.samples
       self.owners[place.slot][buffer] = None
       self._free.append((place.slot, buffer))
+
+  def withdraw(self) -> np.ndarray:
+    """Forgets the asks that were withdrawn, and frees their buffers.
+
+    Returns:
+      is_over_QE. The next call must have it, before any load fills a buffer.
+    """
+    is_over_QE = np.zeros((self.shape.slots, BUFFERS), bool)
+    if len(self._withdrawn) == self._withdrawals:
+      return is_over_QE
+    self._withdrawals = len(self._withdrawn)
+    self._orders = deque(
+      order for order in self._orders if order.index not in self._withdrawn
+    )
+    for slot, orders in enumerate(self.owners):
+      for buffer, order in enumerate(orders):
+        if order is None or order.index not in self._withdrawn:
+          continue
+        for draft in order.drafts:
+          draft.is_done = True  # For the calls that are under way.
+        is_over_QE[slot, buffer] = True
+        orders[buffer] = None
+        self._free.append((slot, buffer))
+    return is_over_QE
 
   def fits(self, shape: TableShape) -> bool:
     """Whether all that is left could be at work in a table, none waiting."""
@@ -326,6 +354,8 @@ class Scheduler:
   def _cut(self) -> bool:
     """Cuts the next ask into orders; returns whether there was one."""
     for index, ask in self._asks:
+      if index in self._withdrawn:
+        continue
       for start in range(0, len(ask.samples), self._chunk):
         places = tuple(range(len(ask.samples)))[start : start + self._chunk]
         drafts = [Draft() for _ in places]
