@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from rest.model import Transformer, unstack
 from rest.sampler import cache
+from rest.sampler.attention import read_for
 from rest.sampler.cache import Dropped, LayerCache, Table, TableShape
 from rest.sampler.choice import candidates_for
 from rest.sampler.decode import (
@@ -295,6 +296,8 @@ class Sampler:
         break
       if len(calls) > 1 or not scheduler.is_open:
         yield from self._collect(calls.popleft(), scheduler, dropped_QR)
+      if not scheduler.is_open:
+        continue
       target = smallest(plan, self._mesh, scheduler.fits)
       if target != plan.shape or scheduler.is_uneven():
         while calls:
@@ -312,7 +315,7 @@ class Sampler:
     longest = scheduler.longest + (ahead + 1) * plan.steps
     return Program(
       steps=plan.steps,
-      read=_read(longest, plan.shape.suffix),
+      read=read_for(longest, plan.shape.suffix, self._model_config, self._mesh),
       candidates=self._candidates(config),
       mesh=self._mesh,
     )
@@ -441,8 +444,3 @@ def _checked(first, rest, prefix, config) -> Iterator[tuple[int, Ask]]:
   for index, ask in rest:
     _check(ask, prefix, config)
     yield index, ask
-
-
-def _read(longest: int, suffix: int) -> int:
-  """Returns how much of the suffix to read, of a few sizes."""
-  return min(suffix, max(128, 1 << (longest - 1).bit_length()))
