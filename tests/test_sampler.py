@@ -342,7 +342,7 @@ def test_few_programs_serve_all_lengths():
     widths.add(scheduler.load().tokens_XT.shape[1])
   assert widths == {64, 128, 256, 512, 1024, 2048}
   reads = {read_for(n, 4096, CONFIG, mesh) for n in range(1, 4097)}
-  assert reads == {128, 256, 512, 1024, 2048, 4096}
+  assert reads == {128, 256, 512, 1024, 4096}
 
 
 @pytest.mark.parametrize('steps', [1, 16])

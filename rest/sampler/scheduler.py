@@ -88,6 +88,7 @@ Owners = list[list[Order | None]]
 
 
 _COPIES = 4  # Slots that a load can fill, for each question it prefills.
+_AHEAD = 8  # Loads' worth of orders among which those of a width are found.
 
 
 class Scheduler:
@@ -159,25 +160,29 @@ class Scheduler:
       return None
     if len(self._free) < self._questions and not self._starves():
       return None
+    while len(self._orders) < _AHEAD * self._questions and self._cut():
+      pass
+    width = self._width(self._orders[0].ask)
     batch: list[tuple[Order, int, int]] = []
     sources: list[Ask] = []
-    while self._free and len(batch) < _COPIES * self._questions:
-      if not self._orders and not self._cut():
-        break
-      order = self._orders[0]
-      if sources and order.ask is not sources[-1]:
-        if len(sources) == self._questions:
-          break
-        # Prefilled at another width, so that its bits stay its own.
-        if self._width(order.ask) != self._width(sources[0]):
-          break
-      self._orders.popleft()
+    passed: deque[Order] = deque()
+    while (
+      self._orders and self._free and len(batch) < _COPIES * self._questions
+    ):
+      order = self._orders.popleft()
+      is_new = not sources or order.ask is not sources[-1]
+      # Each is prefilled at its own width, so that its bits stay its own.
+      fits = self._width(order.ask) == width
+      if not fits or (is_new and len(sources) == self._questions):
+        passed.append(order)
+        continue
       slot, buffer = self._free.popleft()
       self.owners[slot][buffer] = order
-      if not sources or sources[-1] is not order.ask:
+      if is_new:
         sources.append(order.ask)
       batch.append((order, len(sources) - 1, slot * BUFFERS + buffer))
-    return self._pack(sources, batch) if batch else None
+    self._orders.extendleft(reversed(passed))
+    return self._pack(sources, batch)
 
   def collect(
     self, owners: Owners, tokens_TB, logprobs_TB, entry_TB, ended_TB
