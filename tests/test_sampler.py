@@ -219,14 +219,17 @@ def test_samples_do_not_depend_on_what_is_drawn_beside_them(sampler, drawn):
   assert lazily == drawn
 
 
-def test_what_is_withdrawn_stops_and_changes_nothing_else():
+@pytest.mark.parametrize('steps, most', [(1, 60), (16, 99)])
+def test_what_is_withdrawn_stops_and_changes_nothing_else(steps, most):
   # Many problems, so that what falls free is used again at once.
   asks = [
     dataclasses.replace(ASKS[index % 9], key=index) for index in range(40)
   ]
-  settings = dataclasses.replace(SETTINGS, steps_per_call=1)
+  settings = dataclasses.replace(SETTINGS, steps_per_call=steps)
   sampler = make_sampler(settings=settings)
   expected = draw(sampler, asks=asks)
+  rest = draw(sampler, asks=asks, withdrawn={38})
+  assert rest == {key: expected[key] for key in expected if key[0] != 38}
   withdrawn = {4}
   seen = {}
   for index, sample, completion in sampler.sample(
@@ -239,7 +242,7 @@ def test_what_is_withdrawn_stops_and_changes_nothing_else():
   counts = [sum(key[0] == index for key in seen) for index in range(40)]
   assert counts[1::2] == [5] * 20
   assert counts[4] == 0
-  assert sum(counts[::2]) < 60
+  assert sum(counts[::2]) < most
 
 
 def test_samples_of_a_problem_differ(drawn):
@@ -329,6 +332,27 @@ def test_long_prompts_and_completions_match_teacher_forcing():
   expected = teacher_forced(sampler.model, prompt, completion.tokens, 2560)
   at = np.arange(500), list(completion.tokens)
   np.testing.assert_allclose(completion.logprobs, expected[at], atol=1e-4)
+
+
+def test_questions_are_prefilled_together_but_at_their_own_width():
+  settings = SamplerConfig(max_tokens=64, max_prompt_tokens=512, rows=128)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  plan = make_plan(settings, CONFIG, mesh, prefix=0, samples=1)
+  lengths = np.random.default_rng(0).integers(1, 512, 100).tolist()
+  asks = [Ask(i, (3,) * length, (0,)) for i, length in enumerate(lengths)]
+  scheduler = Scheduler(
+    plan.shape, iter(enumerate(asks)), 1, plan.questions, 64, 0, ()
+  )
+  loads = []
+  while load := scheduler.load():
+    loads.append(load)
+    width = load.tokens_XT.shape[1]
+    for length in load.length_X[load.last_X > 0].tolist():
+      assert length <= width
+      assert width == 64 or length > width // 2
+      lengths.remove(length + 1)
+  assert not lengths
+  assert len(loads) <= 100 / plan.questions + 4  # Four widths.
 
 
 def test_few_programs_serve_all_lengths():

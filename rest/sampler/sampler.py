@@ -4,8 +4,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -18,88 +17,21 @@ from rest.sampler.attention import read_for
 from rest.sampler.cache import Dropped, LayerCache, Table, TableShape
 from rest.sampler.choice import candidates_for
 from rest.sampler.decode import (
-  Drawn,
   Knobs,
   Program,
   decode,
   load_prefix,
   load_questions,
 )
+from rest.sampler.order import Ask, Place
 from rest.sampler.plan import Plan, SamplerConfig, make_plan, smallest
-from rest.sampler.scheduler import Ask, Owners, Place, Scheduler
+from rest.sampler.scheduler import Scheduler
+from rest.sampler.stats import Call, Stats, Watch
 from rest.sampler.text import complete, has_stop
 from rest.sharding import PARAMETERS, leaf_name, spec
 from rest.types import Completion, Tokenizer
 
 _ENDS = 8  # End tokens that a model may have.
-
-
-@dataclass(slots=True)
-class Stats:
-  """What sampling took; sums since the sampler was made.
-
-  Attributes:
-    tokens: Tokens in completions drawn.
-    row_steps: Rows times steps that the device ran.
-    busy_row_steps: Of them, those that drew a token.
-    calls: Decoding calls.
-    seconds: From the first prompt in to the last token out, the consumer's
-      time included.
-    idle_seconds: Of them, time that the device waited between calls (a lower
-      bound, seen by the host).
-  """
-
-  tokens: int = 0
-  row_steps: int = 0
-  busy_row_steps: int = 0
-  calls: int = 0
-  seconds: float = 0.0
-  idle_seconds: float = 0.0
-
-  @property
-  def busy(self) -> float:
-    """Share of row-steps that drew a token."""
-    return self.busy_row_steps / max(1, self.row_steps)
-
-
-class _Watch:
-  """Counts the time in which the device had no call to work on."""
-
-  def __init__(self):
-    self.idle = 0.0
-    self._ready: float | None = None  # When the last call was seen to end.
-    self._took = 0.0  # How long a call takes, last known.
-
-  def before(self, calls: 'deque[_Call]') -> None:
-    """To be called when a call is about to be made."""
-    if self._ready is None or (calls and not calls[-1].is_done):
-      return
-    # A call that ended unseen ended about when it should have.
-    busy_until = self._ready + (self._took if calls else 0.0)
-    self.idle += max(0.0, time.monotonic() - busy_until)
-
-  def read(self, call: '_Call') -> list[np.ndarray]:
-    """Waits for what a call drew, and returns it."""
-    has_waited = not call.is_done
-    arrays = [np.asarray(x) for x in call.drawn]
-    now = time.monotonic()
-    if has_waited and self._ready is not None:
-      self._took = now - self._ready
-    self._ready = now
-    return arrays
-
-
-class _Call(NamedTuple):
-  """A decoding call under way, and who held the buffers when it was made."""
-
-  drawn: Drawn
-  owners: Owners
-
-  @property
-  def is_done(self) -> bool:
-    """Whether the device has finished it."""
-    entry_TQR: Any = self.drawn.entry_TQR  # The stubs lack `is_ready`.
-    return entry_TQR.is_ready()
 
 
 class Sampler:
@@ -152,7 +84,7 @@ class Sampler:
     self._stop = stop
     self._table: Table | None = None
     self._plan: Plan | None = None
-    self._watch = _Watch()
+    self._watch = Watch()
     self.set_weights(model)
 
   def set_weights(self, model: Transformer) -> None:
@@ -275,8 +207,8 @@ class Sampler:
       tokens_XT[:, : len(prefix)] = prefix
       with jax.set_mesh(self._mesh):
         table = load_prefix(self.model, table, tokens_XT, knobs.prefix)
-    calls: deque[_Call] = deque()
-    self._watch = _Watch()
+    calls: deque[Call] = deque()
+    self._watch = Watch()
     dropped_QR = _no_rows(plan)
     while True:
       while load := scheduler.load():
@@ -289,7 +221,7 @@ class Sampler:
         with jax.set_mesh(self._mesh):
           table, drawn = decode(self.model, table, knobs, dropped, program)
         owners = [list(slot) for slot in scheduler.owners]
-        calls.append(_Call(drawn, owners))
+        calls.append(Call(drawn, owners))
         # A new array: the device may still read the old one.
         dropped_QR = _no_rows(plan)
       elif not calls:
@@ -335,7 +267,7 @@ class Sampler:
     return self._put(caches, slots, rows), replace(plan, shape=shape)
 
   def _collect(
-    self, call: _Call, scheduler: Scheduler, dropped_QR: np.ndarray
+    self, call: Call, scheduler: Scheduler, dropped_QR: np.ndarray
   ) -> Iterator[tuple[int, int, Completion]]:
     """Reads a call's tokens; yields the completions that ended in it."""
     arrays = [x.reshape(x.shape[0], -1) for x in self._watch.read(call)]
