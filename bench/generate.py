@@ -1,7 +1,6 @@
 """`transformers` on the sampler's load, on the same machine: the reference."""
 
 import tempfile
-import time
 
 import numpy as np
 
@@ -34,18 +33,15 @@ class Transformers:
       ).eval()
     self.version = f'transformers {transformers.__version__}'
 
-  def seconds(self, load: Workload) -> float:
-    """Draws the load; returns how long it took.
+  def draw(self, load: Workload) -> None:
+    """Draws the load, in batches of whole problems, in order.
 
-    Batches are of whole problems, in order; each runs until its longest
-    completion is done, as `generate` does.
+    A batch runs until its longest completion is done, as `generate` does.
     """
-    start = time.monotonic()
     asks = load.asks
     size = max(1, self._rows // len(asks[0].samples))
     for first in range(0, len(asks), size):
       self._generate(load.prefix, asks[first : first + size])
-    return time.monotonic() - start
 
   def _generate(self, prefix, asks):
     torch = self._torch

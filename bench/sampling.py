@@ -1,9 +1,10 @@
-"""Times the E-step's sampling, and says what a step is made of.
+r"""Times the E-step's sampling, and says what a step is made of.
 
   python -m bench.sampling --shape=1.5b --cache=/tmp/programs
   python -m bench.sampling --shape=7b --problems=64
   python -m bench.sampling --shape=1.5b --data=2
-  python -m bench.sampling --rows=64 --problems=4 --against=transformers
+  taskset -c 0 python -m bench.sampling --problems=6 --samples=8 --prefix=64 \
+    --longest=128 --rows=48 --against=transformers
   python -m bench.sampling --shape=1.5b --check
 
 Random weights, imposed lengths (see `bench.workload`). The last run is the one
@@ -91,6 +92,8 @@ class Bench:
     _print('weights ready', f'{_age():.1f} s after the process began')
     self.sampler = Sampler(model, Numbers(), settings, self.mesh, seed=0)
     self.plan = self.sampler.plan(len(self.load.prefix), flags.samples)
+    del model
+    self.peak = _peak(self.mesh)  # Of making weights; often less than later.
 
   def model(self) -> Transformer:
     """Returns the trainer's: stacked, in float32."""
@@ -144,16 +147,13 @@ class Bench:
 
   def memory(self) -> None:
     """Reports the peak so far beside the plan."""
-    stats = self.mesh.devices.flat[0].memory_stats()
-    if not stats:
-      _print('peak memory', 'not counted on this device', 'within 5 % of plan')
-      return
-    peak, planned = stats['peak_bytes_in_use'], self.plan.total_bytes
+    peak, planned = _peak(self.mesh), self.plan.total_bytes
     _print(
       'peak memory',
-      f'{peak / 2**30:.2f} GiB',
+      f'{peak / 2**30:.2f} GiB' if peak else 'not counted here',
       'within 5 % of plan',
-      f'planned {planned / 2**30:.2f} GiB, {peak / planned - 1:+.1%}',
+      f'planned {planned / 2**30:.2f} GiB, of it {peak / planned:.1%}; '
+      f'{self.peak / 2**30:.2f} GiB before the first prompt',
     )
 
   def step(self) -> None:
@@ -221,22 +221,30 @@ class Bench:
     _print('hand-over of weights', f'{seconds:.2f} s', '< 1 s')
 
   def against(self) -> None:
-    """Reports how many times as fast as `transformers` this is, by turns."""
+    """Reports how many times as fast as `transformers` this is, by turns.
+
+    On CPUs in processor seconds, as they are rarely left alone: under
+    `taskset -c 0`, with one thread each, these are what both would take.
+    """
+    is_cpu = self.mesh.devices.flat[0].platform == 'cpu'
+    clock = time.process_time if is_cpu else time.monotonic
     threads = len(os.sched_getaffinity(0))
     other = Transformers(
       _random(self.config, self.mesh), self.plan.shape.size, threads
     )
     for _ in range(self.flags.runs):
-      theirs = other.seconds(self.load)
-      begin = time.monotonic()
+      begin = clock()
+      other.draw(self.load)
+      middle = clock()
       for _ in self._sample(self.load.asks):
         pass
-      ours = time.monotonic() - begin
+      theirs, ours = middle - begin, clock() - middle
       _print(
         f'{other.version} generate',
         f'{self.load.tokens / theirs:,.0f} tokens/s',
         '',
-        f'{theirs / ours:.2f} times as long as ours, {threads} threads',
+        f'ours {self.load.tokens / ours:,.0f}, {theirs / ours:.2f} times as '
+        f'fast; {threads} threads',
       )
 
   def _sample(self, asks):
@@ -256,6 +264,8 @@ def main() -> None:
   _print('jax', jax.__version__)
   _print('device', f'{jax.device_count()} x {jax.devices()[0].device_kind}')
   if flags.check:
+    if jax.devices()[0].platform != 'gpu':
+      raise ValueError('--check needs a GPU; tests interpret the kernels.')
     for name, far in step.check(SHAPES[flags.shape]).items():
       _print(name, f'{far:.1e}', '<= 1e-2', 'relative, over random lengths')
     return
@@ -269,7 +279,10 @@ def main() -> None:
   if flags.against:
     bench.against()
     return
-  bench.step()
+  if flags.parts:
+    bench.step()
+  else:
+    bench.sampler.release()
   gc.collect()
   bench.hand_over()
 
@@ -277,12 +290,13 @@ def main() -> None:
 EVENTS: Counter[str] = Counter()
 
 
-def _count_programs(name: str, seconds: float, **unused: object) -> None:
-  EVENTS['programs'] += name == '/jax/core/compile/backend_compile_duration'
+def _count_programs(event: str, duration_secs: float, **_: object) -> None:
+  del duration_secs  # Of a compilation, or of reading its result.
+  EVENTS['programs'] += event == '/jax/core/compile/backend_compile_duration'
 
 
-def _count_hits(name: str, **unused: object) -> None:
-  EVENTS['cache_hits'] += name == '/jax/compilation_cache/cache_hits'
+def _count_hits(event: str, **_: object) -> None:
+  EVENTS['cache_hits'] += event == '/jax/compilation_cache/cache_hits'
 
 
 def _print(name: str, value: str, goal: str = '', note: str = '') -> None:
@@ -294,6 +308,12 @@ def _age() -> float:
   fields = pathlib.Path('/proc/self/stat').read_text().rsplit(')', 1)[1].split()
   uptime = float(pathlib.Path('/proc/uptime').read_text().split()[0])
   return uptime - int(fields[19]) / os.sysconf('SC_CLK_TCK')
+
+
+def _peak(mesh: jax.sharding.Mesh) -> int:
+  """Returns the most bytes in use so far on a device; 0 where none counts."""
+  stats = mesh.devices.flat[0].memory_stats()
+  return stats['peak_bytes_in_use'] if stats else 0
 
 
 def _mean_suffix(load: workload.Workload) -> float:
@@ -335,6 +355,12 @@ def _flags() -> argparse.Namespace:
   parser.add_argument('--runs', type=int, default=2)
   parser.add_argument('--model', default='', help='Folder of weights.')
   parser.add_argument('--cache', default='', help='Folder of programs.')
+  parser.add_argument(
+    '--parts',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='What a step is made of, and the roofs.',
+  )
   parser.add_argument('--against', choices=('', 'transformers'), default='')
   parser.add_argument(
     '--check', action='store_true', help='Kernels against plain attention.'

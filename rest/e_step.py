@@ -9,14 +9,14 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from etils import epath
 from jax.sharding import Mesh
 
 from rest import metrics, processes, store
+from rest.judging import Answers
 from rest.sampler import Ask, Sampler
 from rest.types import (
   Completion,
@@ -25,7 +25,6 @@ from rest.types import (
   Problem,
   Task,
   Tokenizer,
-  Verdict,
 )
 from rest.verify import Pool, Request
 
@@ -262,7 +261,7 @@ def draw(
     )
     for index in indices
   ]
-  answers: dict[int, _Answers] = {}  # By position among the indices.
+  answers: dict[int, Answers] = {}  # By position among the indices.
   drawn: set[int] = set()  # All samples drawn, some verdicts still out.
   over: set[int] = set()  # Nothing more is wanted.
   with (
@@ -279,7 +278,7 @@ def draw(
       problem = problems[indices[position]]
       if position not in answers:
         prompt = task.question(problem)
-        answers[position] = _Answers(problem, prompt, num_samples, is_enough)
+        answers[position] = Answers(problem, prompt, num_samples, is_enough)
       before = time.monotonic()
       verdict = tools.pool.submit(_request(task, problem, completion))
       timing.waiting += time.monotonic() - before
@@ -314,64 +313,6 @@ def random_key(purpose: str, problem_id: str) -> int:
   """Returns 64 bits that name a problem's samples, the same on every host."""
   digest = hashlib.sha256(f'{purpose}\n{problem_id}'.encode()).digest()
   return int.from_bytes(digest[:8], 'big')
-
-
-@dataclass(slots=True)
-class _Answers:
-  """What was drawn of a problem, and what of it is judged.
-
-  Attributes:
-    problem: The problem.
-    prompt: As it was asked.
-    count: Samples asked.
-    is_enough: Whether further samples are not wanted.
-    judged: The first samples, in order.
-    waiting: Later ones: their verdict, or one before it, is still out.
-  """
-
-  problem: Problem
-  prompt: str
-  count: int
-  is_enough: Callable[[Sequence[Graded]], bool]
-  judged: list[Graded] = field(default_factory=list)
-  waiting: dict[int, tuple[Completion, Future[Verdict]]] = field(
-    default_factory=dict
-  )
-
-  def add(
-    self, sample: int, completion: Completion, verdict: Future[Verdict]
-  ) -> bool:
-    """Takes a sample; returns whether it was the last one to be drawn."""
-    self.waiting[sample] = completion, verdict
-    return len(self.judged) + len(self.waiting) == self.count
-
-  def settle(self, wait: bool = False) -> bool:
-    """Judges further samples; returns whether all that are wanted are judged.
-
-    It goes by sample, so that what ends up in `judged` does not depend on which
-    verdicts came first.
-
-    Args:
-      wait: For verdicts that are still out; all samples must be drawn.
-    """
-    while len(self.judged) < self.count:
-      sample = len(self.judged)
-      if sample not in self.waiting:
-        return False
-      completion, verdict = self.waiting[sample]
-      if not (wait or verdict.done()):
-        return False
-      del self.waiting[sample]
-      self.judged.append(
-        Graded(
-          self.problem.id, sample, self.prompt, completion, verdict.result()
-        )
-      )
-      if self.is_enough(self.judged):
-        for _, needless in self.waiting.values():
-          needless.cancel()
-        return True
-    return True
 
 
 def _request(task: Task, problem: Problem, completion: Completion) -> Request:

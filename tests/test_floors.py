@@ -17,6 +17,7 @@ FLOORS = {
   'store': 2,
   'packing': 2,
   'recipe': 2,
+  'judging': 2,
   'attention': 3,
   'loss': 3,
   'lora': 3,
@@ -35,7 +36,10 @@ FLOORS = {
   'pretrain': 6,
   'main': 7,
 }
-HOST = ('types', 'tokenizer', 'metrics', 'store', 'report', 'tasks', 'verify')
+HOST = (
+  *('types', 'tokenizer', 'metrics', 'store', 'report', 'judging'),
+  *('tasks', 'verify'),
+)
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')
 
 
