@@ -78,6 +78,14 @@ def check(config: ModelConfig, draws: int = 4) -> dict[str, float]:
   mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
   exact = replace(config, dtype='float32')
   shape = TableShape(64, 8, 640, 192, 512, 64)
+
+  @functools.partial(jax.jit, static_argnums=(0, 1))
+  def run(config, runs_kernels, new, layer, where):
+    out, grown = decode_attention(
+      config, where, 512, 0, runs_kernels, *new, layer
+    )
+    return out, *grown
+
   far = {'attention': 0.0, 'grown keys': 0.0, 'grown values': 0.0}
   for seed in range(draws):
     random = np.random.default_rng(seed)
@@ -99,13 +107,6 @@ def check(config: ModelConfig, draws: int = 4) -> dict[str, float]:
         random.integers(0, 512, (shape.slots, shape.rows)), jnp.int32
       ),
     )
-
-    @functools.partial(jax.jit, static_argnums=(0, 1))
-    def run(config, runs_kernels, new, layer, where):
-      out, grown = decode_attention(
-        config, where, 512, 0, runs_kernels, *new, layer
-      )
-      return out, *grown
 
     single = jax.tree.map(lambda x: x.astype(jnp.float32), (new, layer))
     with jax.default_matmul_precision('highest'):
