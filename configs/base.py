@@ -59,6 +59,9 @@ def get_config() -> ConfigDict:
   c.estep.num_samples = 32  # N. [P]: 32 for MATH, 64 for APPS.
   c.estep.cap = 10  # Most solutions kept a problem [P]; 0: all.
   c.estep.distinct = True  # Equal texts count once, before the cap (RFT).
+  # Draw no more of a problem whose cap is met: the same dataset, sooner. [P]
+  # draws all N, and statistics of the samples are of all only then.
+  c.estep.stop_at_cap = False
 
   c.sampling = ConfigDict()
   c.sampling.temperature = 0.7  # [P]; 0 is greedy.

@@ -9,7 +9,6 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +16,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from rest import metrics, processes, store
-from rest.keep import EStepConfig, keep
+from rest.judging import Answers
+from rest.keep import EStepConfig, keep, meets_cap
 from rest.sampler import Ask, Sampler
 from rest.types import (
   Completion,
@@ -26,7 +26,6 @@ from rest.types import (
   Problem,
   Task,
   Tokenizer,
-  Verdict,
 )
 from rest.verify import Pool, Request
 
@@ -121,6 +120,7 @@ def e_step(
     parts,
     key=title,
     title=title,
+    is_enough=lambda rows: meets_cap(rows, config),
   )
   if processes.is_first():
     _write_dataset(parts, len(problems), config, folder, max_unknown)
@@ -136,6 +136,7 @@ def draw_missing(
   *,
   key: str,
   title: str,
+  is_enough: Callable[[Sequence[Graded]], bool] = lambda rows: False,
   **decoding: Any,
 ) -> Timing:
   """Draws and judges whatever `parts` does not hold yet, and writes it there.
@@ -147,6 +148,7 @@ def draw_missing(
     parts: Where they are, and go.
     key: What the samples are for; part of their random keys.
     title: Of the progress bar.
+    is_enough: Whether a problem's first samples make further ones needless.
     **decoding: Overrides of the sampler's temperature, top_k, top_p.
 
   Raises:
@@ -158,7 +160,15 @@ def draw_missing(
   timing = Timing()
   started = time.monotonic()
   graded = draw(
-    tools, problems, missing, num_samples, timing, key, title, **decoding
+    tools,
+    problems,
+    missing,
+    num_samples,
+    timing,
+    key,
+    title,
+    is_enough,
+    **decoding,
   )
   for index, rows in graded:
     parts.write(index, rows)
@@ -178,12 +188,13 @@ def draw(
   timing: Timing,
   key: str,
   title: str,
+  is_enough: Callable[[Sequence[Graded]], bool] = lambda rows: False,
   **decoding: Any,
 ) -> Generator[tuple[int, list[Graded]], None, None]:
   """Yields (index, graded samples) of each problem once all are judged.
 
-  Problems come in order of completion. Arguments as in `draw_missing`; `timing`
-  is filled on the way.
+  Problems come in order of completion, samples in their own. Arguments as in
+  `draw_missing`; `timing` is filled on the way.
   """
   if not indices:
     return
@@ -197,8 +208,9 @@ def draw(
     )
     for index in indices
   ]
-  judged: dict[int, list[tuple[int, Completion, Future[Verdict]]]] = {}
-  drawn: list[int] = []  # All samples drawn, some verdicts still out.
+  answers: dict[int, Answers] = {}  # By position among the indices.
+  drawn: set[int] = set()  # All samples drawn, some verdicts still out.
+  over: set[int] = set()  # Nothing more is wanted.
   with (
     metrics.progress(len(asks) * num_samples, f'{title}: sampling') as sampled,
     metrics.progress(
@@ -206,26 +218,31 @@ def draw(
     ) as verified,
   ):
     for position, sample, completion in tools.sampler.sample(
-      prefix, asks, samples=num_samples, **decoding
+      prefix, asks, samples=num_samples, withdrawn=over, **decoding
     ):
-      index = indices[position]
+      if position in over:
+        continue
+      problem = problems[indices[position]]
+      if position not in answers:
+        prompt = task.question(problem)
+        answers[position] = Answers(problem, prompt, num_samples, is_enough)
       before = time.monotonic()
-      future = tools.pool.submit(_request(task, problems[index], completion))
+      verdict = tools.pool.submit(_request(task, problem, completion))
       timing.waiting += time.monotonic() - before
       timing.tokens += len(completion.tokens)
       sampled.update()
-      judged.setdefault(index, []).append((sample, completion, future))
-      if len(judged[index]) == num_samples:
-        drawn.append(index)
-      for ready in [i for i in drawn if _all_done(judged[i])]:
-        drawn.remove(ready)
+      if answers[position].add(sample, completion, verdict):
+        drawn.add(position)
+      for ready in [p for p in {position, *drawn} if answers[p].settle()]:
+        over.add(ready)
+        drawn.discard(ready)
         verified.update(num_samples)
-        yield ready, _graded(task, problems[ready], judged.pop(ready))
+        yield indices[ready], answers.pop(ready).judged
     before = time.monotonic()
-    for index in drawn:
-      rows = _graded(task, problems[index], judged.pop(index))
+    for position, answer in answers.items():
+      answer.settle(wait=True)
       verified.update(num_samples)
-      yield index, rows
+      yield indices[position], answer.judged
     timing.waiting += time.monotonic() - before
 
 
@@ -243,22 +260,6 @@ def random_key(purpose: str, problem_id: str) -> int:
   """Returns 64 bits that name a problem's samples, the same on every host."""
   digest = hashlib.sha256(f'{purpose}\n{problem_id}'.encode()).digest()
   return int.from_bytes(digest[:8], 'big')
-
-
-def _all_done(rows: list[tuple[int, Completion, Future[Verdict]]]) -> bool:
-  return all(future.done() for _, _, future in rows)
-
-
-def _graded(
-  task: Task,
-  problem: Problem,
-  rows: list[tuple[int, Completion, Future[Verdict]]],
-) -> list[Graded]:
-  prompt = task.question(problem)
-  return [
-    Graded(problem.id, sample, prompt, completion, future.result())
-    for sample, completion, future in rows
-  ]
 
 
 def _request(task: Task, problem: Problem, completion: Completion) -> Request:

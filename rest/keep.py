@@ -14,11 +14,14 @@ class EStepConfig:
     num_samples: Samples of each problem, N.
     cap: Most correct solutions kept of a problem; 0 keeps all.
     distinct: Whether equal texts count once.
+    stop_at_cap: Whether a problem's samples end with the one that meets its
+      cap. The dataset is the same; what was drawn, and its statistics, are not.
   """
 
   num_samples: int = 32
   cap: int = 10
   distinct: bool = True
+  stop_at_cap: bool = False
 
   def __post_init__(self):
     if self.num_samples < 1:
@@ -27,6 +30,8 @@ class EStepConfig:
       )
     if self.cap < 0:
       raise ValueError(f'estep.cap must be 0 or more, got {self.cap}.')
+    if self.stop_at_cap and not self.cap:
+      raise ValueError('estep.stop_at_cap needs a cap, but estep.cap is 0.')
 
 
 def keep(rows: Sequence[Graded], config: EStepConfig) -> list[Graded]:
@@ -48,3 +53,8 @@ def keep(rows: Sequence[Graded], config: EStepConfig) -> list[Graded]:
     if len(kept) == config.cap:
       break
   return kept
+
+
+def meets_cap(rows: Sequence[Graded], config: EStepConfig) -> bool:
+  """Whether no further sample is to be drawn: none could enter the dataset."""
+  return config.stop_at_cap and len(keep(rows, config)) == config.cap

@@ -1,13 +1,23 @@
 """What is kept depends on samples and verdicts, never on order."""
 
+import dataclasses
 import itertools
+import pathlib
 import random
 
+import jax
 import pytest
+from etils import epath
 
-from rest.e_step import random_key
+from rest import store, tasks, tokenizer, weights
+from rest.e_step import Tools, e_step, random_key
 from rest.keep import EStepConfig, keep
+from rest.sampler import Sampler, SamplerConfig
+from rest.sharding import MeshConfig, make_mesh
 from rest.types import Completion, Graded, Verdict
+from rest.verify import Pool, VerifyConfig
+
+BASE = str(pathlib.Path(__file__).parent.parent / 'rest/assets/arithmetic-1m')
 
 
 def _row(
@@ -61,7 +71,78 @@ def test_random_keys_differ_by_problem_and_by_purpose():
   assert len(keys) == 2000
 
 
+@pytest.fixture(scope='module')
+def tools():
+  """The embedded model on ten of its problems, one device, a small table."""
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  task = tasks.make(
+    tasks.TaskConfig(name='arithmetic', prompt='zero_shot', num_train=10)
+  )
+  letters = tokenizer.load(BASE)
+  sampler = Sampler(
+    weights.load(BASE, mesh, 'float32'),
+    letters,
+    SamplerConfig(max_tokens=96, max_prompt_tokens=128, rows=8),
+    mesh,
+    seed=0,
+    stop=task.stop,
+  )
+  with Pool(VerifyConfig(workers=1), ('math',)) as pool:
+    yield Tools(sampler, mesh, pool, task, letters, lambda: False)
+
+
+CONFIG = EStepConfig(num_samples=8, cap=2)
+STOPPING = dataclasses.replace(CONFIG, stop_at_cap=True)
+
+
+def _sample(tools: Tools, config: EStepConfig, folder: pathlib.Path) -> None:
+  problems = tools.task.problems('train')
+  e_step(tools, problems, config, epath.Path(folder), 1, max_unknown=0.0)
+
+
+@pytest.fixture(scope='module')
+def stopped(tools, tmp_path_factory):
+  """The folder of an E-step that stopped at the cap."""
+  folder = tmp_path_factory.mktemp('stopped')
+  _sample(tools, STOPPING, folder)
+  return folder
+
+
+def test_stopping_at_the_cap_gives_the_dataset_of_sampling_everything(
+  tools, stopped, tmp_path
+):
+  _sample(tools, CONFIG, tmp_path)
+  dataset = (tmp_path / 'dataset.jsonl').read_bytes()
+  assert (stopped / 'dataset.jsonl').read_bytes() == dataset
+  sampled = []
+  for index in range(10):
+    name = f'parts/part-{index:06d}.jsonl'
+    rows = list(store.read_lines(stopped / name))
+    everything = list(store.read_lines(tmp_path / name))
+    assert rows == everything[: len(rows)]
+    # Up to the sample that met the cap, and no further.
+    assert len(rows) == 8 or len(keep(rows, CONFIG)) == 2
+    assert len(keep(rows[:-1], CONFIG)) < 2
+    sampled.append(len(rows))
+  assert min(sampled) < 8
+  summary = store.read_json(stopped / 'e_step.json')
+  assert summary['sampled'] == sum(sampled)
+
+
+def test_what_stopped_at_the_cap_resumes_to_the_same_bytes(tools, stopped):
+  files = {f: f.read_bytes() for f in stopped.rglob('*.json*')}
+  for lost in [*files][::2]:
+    lost.unlink()
+  _sample(tools, STOPPING, stopped)
+  assert {f: f.read_bytes() for f in stopped.rglob('*.json*')} == files
+
+
 @pytest.mark.parametrize(('field', 'value'), [('num_samples', 0), ('cap', -1)])
 def test_a_wrong_field_is_named(field: str, value: int):
   with pytest.raises(ValueError, match=f'estep.{field}'):
     EStepConfig(**{field: value})
+
+
+def test_stopping_at_a_cap_needs_one():
+  with pytest.raises(ValueError, match=r'estep\.cap is 0'):
+    EStepConfig(cap=0, stop_at_cap=True)

@@ -18,6 +18,7 @@ FLOORS = {
   'store': 2,
   'packing': 2,
   'recipe': 2,
+  'judging': 2,
   'attention': 3,
   'loss': 3,
   'lora': 3,
@@ -37,7 +38,7 @@ FLOORS = {
   'main': 7,
 }
 HOST = (
-  *('types', 'tokenizer', 'metrics', 'keep', 'store', 'report'),
+  *('types', 'tokenizer', 'metrics', 'keep', 'store', 'report', 'judging'),
   *('tasks', 'verify'),
 )
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')

@@ -17,17 +17,20 @@ from rest.model import (
   logits,
 )
 from rest.sampler import Ask, Sampler, SamplerConfig
+from rest.sampler.attention import read_for
 from rest.sampler.decode import decode, load_prefix, load_questions
-from rest.sampler.plan import make_plan
-from rest.sharding import MeshConfig, make_mesh
+from rest.sampler.plan import make_plan, smallest
+from rest.sampler.scheduler import Scheduler
+from rest.sharding import MeshConfig, leaf_name, make_mesh
 
 CONFIG = ModelConfig(
-  vocab=96, width=32, layers=2, heads=4, kv_heads=2, head_width=8, ffn=48
+  vocab=96, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn=48
 )
+TWO = dataclasses.replace(CONFIG, layers=2)
 FAMILIES = {
-  'qwen': dataclasses.replace(CONFIG, qkv_bias=True, qk_norm=True, tied=False),
+  'qwen': dataclasses.replace(TWO, qkv_bias=True, qk_norm=True, tied=False),
   'gemma2': dataclasses.replace(
-    CONFIG,
+    TWO,
     windows=(9, 0),
     attention_softcap=5.0,
     logits_softcap=3.0,
@@ -38,7 +41,7 @@ FAMILIES = {
     activation='gelu_tanh',
   ),
   'gemma3': dataclasses.replace(
-    CONFIG, windows=(30, 0), local_rope_theta=100.0, qk_norm=True
+    TWO, windows=(30, 0), local_rope_theta=100.0, qk_norm=True
   ),
 }
 SETTINGS = SamplerConfig(
@@ -78,11 +81,19 @@ def make_sampler(config=CONFIG, settings=SETTINGS, devices=1, tensor=1, **more):
   return Sampler(make_model(config), Letters(), settings, mesh, seed=3, **more)
 
 
-def make_model(config):
-  model = Transformer(config, jax.random.key(0))
-  # Logits that are far from alike.
-  model.final_norm_D[...] = model.final_norm_D[...] + 2.0
-  return model
+def make_model(config, seed=0):
+  """Returns random weights, made by NumPy: there is nothing to compile."""
+  random = np.random.default_rng(seed)
+
+  def leaf(path, shape):
+    if 'norm' not in leaf_name(path):
+      return random.normal(0, 0.2, shape.shape).astype(np.float32)
+    # Logits that are far from alike.
+    scale = 3.0 if 'final' in leaf_name(path) else 1.0
+    return np.full(shape.shape, scale - config.unit_offset, np.float32)
+
+  shapes = jax.eval_shape(lambda: Transformer(config))
+  return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 def draw(sampler, prefix=PREFIX, asks=ASKS, **options):
@@ -92,9 +103,9 @@ def draw(sampler, prefix=PREFIX, asks=ASKS, **options):
   }
 
 
-def teacher_forced(model, prompt, tokens):
+def teacher_forced(model, prompt, tokens, length=80):
   """Returns the log-probabilities of all tokens at each drawn place."""
-  row = np.zeros((1, 80), np.int32)  # What follows is not seen.
+  row = np.zeros((1, length), np.int32)  # What follows is not seen.
   row[0, : len(prompt) + len(tokens)] = [*prompt, *tokens]
   values = all_logprobs(model, row)
   return np.asarray(values[len(prompt) - 1 :][: len(tokens)])
@@ -123,8 +134,11 @@ def drawn(sampler):
   return draw(sampler)
 
 
-@pytest.mark.parametrize('family', FAMILIES)
-@pytest.mark.parametrize('prefix', [PREFIX, []], ids=['few_shot', 'zero_shot'])
+@pytest.mark.parametrize(
+  'family, prefix',
+  [('qwen', PREFIX), ('gemma2', PREFIX), ('gemma2', []), ('gemma3', PREFIX)],
+  ids=['qwen', 'gemma2', 'gemma2_zero_shot', 'gemma3'],
+)
 def test_sampled_logprobs_match_teacher_forcing(family, prefix):
   sampler = make_sampler(FAMILIES[family])
   asks = ASKS[:3]
@@ -154,7 +168,7 @@ def test_greedy_takes_the_best_token(sampler):
   'top_k, top_p', [(5, 1.0), (0, 1.0), (6, 0.8), (0, 0.7)]
 )
 def test_two_tokens_follow_their_exact_law(top_k, top_p):
-  config = dataclasses.replace(CONFIG, vocab=8, layers=1)
+  config = dataclasses.replace(CONFIG, vocab=8)
   settings = dataclasses.replace(SETTINGS, max_tokens=2, rows=64)
   sampler = make_sampler(config, settings)
   count, question = 3000, (3, 5, 4)
@@ -205,14 +219,39 @@ def test_samples_do_not_depend_on_what_is_drawn_beside_them(sampler, drawn):
   assert lazily == drawn
 
 
+@pytest.mark.parametrize('steps, most', [(1, 60), (16, 99)])
+def test_what_is_withdrawn_stops_and_changes_nothing_else(steps, most):
+  # Many problems, so that what falls free is used again at once.
+  asks = [
+    dataclasses.replace(ASKS[index % 9], key=index) for index in range(40)
+  ]
+  settings = dataclasses.replace(SETTINGS, steps_per_call=steps)
+  sampler = make_sampler(settings=settings)
+  expected = draw(sampler, asks=asks)
+  rest = draw(sampler, asks=asks, withdrawn={38})
+  assert rest == {key: expected[key] for key in expected if key[0] != 38}
+  withdrawn = {4}
+  seen = {}
+  for index, sample, completion in sampler.sample(
+    PREFIX, asks, withdrawn=withdrawn
+  ):
+    seen[index, sample] = completion
+    if index % 2 == 0:
+      withdrawn.add(index)
+  assert seen == {key: expected[key] for key in seen}
+  counts = [sum(key[0] == index for key in seen) for index in range(40)]
+  assert counts[1::2] == [5] * 20
+  assert counts[4] == 0
+  assert sum(counts[::2]) < most
+
+
 def test_samples_of_a_problem_differ(drawn):
   for ask in ASKS:
     assert len({drawn[ask.key, n].tokens for n in ask.samples}) > 1
 
 
-@pytest.mark.parametrize('steps', [1, 7])
-@pytest.mark.parametrize('rows, per_slot', [(4, 1), (24, 8)])
-def test_tokens_do_not_depend_on_the_table(drawn, steps, rows, per_slot):
+@pytest.mark.parametrize('rows, per_slot, steps', [(1, 1, 7), (24, 8, 1)])
+def test_tokens_do_not_depend_on_the_table(drawn, rows, per_slot, steps):
   settings = dataclasses.replace(
     SETTINGS, rows=rows, rows_per_slot=per_slot, steps_per_call=steps
   )
@@ -230,14 +269,29 @@ def test_a_shrinking_table_draws_the_same():
     Ask(index, (5, 6), tuple(range(6)), tuple(limits[index].tolist()))
     for index in range(24)
   ]
+  # From 4 slots of 2 rows over 4 of 1 to 2 of 1.
   wide = dataclasses.replace(
-    SETTINGS, rows=32, rows_per_slot=8, steps_per_call=2
+    SETTINGS, rows=8, rows_per_slot=2, steps_per_call=2
   )
-  least = dataclasses.replace(wide, min_rows=4)
+  least = dataclasses.replace(wide, min_rows=2)
   whole, shrinking = make_sampler(settings=wide), make_sampler(settings=least)
   assert tokens(draw(whole, asks=asks)) == tokens(draw(shrinking, asks=asks))
   assert shrinking.stats.row_steps < whole.stats.row_steps
   assert shrinking.stats.busy > whole.stats.busy
+
+
+def test_tables_shrink_by_rows_of_a_slot_and_then_by_slots():
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  settings = dataclasses.replace(SETTINGS, rows=32, rows_per_slot=8, min_rows=2)
+  plan = make_plan(settings, CONFIG, mesh, prefix=10, samples=8)
+  found = []
+  for left in range(32, 0, -1):
+    shape = smallest(plan, mesh, lambda shape, left=left: shape.size >= left)
+    found.append((shape.slots, shape.rows))
+  assert list(dict.fromkeys(found)) == [
+    *((4, rows) for rows in (8, 6, 4, 3, 2, 1)),
+    (2, 1),
+  ]
 
 
 def tokens(completions):
@@ -256,7 +310,66 @@ def test_options_and_lengths_change_without_compiling(sampler, drawn):
   assert [program._cache_size() for program in programs] == before
 
 
-@pytest.mark.parametrize('steps', [1, 5, 16])
+class Endless(Letters):
+  """No token ends a completion."""
+
+  eos = ()
+
+
+def test_long_prompts_and_completions_match_teacher_forcing():
+  settings = SamplerConfig(
+    max_tokens=4096,
+    max_prompt_tokens=2100,
+    rows=2,
+    rows_per_slot=1,
+    steps_per_call=300,
+  )
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  sampler = Sampler(make_model(CONFIG), Endless(), settings, mesh, seed=3)
+  prompt = RANDOM.integers(3, 96, 2000).tolist()
+  ask = Ask(0, tuple(prompt), (0,), (500,))
+  ((_, _, completion),) = sampler.sample([], [ask])
+  expected = teacher_forced(sampler.model, prompt, completion.tokens, 2560)
+  at = np.arange(500), list(completion.tokens)
+  np.testing.assert_allclose(completion.logprobs, expected[at], atol=1e-4)
+
+
+def test_questions_are_prefilled_together_but_at_their_own_width():
+  settings = SamplerConfig(max_tokens=64, max_prompt_tokens=512, rows=128)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  plan = make_plan(settings, CONFIG, mesh, prefix=0, samples=1)
+  lengths = np.random.default_rng(0).integers(1, 512, 100).tolist()
+  asks = [Ask(i, (3,) * length, (0,)) for i, length in enumerate(lengths)]
+  scheduler = Scheduler(
+    plan.shape, iter(enumerate(asks)), 1, plan.questions, 64, 0, ()
+  )
+  loads = []
+  while load := scheduler.load():
+    loads.append(load)
+    width = load.tokens_XT.shape[1]
+    for length in load.length_X[load.last_X > 0].tolist():
+      assert length <= width
+      assert width == 64 or length > width // 2
+      lengths.remove(length + 1)
+  assert not lengths
+  assert len(loads) <= 100 / plan.questions + 4  # Four widths.
+
+
+def test_few_programs_serve_all_lengths():
+  settings = SamplerConfig(max_tokens=4096, max_prompt_tokens=2048)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  plan = make_plan(settings, CONFIG, mesh, prefix=0, samples=1)
+  widths = set()
+  for length in range(1, 2049, 7):
+    asks = enumerate([Ask(0, (3,) * length, (0,))])
+    scheduler = Scheduler(plan.shape, asks, 1, plan.questions, 4096, 0, ())
+    widths.add(scheduler.load().tokens_XT.shape[1])
+  assert widths == {64, 128, 256, 512, 1024, 2048}
+  reads = {read_for(n, 4096, CONFIG, mesh) for n in range(1, 4097)}
+  assert reads == {128, 256, 512, 1024, 4096}
+
+
+@pytest.mark.parametrize('steps', [1, 16])
 def test_stop_texts_cut_whenever_the_host_notices(steps):
   settings = dataclasses.replace(SETTINGS, steps_per_call=steps)
   free = draw(make_sampler(settings=settings))
@@ -288,7 +401,7 @@ def test_completions_end_at_any_end_token_or_at_the_limit(drawn):
 
 
 def test_new_weights_are_drawn_from(sampler, drawn):
-  sampler.set_weights(Transformer(CONFIG, jax.random.key(5)))
+  sampler.set_weights(make_model(CONFIG, seed=5))
   changed = draw(sampler)
   sampler.set_weights(make_model(CONFIG))
   assert tokens(changed) != tokens(drawn)

@@ -1,7 +1,8 @@
 """Prompts in, completions out: the sampler of the E-step and of evaluation."""
 
+from rest.sampler.order import Ask
 from rest.sampler.plan import Plan, SamplerConfig
-from rest.sampler.sampler import Sampler, Stats
-from rest.sampler.scheduler import Ask
+from rest.sampler.sampler import Sampler
+from rest.sampler.stats import Stats
 
 __all__ = ['Ask', 'Plan', 'Sampler', 'SamplerConfig', 'Stats']

@@ -55,7 +55,7 @@ def three_levels(
     mesh: Rows are shared out over data, heads over tensor; no device needs
       anything of another.
   """
-  has_kernel = _has_kernel(config, mesh)
+  runs_kernels = has_kernel(config, mesh)
 
   def attend(q_BTKGH, k_BTKH, v_BTKH, window, cache):
     rows, heads = P(ROWS), P(ROWS, None, 'tensor')
@@ -63,7 +63,7 @@ def three_levels(
     places = Where._make([P(), rows, rows, rows])
     local = jax.shard_map(
       lambda q, k, v, cache, where: decode_attention(
-        config, where, read, window, has_kernel, q, k, v, cache
+        config, where, read, window, runs_kernels, q, k, v, cache
       ),
       mesh=mesh,
       in_specs=(heads, heads, heads, LayerCache._make(SPECS), places),
@@ -81,7 +81,7 @@ def decode_attention(
   where: Where,
   read: int,
   window: int,
-  has_kernel: bool,
+  runs_kernels: bool,
   q_BTKGH: jax.Array,
   k_BTKH: jax.Array,
   v_BTKH: jax.Array,
@@ -94,7 +94,7 @@ def decode_attention(
     where: Where each of the device's rows stands.
     read: As in `three_levels`.
     window: How far back attention reaches; 0 is everything.
-    has_kernel: Whether the Pallas kernels run, or plain XLA.
+    runs_kernels: Whether the Pallas kernels run, or plain XLA.
     q_BTKGH: Rotated queries, one a row (T is 1).
     k_BTKH: Their keys.
     v_BTKH: Their values.
@@ -102,7 +102,7 @@ def decode_attention(
   """
   q_BKGH = (q_BTKGH[:, 0] * query_scale(config)).astype(cache.v2_BKSH.dtype)
   cap = config.attention_softcap
-  if has_kernel:
+  if runs_kernels:
     out_BKGH, k2_BKHS, v2_BKSH = kernel.attend(
       q_BKGH, k_BTKH[:, 0], v_BTKH[:, 0], cache, where, window, cap
     )
@@ -124,7 +124,28 @@ def decode_attention(
   return out_BKGH[:, None], (k2_BKHS, v2_BKSH)
 
 
-def _has_kernel(config, mesh):
+def read_for(
+  longest: int, capacity: int, config: ModelConfig, mesh: Mesh
+) -> int:
+  """Returns how many entries of the suffix a program reads, of a few sizes.
+
+  The kernels read what is filled and no more: there, one program serves all.
+  Elsewhere a part of the cache is copied before it is read (on a CPU at three
+  times the cost of reading it), so that small parts alone are worth it.
+
+  Args:
+    longest: Entries of the fullest row.
+    capacity: Entries there are.
+    config: The model's shape.
+    mesh: Of the devices.
+  """
+  if has_kernel(config, mesh):
+    return capacity
+  part = max(128, 1 << (longest - 1).bit_length())
+  return part if 4 * part <= capacity else capacity
+
+
+def has_kernel(config: ModelConfig, mesh: Mesh) -> bool:
   """Whether the Pallas kernels can run: NVIDIA, 16 bits, a width in tiles."""
   h = config.head_width
   return (

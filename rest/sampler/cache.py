@@ -138,6 +138,18 @@ class Load(NamedTuple):
   count_Y: jax.Array
 
 
+class Dropped(NamedTuple):
+  """What the host wants no more of.
+
+  Attributes:
+    entry_QR: The entry of each row that must stop; -1 for none.
+    is_over_QE: Whether nothing of a buffer is wanted, begun or not.
+  """
+
+  entry_QR: jax.Array | np.ndarray
+  is_over_QE: jax.Array | np.ndarray
+
+
 class Move(NamedTuple):
   """Which slot, buffer and row each of a rearranged table comes from.
 
@@ -201,6 +213,18 @@ def shardings(table: Table, mesh: Mesh) -> Table:
     [layer for _ in table.caches],
     Slots._make(rows for _ in table.slots),
     Rows._make(rows for _ in table.rows),
+  )
+
+
+def drop(slots: Slots, rows: Rows, dropped: Dropped) -> tuple[Slots, Rows]:
+  """Puts rows to rest whose samples are not wanted, and gives out no more."""
+  buffer_QR = jnp.maximum(rows.entry_QR, 0) // slots.sample_QEI.shape[2]
+  stops_QR = rows.entry_QR == dropped.entry_QR
+  stops_QR |= pick(jnp.asarray(dropped.is_over_QE), buffer_QR)
+  next_QE = jnp.where(dropped.is_over_QE, slots.count_QE, slots.next_QE)
+  return (
+    slots._replace(next_QE=next_QE),
+    rows._replace(entry_QR=jnp.where(stops_QR, -1, rows.entry_QR)),
   )
 
 

@@ -13,10 +13,12 @@ from rest import model as transformer
 from rest.model import Transformer, attention, backbone
 from rest.sampler.attention import Where, three_levels
 from rest.sampler.cache import (
+  Dropped,
   Load,
   Rows,
   Table,
   claim,
+  drop,
   fill,
   pick,
 )
@@ -65,7 +67,7 @@ def decode(
   model: Transformer,
   table: Table,
   knobs: Knobs,
-  dropped_QR: jax.Array,
+  dropped: Dropped,
   program: Program,
 ) -> tuple[Table, Drawn]:
   """Runs `program.steps` steps; rows that finish go on with the next sample.
@@ -74,13 +76,11 @@ def decode(
     model: Unstacked.
     table: Donated.
     knobs: See `Knobs`.
-    dropped_QR: Entries that the host wants no more of, by row; -1 for none.
+    dropped: What the host wants no more of.
     program: Static.
   """
-  rows = table.rows
-  keeps_QR = (rows.entry_QR != dropped_QR) | (dropped_QR < 0)
-  rows = rows._replace(entry_QR=jnp.where(keeps_QR, rows.entry_QR, -1))
-  table = table._replace(rows=rows)
+  slots, rows = drop(table.slots, table.rows, dropped)
+  table = table._replace(slots=slots, rows=rows)
   shape = (program.steps, *rows.entry_QR.shape)
   drawn = Drawn(
     jnp.zeros(shape, jnp.int32),

@@ -3,9 +3,8 @@
 import functools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -14,91 +13,25 @@ from jax.sharding import Mesh, NamedSharding
 
 from rest.model import Transformer, unstack
 from rest.sampler import cache
-from rest.sampler.cache import LayerCache, Table, TableShape
+from rest.sampler.attention import read_for
+from rest.sampler.cache import Dropped, LayerCache, Table, TableShape
 from rest.sampler.choice import candidates_for
 from rest.sampler.decode import (
-  Drawn,
   Knobs,
   Program,
   decode,
   load_prefix,
   load_questions,
 )
+from rest.sampler.order import Ask, Place
 from rest.sampler.plan import Plan, SamplerConfig, make_plan, smallest
-from rest.sampler.scheduler import Ask, Owners, Place, Scheduler
+from rest.sampler.scheduler import Scheduler
+from rest.sampler.stats import Call, Stats, Watch
 from rest.sampler.text import complete, has_stop
 from rest.sharding import PARAMETERS, leaf_name, spec
 from rest.types import Completion, Tokenizer
 
 _ENDS = 8  # End tokens that a model may have.
-
-
-@dataclass(slots=True)
-class Stats:
-  """What sampling took; sums since the sampler was made.
-
-  Attributes:
-    tokens: Tokens in completions drawn.
-    row_steps: Rows times steps that the device ran.
-    busy_row_steps: Of them, those that drew a token.
-    calls: Decoding calls.
-    seconds: From the first prompt in to the last token out, the consumer's
-      time included.
-    idle_seconds: Of them, time that the device waited between calls (a lower
-      bound, seen by the host).
-  """
-
-  tokens: int = 0
-  row_steps: int = 0
-  busy_row_steps: int = 0
-  calls: int = 0
-  seconds: float = 0.0
-  idle_seconds: float = 0.0
-
-  @property
-  def busy(self) -> float:
-    """Share of row-steps that drew a token."""
-    return self.busy_row_steps / max(1, self.row_steps)
-
-
-class _Watch:
-  """Counts the time in which the device had no call to work on."""
-
-  def __init__(self):
-    self.idle = 0.0
-    self._ready: float | None = None  # When the last call was seen to end.
-    self._took = 0.0  # How long a call takes, last known.
-
-  def before(self, calls: 'deque[_Call]') -> None:
-    """To be called when a call is about to be made."""
-    if self._ready is None or (calls and not calls[-1].is_done):
-      return
-    # A call that ended unseen ended about when it should have.
-    busy_until = self._ready + (self._took if calls else 0.0)
-    self.idle += max(0.0, time.monotonic() - busy_until)
-
-  def read(self, call: '_Call') -> list[np.ndarray]:
-    """Waits for what a call drew, and returns it."""
-    has_waited = not call.is_done
-    arrays = [np.asarray(x) for x in call.drawn]
-    now = time.monotonic()
-    if has_waited and self._ready is not None:
-      self._took = now - self._ready
-    self._ready = now
-    return arrays
-
-
-class _Call(NamedTuple):
-  """A decoding call under way, and who held the buffers when it was made."""
-
-  drawn: Drawn
-  owners: Owners
-
-  @property
-  def is_done(self) -> bool:
-    """Whether the device has finished it."""
-    entry_TQR: Any = self.drawn.entry_TQR  # The stubs lack `is_ready`.
-    return entry_TQR.is_ready()
 
 
 class Sampler:
@@ -151,7 +84,7 @@ class Sampler:
     self._stop = stop
     self._table: Table | None = None
     self._plan: Plan | None = None
-    self._watch = _Watch()
+    self._watch = Watch()
     self.set_weights(model)
 
   def set_weights(self, model: Transformer) -> None:
@@ -188,6 +121,7 @@ class Sampler:
     asks: Iterable[Ask],
     *,
     samples: int = 0,
+    withdrawn: Collection[int] = (),
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -203,6 +137,8 @@ class Sampler:
       asks: What to draw; may be lazy, and is then read as slots fall free.
       samples: Most samples of one ask; 0: what the first ask has. It shapes
         the table, so give it where asks may be what a killed run left over.
+      withdrawn: Indices of asks that no more is wanted of. The consumer may add
+        to it; a few samples that were under way may still come.
       temperature: In place of the config's; likewise the following.
       top_k: See `SamplerConfig`.
       top_p: See `SamplerConfig`.
@@ -246,7 +182,13 @@ class Sampler:
       total = sum(len(ask.samples) for ask in asks)
       chunk = min(chunk, max(plan.shape.rows, total // (2 * plan.shape.slots)))
     scheduler = Scheduler(
-      plan.shape, checked, chunk, plan.questions, config.max_tokens, self._seed
+      plan.shape,
+      checked,
+      chunk,
+      plan.questions,
+      config.max_tokens,
+      self._seed,
+      withdrawn,
     )
     return self._run(plan, scheduler, prefix, config)
 
@@ -265,8 +207,8 @@ class Sampler:
       tokens_XT[:, : len(prefix)] = prefix
       with jax.set_mesh(self._mesh):
         table = load_prefix(self.model, table, tokens_XT, knobs.prefix)
-    calls: deque[_Call] = deque()
-    self._watch = _Watch()
+    calls: deque[Call] = deque()
+    self._watch = Watch()
     dropped_QR = _no_rows(plan)
     while True:
       while load := scheduler.load():
@@ -275,16 +217,19 @@ class Sampler:
       if scheduler.is_open:
         self._watch.before(calls)
         program = self._program(plan, scheduler, config, len(calls))
+        dropped = Dropped(dropped_QR, scheduler.withdraw())
         with jax.set_mesh(self._mesh):
-          table, drawn = decode(self.model, table, knobs, dropped_QR, program)
+          table, drawn = decode(self.model, table, knobs, dropped, program)
         owners = [list(slot) for slot in scheduler.owners]
-        calls.append(_Call(drawn, owners))
+        calls.append(Call(drawn, owners))
         # A new array: the device may still read the old one.
         dropped_QR = _no_rows(plan)
       elif not calls:
         break
       if len(calls) > 1 or not scheduler.is_open:
         yield from self._collect(calls.popleft(), scheduler, dropped_QR)
+      if not scheduler.is_open:
+        continue
       target = smallest(plan, self._mesh, scheduler.fits)
       if target != plan.shape or scheduler.is_uneven():
         while calls:
@@ -302,7 +247,7 @@ class Sampler:
     longest = scheduler.longest + (ahead + 1) * plan.steps
     return Program(
       steps=plan.steps,
-      read=_read(longest, plan.shape.suffix),
+      read=read_for(longest, plan.shape.suffix, self._model_config, self._mesh),
       candidates=self._candidates(config),
       mesh=self._mesh,
     )
@@ -322,7 +267,7 @@ class Sampler:
     return self._put(caches, slots, rows), replace(plan, shape=shape)
 
   def _collect(
-    self, call: _Call, scheduler: Scheduler, dropped_QR: np.ndarray
+    self, call: Call, scheduler: Scheduler, dropped_QR: np.ndarray
   ) -> Iterator[tuple[int, int, Completion]]:
     """Reads a call's tokens; yields the completions that ended in it."""
     arrays = [x.reshape(x.shape[0], -1) for x in self._watch.read(call)]
@@ -431,8 +376,3 @@ def _checked(first, rest, prefix, config) -> Iterator[tuple[int, Ask]]:
   for index, ask in rest:
     _check(ask, prefix, config)
     yield index, ask
-
-
-def _read(longest: int, suffix: int) -> int:
-  """Returns how much of the suffix to read, of a few sizes."""
-  return min(suffix, max(128, 1 << (longest - 1).bit_length()))

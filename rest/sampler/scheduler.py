@@ -2,8 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -16,78 +15,10 @@ from rest.sampler.cache import (
   TableShape,
   idle,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-  """Samples wanted of one problem.
-
-  Attributes:
-    key: Names the problem for the random numbers: the same key gives the same
-      samples, whatever else is asked.
-    tokens: The question, which follows the prefix; at least one token.
-    samples: Which samples to draw.
-    limits: Longest completion of each sample; () is the sampler's limit for
-      all. For loads with imposed lengths.
-  """
-
-  key: tuple[int, ...] | int
-  tokens: tuple[int, ...]
-  samples: tuple[int, ...]
-  limits: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class Draft:
-  """A completion that is being drawn."""
-
-  tokens: list[int] = field(default_factory=list)
-  logprobs: list[float] = field(default_factory=list)
-  row: int = 0  # Of the table, where it was last seen.
-  is_done: bool = False
-
-
-@dataclass(slots=True)
-class Order:
-  """Some samples of an ask, as they go into a buffer.
-
-  Attributes:
-    index: Of the ask.
-    ask: What is asked.
-    places: Which of the ask's samples, by place.
-    drafts: One a place.
-    left: Drafts not done.
-    waiting: Drafts that no row has begun, as far as the host knows.
-  """
-
-  index: int
-  ask: Ask
-  places: tuple[int, ...]
-  drafts: list[Draft]
-  left: int
-  waiting: int
-
-  @property
-  def begun(self) -> int:
-    """Drafts that are being drawn."""
-    return self.left - self.waiting
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-  """Where a draft is: what a stop must reach."""
-
-  order: Order
-  place: int
-  slot: int
-  row: int
-  entry: int
-
-
-Owners = list[list[Order | None]]
-
+from rest.sampler.order import Ask, Draft, Order, Owners, Place
 
 _COPIES = 4  # Slots that a load can fill, for each question it prefills.
+_AHEAD = 8  # Loads' worth of orders among which those of a width are found.
 
 
 class Scheduler:
@@ -101,6 +32,7 @@ class Scheduler:
     questions: int,
     limit: int,
     seed: int,
+    withdrawn: Collection[int],
   ):
     """Starts with empty buffers.
 
@@ -111,6 +43,7 @@ class Scheduler:
       questions: Questions in a load.
       limit: Longest completion.
       seed: Of all random numbers.
+      withdrawn: Indices of asks that no more is wanted of; may grow.
     """
     self.shape = shape
     self.owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
@@ -119,6 +52,8 @@ class Scheduler:
     self._questions = questions
     self._limit = limit
     self._seed = seed
+    self._withdrawn = withdrawn
+    self._withdrawals = 0  # How many of them are done with.
     self._evened = 1 << 30  # Samples left when rows were last shared out.
     self._orders: deque[Order] = deque()  # Cut from asks, not yet loaded.
     self._free = deque(
@@ -155,25 +90,29 @@ class Scheduler:
       return None
     if len(self._free) < self._questions and not self._starves():
       return None
+    while len(self._orders) < _AHEAD * self._questions and self._cut():
+      pass
+    width = self._width(self._orders[0].ask)
     batch: list[tuple[Order, int, int]] = []
     sources: list[Ask] = []
-    while self._free and len(batch) < _COPIES * self._questions:
-      if not self._orders and not self._cut():
-        break
-      order = self._orders[0]
-      if sources and order.ask is not sources[-1]:
-        if len(sources) == self._questions:
-          break
-        # Prefilled at another width, so that its bits stay its own.
-        if self._width(order.ask) != self._width(sources[0]):
-          break
-      self._orders.popleft()
+    passed: deque[Order] = deque()
+    while (
+      self._orders and self._free and len(batch) < _COPIES * self._questions
+    ):
+      order = self._orders.popleft()
+      is_new = not sources or order.ask is not sources[-1]
+      # Each is prefilled at its own width, so that its bits stay its own.
+      fits = self._width(order.ask) == width
+      if not fits or (is_new and len(sources) == self._questions):
+        passed.append(order)
+        continue
       slot, buffer = self._free.popleft()
       self.owners[slot][buffer] = order
-      if not sources or sources[-1] is not order.ask:
+      if is_new:
         sources.append(order.ask)
       batch.append((order, len(sources) - 1, slot * BUFFERS + buffer))
-    return self._pack(sources, batch) if batch else None
+    self._orders.extendleft(reversed(passed))
+    return self._pack(sources, batch)
 
   def collect(
     self, owners: Owners, tokens_TB, logprobs_TB, entry_TB, ended_TB
@@ -220,6 +159,30 @@ class Scheduler:
       buffer = place.entry // self.shape.samples
       self.owners[place.slot][buffer] = None
       self._free.append((place.slot, buffer))
+
+  def withdraw(self) -> np.ndarray:
+    """Forgets the asks that were withdrawn, and frees their buffers.
+
+    Returns:
+      is_over_QE. The next call must have it, before any load fills a buffer.
+    """
+    is_over_QE = np.zeros((self.shape.slots, BUFFERS), bool)
+    if len(self._withdrawn) == self._withdrawals:
+      return is_over_QE
+    self._withdrawals = len(self._withdrawn)
+    self._orders = deque(
+      order for order in self._orders if order.index not in self._withdrawn
+    )
+    for slot, orders in enumerate(self.owners):
+      for buffer, order in enumerate(orders):
+        if order is None or order.index not in self._withdrawn:
+          continue
+        for draft in order.drafts:
+          draft.is_done = True  # For the calls that are under way.
+        is_over_QE[slot, buffer] = True
+        orders[buffer] = None
+        self._free.append((slot, buffer))
+    return is_over_QE
 
   def fits(self, shape: TableShape) -> bool:
     """Whether all that is left could be at work in a table, none waiting."""
@@ -326,6 +289,8 @@ class Scheduler:
   def _cut(self) -> bool:
     """Cuts the next ask into orders; returns whether there was one."""
     for index, ask in self._asks:
+      if index in self._withdrawn:
+        continue
       for start in range(0, len(ask.samples), self._chunk):
         places = tuple(range(len(ask.samples)))[start : start + self._chunk]
         drafts = [Draft() for _ in places]

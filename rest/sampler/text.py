@@ -1,6 +1,6 @@
 """From drawn tokens to a completion: end tokens, stop strings, text."""
 
-from rest.sampler.scheduler import Draft
+from rest.sampler.order import Draft
 from rest.types import Completion, Tokenizer
 
 
