@@ -27,7 +27,7 @@ from rest.types import (
   Tokenizer,
   Verdict,
 )
-from rest.verify import Pool, Request
+from rest.verify import Pool, make_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,8 @@ def draw(
     ):
       index = indices[position]
       before = time.monotonic()
-      future = tools.pool.submit(_request(task, problems[index], completion))
+      request = make_request(task, problems[index], completion.text)
+      future = tools.pool.submit(request)
       timing.waiting += time.monotonic() - before
       timing.tokens += len(completion.tokens)
       sampled.update()
@@ -302,13 +303,6 @@ def _graded(
     Graded(problem.id, sample, prompt, completion, future.result())
     for sample, completion, future in rows
   ]
-
-
-def _request(task: Task, problem: Problem, completion: Completion) -> Request:
-  if task.verifier == 'program':
-    text = task.program(problem, completion.text)
-    return Request('program', text, tests=problem.tests)
-  return Request(task.verifier, completion.text, gold=problem.answer or '')
 
 
 def _write_dataset(

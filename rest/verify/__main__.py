@@ -24,7 +24,7 @@ import tqdm
 from rest import store, tasks
 from rest.types import Graded, Verdict
 from rest.verify.pool import Pool
-from rest.verify.request import Request, VerifyConfig
+from rest.verify.request import Request, VerifyConfig, make_request
 from rest.verify.worker import read_tests
 
 _T = TypeVar('_T')
@@ -98,18 +98,8 @@ def _requests(path: str, verifier: str) -> Iterator[Request]:
 
 
 def _regrade(config: VerifyConfig, workdir: pathlib.Path) -> None:
-  record = store.read_json(workdir / 'run.json')
-  if record is None:
-    raise ValueError(f'{workdir} has no run.json: it is not a run.')
-  task = tasks.make(
-    tasks.TaskConfig(
-      **{
-        name.removeprefix('task.'): value
-        for name, value in record['config'].items()
-        if name.startswith('task.')
-      }
-    )
-  )
+  record = store.read_record(workdir)
+  task = tasks.make(tasks.TaskConfig(**store.section(record, 'task')))
   folders = sorted(workdir.glob('iteration_*/parts'))
   if not folders:
     raise ValueError(f'{workdir} has no samples.')
@@ -133,12 +123,8 @@ def _regrade_iteration(
 
   def requests() -> Iterator[tuple[Graded, Request]]:
     for row in rows:
-      problem, text = problems[row.problem_id], row.completion.text
-      if task.verifier == 'program':
-        text = task.program(problem, text)
-        yield row, Request('program', text, tests=problem.tests)
-      else:
-        yield row, Request(task.verifier, text, gold=problem.answer or '')
+      problem = problems[row.problem_id]
+      yield row, make_request(task, problem, row.completion.text)
 
   counts: collections.Counter[str] = collections.Counter()
   for row, verdict in _judged(pool, requests(), len(rows)):
