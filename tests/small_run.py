@@ -4,6 +4,8 @@ import importlib
 import pathlib
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from rest import checkpoint, main, sharding, store, weights
 from rest.types import Completion, Graded, Verdict
@@ -40,10 +42,14 @@ def write(workdir: pathlib.Path, **changes) -> pathlib.Path:
 
 
 def model():
-  """Returns the model of iteration 1: the base, a little changed."""
+  """Returns the model of iteration 1: the base with noise on its weights."""
   mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
   base = weights.load(BASE, mesh, 'float32')
-  return jax.tree.map(lambda leaf: leaf * 1.01, base)
+  draw = np.random.default_rng(0).normal
+  return jax.tree.map(
+    lambda leaf: leaf + 0.2 * leaf.std() * jnp.float32(draw(size=leaf.shape)),
+    base,
+  )
 
 
 def _write_trained(folder: pathlib.Path, setup) -> None:

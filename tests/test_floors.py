@@ -34,6 +34,7 @@ FLOORS = {
   'm_step': 5,
   'evaluate': 5,
   'export': 5,
+  'sample': 5,
   'em': 6,
   'pretrain': 6,
   'main': 7,
