@@ -101,6 +101,7 @@ def answer(
   problems: Sequence[Problem],
   num_samples: int,
   first: int = 0,
+  **decoding: Any,
 ) -> Iterator[tuple[int, int, Completion]]:
   """Yields (index of the problem, sample, completion), in order of completion.
 
@@ -111,6 +112,7 @@ def answer(
     problems: What is asked.
     num_samples: Answers to each.
     first: Number of the first problem: it names their random numbers.
+    **decoding: In place of the sampler's temperature, top_k, top_p, max_tokens.
 
   Raises:
     ValueError: A prompt is too long.
@@ -120,7 +122,7 @@ def answer(
     Ask(first + index, tuple(question), tuple(range(num_samples)))
     for index, (_, question) in enumerate(parts)
   ]
-  return sampler.sample(parts[0][0], asks, samples=num_samples)
+  return sampler.sample(parts[0][0], asks, samples=num_samples, **decoding)
 
 
 def _open(arguments: argparse.Namespace, mesh: Mesh) -> Source:

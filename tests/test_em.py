@@ -4,12 +4,14 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import notebooks
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -122,14 +124,14 @@ def test_the_notebook_looks_into_a_run(reference, monkeypatch, capsys):
   pytest.importorskip('IPython')
   monkeypatch.chdir(ROOT)
   monkeypatch.setenv('REST_WORKDIR', str(reference))
-  notebook = json.loads((ROOT / 'colab/look_into_a_run.ipynb').read_text())
-  names: dict[str, object] = {}
-  for cell in notebook['cells']:
-    if cell['cell_type'] == 'code':
-      exec(''.join(cell['source']), names)
+  notebooks.run('look_into_a_run')
   out = capsys.readouterr().out
   assert 'test pass@1' in out
-  assert '--- sample 1' in out
+  assert '--- sample' in out
+  verdicts = re.findall(r'was (\S+), now (\S+) ', out)
+  assert len(verdicts) == 4
+  assert all(before == now for before, now in verdicts)
+  assert '--- temperature 1.5, answer 3' in out
 
 
 def _count_files(workdir: pathlib.Path) -> int:
