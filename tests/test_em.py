@@ -14,6 +14,8 @@ import time
 import notebooks
 import pytest
 
+from rest import export
+
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
   '--config=configs/quickstart.py',
@@ -41,7 +43,7 @@ def cache(tmp_path_factory) -> str:
 def reference(tmp_path_factory, cache) -> pathlib.Path:
   """A run that nothing happened to."""
   workdir = tmp_path_factory.mktemp('em') / 'run'
-  done = _run(workdir, cache)
+  done = _run(workdir, cache, '--config.em.export=True')
   assert done.returncode == 0, done.stderr
   return workdir
 
@@ -112,6 +114,20 @@ def test_a_finished_run_says_so_and_shows_its_table(reference, cache):
   assert 'is finished' in again.stdout
   assert 'test pass@1' in again.stdout
   assert _results(reference) == before
+
+
+def test_the_models_that_a_run_exports_are_those_of_the_command(
+  reference, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(ROOT)
+  export.main([str(reference), '--iteration=2', f'--out={tmp_path / "out"}'])
+  ours, theirs = (
+    {path.name: path.read_bytes() for path in folder.iterdir()}
+    for folder in (reference / 'iteration_2/hf', tmp_path / 'out')
+  )
+  assert ours == theirs
+  assert '| test | this model | 16 |' in ours['README.md'].decode()
+  assert (reference / 'iteration_1/hf/config.json').exists()
 
 
 def test_another_config_is_refused_and_named(reference, cache):

@@ -108,6 +108,13 @@ def test_a_person_is_answered_until_there_are_no_more_questions(
   assert blank + end.strip() == ''
 
 
+def test_a_question_asked_again_is_answered_anew(run, capsys, monkeypatch):
+  monkeypatch.setattr('sys.stdin', io.StringIO(f'{CATS}\n{CATS}\n'))
+  sample.main([run, '--temperature=2', '--num_samples=2'])
+  _, first, second, _ = capsys.readouterr().out.split('> ')
+  assert first != second
+
+
 def test_an_answer_that_is_cut_says_so(run, capsys, monkeypatch):
   monkeypatch.setattr('sys.stdin', io.StringIO('x'))
   sample.main([run, '--max_tokens=33', '--num_samples=2', '--task=none'])
