@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,11 +43,11 @@ def _files(folder: pathlib.Path) -> dict[str, bytes]:
   return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def _run_the_code_of_the_card(folder, monkeypatch) -> dict[str, str]:
+def _run_the_code_of_the_card(folder, monkeypatch) -> dict[str, Any]:
   """Runs it where it is meant to be run, and returns its names."""
   monkeypatch.chdir(folder)
   code = pathlib.Path('README.md').read_text().split('```')[1]
-  names: dict[str, str] = {}
+  names: dict[str, Any] = {}
   exec(code.removeprefix('python'), names)
   return names
 
@@ -71,7 +72,7 @@ def test_the_weights_that_go_out_are_those_of_the_iteration(run, exported):
 def test_transformers_writes_the_same_greedy_text(
   exported, monkeypatch, capsys
 ):
-  transformers = pytest.importorskip('transformers')
+  pytest.importorskip('transformers')
   codec = tokenizer.load(str(exported))
   config = SamplerConfig(
     temperature=0.0, max_tokens=64, max_prompt_tokens=64, rows=2
@@ -82,8 +83,7 @@ def test_transformers_writes_the_same_greedy_text(
   questions = (*QUESTIONS, names['question'])
   asks = [Ask(i, tuple(codec.encode(q)), (0,)) for i, q in enumerate(questions)]
   drawn = {i: c for i, _, c in sampler.sample([codec.bos], asks)}
-  theirs = transformers.AutoTokenizer.from_pretrained(exported)
-  reference = transformers.AutoModelForCausalLM.from_pretrained(exported)
+  theirs, reference = names['tokenizer'], names['model']
   for index, question in enumerate(questions):
     inputs = theirs(question, return_tensors='pt')['input_ids']
     assert inputs[0].tolist() == [codec.bos, *codec.encode(question)]
