@@ -20,14 +20,13 @@ from rest.judging import Answers
 from rest.keep import EStepConfig, keep, meets_cap
 from rest.sampler import Ask, Sampler
 from rest.types import (
-  Completion,
   Graded,
   Preempted,
   Problem,
   Task,
   Tokenizer,
 )
-from rest.verify import Pool, Request
+from rest.verify import Pool, make_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +226,8 @@ def draw(
         prompt = task.question(problem)
         answers[position] = Answers(problem, prompt, num_samples, is_enough)
       before = time.monotonic()
-      verdict = tools.pool.submit(_request(task, problem, completion))
+      request = make_request(task, problem, completion.text)
+      verdict = tools.pool.submit(request)
       timing.waiting += time.monotonic() - before
       timing.tokens += len(completion.tokens)
       sampled.update()
@@ -260,13 +260,6 @@ def random_key(purpose: str, problem_id: str) -> int:
   """Returns 64 bits that name a problem's samples, the same on every host."""
   digest = hashlib.sha256(f'{purpose}\n{problem_id}'.encode()).digest()
   return int.from_bytes(digest[:8], 'big')
-
-
-def _request(task: Task, problem: Problem, completion: Completion) -> Request:
-  if task.verifier == 'program':
-    text = task.program(problem, completion.text)
-    return Request('program', text, tests=problem.tests)
-  return Request(task.verifier, completion.text, gold=problem.answer or '')
 
 
 def _write_dataset(

@@ -13,14 +13,16 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from rest import checkpoint, processes, report, store, weights
+from rest import checkpoint, processes, report, store
 from rest.e_step import Tools, e_step, prompt_tokens
 from rest.evaluate import EvaluateConfig, accuracy, evaluate
+from rest.export import export_model
 from rest.keep import EStepConfig
 from rest.m_step import fine_tune
 from rest.model import Transformer
 from rest.packing import Example
 from rest.recipe import MStepConfig
+from rest.runs import iteration_folder, load_model, open_run
 from rest.sharding import local_copy
 from rest.types import Problem
 from rest.update import held_out_loss
@@ -120,6 +122,8 @@ def run_em(run: Run) -> None:
       generate(run, policy, iteration)
     improve(run, policy, iteration)
     measure(run, policy, iteration)
+    if run.em.export:
+      export(run, policy, iteration)
     if processes.is_first():
       report.write(run.workdir)
     if run.em.stop_on_validation and not _improved(run, iteration):
@@ -169,8 +173,6 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
     should_stop=run.tools.should_stop,
   )
   checkpoint.save_model(folder / 'model', result.model)
-  if run.em.export:
-    weights.save(result.model, str(folder / 'hf'), run.base)
   policy.hold(iteration, result.model)
   if processes.is_first():
     _add_seconds(folder, train=time.monotonic() - started)
@@ -199,6 +201,15 @@ def measure(run: Run, policy: 'Policy', iteration: int) -> None:
       processes.barrier(title)
 
 
+def export(run: Run, policy: 'Policy', iteration: int) -> None:
+  """Writes the model as a Hugging Face directory, with its scores."""
+  out = iteration_folder(run.workdir, iteration) / 'hf'
+  if not processes.first_says((out / 'config.json').exists()):
+    policy.release()
+    opened = open_run(run.workdir, run.base)
+    export_model(opened, iteration, str(out), run.mesh)
+
+
 def training_examples(run: Run, iteration: int) -> list[Example]:
   """Returns what the M-step of an iteration trains on, in a fixed order."""
   problems = {p.id: p for p in run.tools.task.problems('train')}
@@ -225,11 +236,6 @@ def training_examples(run: Run, iteration: int) -> list[Example]:
     )
     for problem_id, tokens in rows
   ]
-
-
-def iteration_folder(workdir: epath.Path, iteration: int) -> epath.Path:
-  """Returns where an iteration's files are; 0 is the base model."""
-  return workdir / f'iteration_{iteration}'
 
 
 class Policy:
@@ -261,11 +267,7 @@ class Policy:
   def load(self, iteration: int) -> Transformer:
     """Reads the weights of an iteration onto the mesh, in float32."""
     run = self._run
-    if iteration == 0:
-      return weights.load(run.base, run.mesh, run.dtype)
-    config = weights.read_config(run.base, run.dtype)
-    folder = iteration_folder(run.workdir, iteration)
-    return checkpoint.load_model(folder / 'model', config, run.mesh)
+    return load_model(run.workdir, iteration, run.base, run.dtype, run.mesh)
 
 
 def _validator(

@@ -49,6 +49,29 @@ def read_json(path: epath.PathLike) -> Any:
   return json.loads(path.read_text()) if path.exists() else None
 
 
+def read_record(workdir: epath.PathLike) -> dict[str, Any]:
+  """Reads run.json: what a run is, and was made with.
+
+  Raises:
+    ValueError: The directory is not a run's.
+  """
+  record = read_json(epath.Path(workdir) / 'run.json')
+  if record is None:
+    raise ValueError(f'{workdir} has no run.json: it is not a run.')
+  return record
+
+
+def section(record: dict[str, Any], name: str) -> dict[str, Any]:
+  """Returns one section of a record's config, as its dataclass wants it."""
+  return {
+    field.removeprefix(f'{name}.'): (
+      tuple(value) if isinstance(value, list) else value
+    )
+    for field, value in record['config'].items()
+    if field.startswith(f'{name}.')
+  }
+
+
 class Parts:
   """The graded samples of a list of problems: one part file a problem."""
 

@@ -28,7 +28,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
   'llama3': (
     'Llama',
     {
-      'rope_theta': 500_000.0,
+      # Some wavelength lies between those kept and those stretched whole.
+      'rope_theta': 20_000.0,
       'rope_scaling': LLAMA3_SCALING,
       'tie_word_embeddings': True,
     },

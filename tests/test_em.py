@@ -4,13 +4,17 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import notebooks
 import pytest
+
+from rest import export
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
@@ -41,7 +45,7 @@ def cache(tmp_path_factory) -> str:
 def reference(tmp_path_factory, cache) -> pathlib.Path:
   """A run that nothing happened to."""
   workdir = tmp_path_factory.mktemp('em') / 'run'
-  done = _run(workdir, cache)
+  done = _run(workdir, cache, '--config.em.export=True')
   assert done.returncode == 0, done.stderr
   return workdir
 
@@ -114,6 +118,20 @@ def test_a_finished_run_says_so_and_shows_its_table(reference, cache):
   assert _results(reference) == before
 
 
+def test_the_models_that_a_run_exports_are_those_of_the_command(
+  reference, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(ROOT)
+  export.main([str(reference), '--iteration=2', f'--out={tmp_path / "out"}'])
+  ours, theirs = (
+    {path.name: path.read_bytes() for path in folder.iterdir()}
+    for folder in (reference / 'iteration_2/hf', tmp_path / 'out')
+  )
+  assert ours == theirs
+  assert '| test | this model | 16 |' in ours['README.md'].decode()
+  assert (reference / 'iteration_1/hf/config.json').exists()
+
+
 def test_another_config_is_refused_and_named(reference, cache):
   refused = _run(reference, cache, '--config.estep.cap=3')
   assert refused.returncode == 2
@@ -124,14 +142,14 @@ def test_the_notebook_looks_into_a_run(reference, monkeypatch, capsys):
   pytest.importorskip('IPython')
   monkeypatch.chdir(ROOT)
   monkeypatch.setenv('REST_WORKDIR', str(reference))
-  notebook = json.loads((ROOT / 'colab/look_into_a_run.ipynb').read_text())
-  names: dict[str, object] = {}
-  for cell in notebook['cells']:
-    if cell['cell_type'] == 'code':
-      exec(''.join(cell['source']), names)
+  notebooks.run('look_into_a_run')
   out = capsys.readouterr().out
   assert 'test pass@1' in out
-  assert '--- sample 1' in out
+  assert '--- sample' in out
+  verdicts = re.findall(r'was (\S+), now (\S+) ', out)
+  assert len(verdicts) == 4
+  assert all(before == now for before, now in verdicts)
+  assert '--- temperature 1.5, answer 3' in out
 
 
 def _count_files(workdir: pathlib.Path) -> int:

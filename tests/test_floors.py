@@ -25,21 +25,25 @@ FLOORS = {
   'schedule': 3,
   'optimizer': 3,
   'report': 3,
+  'card': 3,
   'sampler': 3,
   'weights': 3,
   'checkpoint': 3,
   'verify': 3,
   'e_step': 4,
+  'runs': 4,
   'update': 4,
   'm_step': 5,
   'evaluate': 5,
+  'export': 5,
+  'sample': 5,
   'em': 6,
   'pretrain': 6,
   'main': 7,
 }
 HOST = (
   *('types', 'tokenizer', 'metrics', 'keep', 'store', 'report', 'judging'),
-  *('tasks', 'verify'),
+  *('card', 'tasks', 'verify'),
 )
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')
 

@@ -48,7 +48,12 @@ class Mbpp(ProblemSet):
     ]
 
   def question(self, problem: Problem) -> str:
-    text, tests = problem.question.split('\n\n', 1)
+    text, blank, tests = problem.question.partition('\n\n')
+    if not blank:
+      raise ValueError(
+        f'A question of {self.name} is a text, an empty line, and tests; got '
+        f'{problem.question!r}.'
+      )
     return (
       f'You are an expert Python programmer, and here is your task: {text} Your'
       f' code should pass these tests:\n\n{tests}\n[BEGIN]\n'

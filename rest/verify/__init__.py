@@ -5,6 +5,6 @@ with Pool(VerifyConfig(), ('math',)) as pool:
 """
 
 from rest.verify.pool import Pool
-from rest.verify.request import Request, Stats, VerifyConfig
+from rest.verify.request import Request, Stats, VerifyConfig, make_request
 
-__all__ = ['Pool', 'Request', 'Stats', 'VerifyConfig']
+__all__ = ['Pool', 'Request', 'Stats', 'VerifyConfig', 'make_request']

@@ -26,7 +26,7 @@ from rest import store, tasks
 from rest.keep import EStepConfig, keep
 from rest.types import Graded, Verdict
 from rest.verify.pool import Pool
-from rest.verify.request import Request, VerifyConfig
+from rest.verify.request import Request, VerifyConfig, make_request
 from rest.verify.worker import read_tests
 
 _T = TypeVar('_T')
@@ -100,27 +100,15 @@ def _requests(path: str, verifier: str) -> Iterator[Request]:
 
 
 def _regrade(config: VerifyConfig, workdir: pathlib.Path) -> None:
-  record = store.read_json(workdir / 'run.json')
-  if record is None:
-    raise ValueError(f'{workdir} has no run.json: it is not a run.')
-  task = tasks.make(tasks.TaskConfig(**_section(record, 'task')))
-  estep = EStepConfig(**_section(record, 'estep'))
+  record = store.read_record(workdir)
+  task = tasks.make(tasks.TaskConfig(**store.section(record, 'task')))
+  estep = EStepConfig(**store.section(record, 'estep'))
   folders = sorted(workdir.glob('iteration_*/parts'))
   if not folders:
     raise ValueError(f'{workdir} has no samples.')
   with Pool(config, (task.verifier,)) as pool:
     for folder in folders:
       _regrade_iteration(pool, task, estep, folder.parent)
-
-
-def _section(record: dict, name: str) -> dict:
-  """Returns the fields of one section of a run's config."""
-  fields = record['config'].items()
-  return {
-    key.removeprefix(f'{name}.'): value
-    for key, value in fields
-    if key.startswith(f'{name}.')
-  }
 
 
 def _regrade_iteration(
@@ -133,12 +121,8 @@ def _regrade_iteration(
 
   def requests() -> Iterator[tuple[Graded, Request]]:
     for row in before:
-      problem, text = problems[row.problem_id], row.completion.text
-      if task.verifier == 'program':
-        text = task.program(problem, text)
-        yield row, Request('program', text, tests=problem.tests)
-      else:
-        yield row, Request(task.verifier, text, gold=problem.answer or '')
+      problem = problems[row.problem_id]
+      yield row, make_request(task, problem, row.completion.text)
 
   judged = _judged(pool, requests(), len(before))
   now = [replace(row, verdict=verdict) for row, verdict in judged]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rest.types import Tests
+from rest.types import Problem, Task, Tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,14 @@ class Request:
   text: str
   gold: str = ''
   tests: Tests | None = None
+
+
+def make_request(task: Task, problem: Problem, text: str) -> Request:
+  """Returns what the pool is asked about a completion's text."""
+  if task.verifier == 'program':
+    program = task.program(problem, text)
+    return Request('program', program, tests=problem.tests)
+  return Request(task.verifier, text, gold=problem.answer or '')
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ share, writing holds the model plus one layer's share of a leaf.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -108,6 +108,7 @@ def save(
   source: str | None,
   dtype: str = 'float32',
   shard_bytes: int = 5 << 30,
+  texts: Mapping[str, str] | None = None,
 ) -> None:
   """Writes a directory that `transformers` loads; what was there is replaced.
 
@@ -121,6 +122,8 @@ def save(
     source: A checkpoint whose tokenizer, and ids of special tokens, go along.
     dtype: Of the tensors in the files.
     shard_bytes: Most bytes of tensors in one file.
+    texts: Further files by name, such as README.md; they take the place of
+      what `source` has.
 
   Raises:
     ValueError: No supported architecture has this model's switches.
@@ -142,6 +145,8 @@ def save(
     safetensors.write(target, shapes, tensors, dtype, shard_bytes)
     if source is not None:
       _copy_tokenizer(epath.Path(source), target)
+    for name, text in (texts or {}).items():
+      (target / name).write_text(text)
     text = json.dumps(settings, indent=2) + '\n'
     (target / 'config.json').write_text(text)
     if target != final:
