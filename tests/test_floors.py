@@ -10,6 +10,7 @@ FLOORS = {
   'types': 0,
   'tokenizer': 1,
   'metrics': 1,
+  'hardware': 1,
   'sharding': 1,
   'processes': 1,
   'model': 2,
@@ -29,13 +30,24 @@ FLOORS = {
   'verify': 3,
   'e_step': 4,
   'update': 4,
+  'estimate': 4,
   'm_step': 5,
   'evaluate': 5,
   'em': 6,
   'pretrain': 6,
-  'main': 7,
+  'plan': 7,
+  'main': 8,
 }
-HOST = ('types', 'tokenizer', 'metrics', 'store', 'report', 'tasks', 'verify')
+HOST = (
+  'types',
+  'hardware',
+  'tokenizer',
+  'metrics',
+  'store',
+  'report',
+  'tasks',
+  'verify',
+)
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')
 
 
