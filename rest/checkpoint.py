@@ -106,11 +106,12 @@ class Checkpoints:
     }
 
   def check(self) -> None:
-    """Raises ValueError if a save has failed; does not wait for one."""
-    try:
-      self._manager.check_for_errors()
-    except Exception as error:  # Whatever the writing thread died of.
-      raise self._failed(error) from error
+    """Raises ValueError if a save has failed; does not wait for one.
+
+    Orbax's own `check_for_errors` says nothing once its thread has ended.
+    """
+    if not self._manager.is_saving_in_progress():
+      self.wait()
 
   def wait(self) -> None:
     """Waits until what was saved is whole; raises as `check` does."""
