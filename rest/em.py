@@ -290,7 +290,9 @@ def _validator(
   def validate(model: Transformer, step: int) -> float:
     policy.hold(None, model)
     title = f'iteration {iteration}, step {step}'
-    return accuracy(run.tools, problems, title)
+    score = accuracy(run.tools, problems, title)
+    run.tools.sampler.release()  # Training goes on, and needs the memory.
+    return score
 
   return validate
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from rest.model import Transformer, softcap
 from rest.sharding import ACTIVATIONS
 
-# Logits held at once, in elements over all devices' rows: 2^28 are 1 GiB.
+# Logits held at once on a device, in elements: 2^28 are 1 GiB.
 _LOGITS = 2**28
 # At least this many chunks a row, so that there is something to leave out.
 _CHUNKS = 8
@@ -50,8 +50,7 @@ def weighted_loss(
   rows, length, _ = x_BTD.shape
   head_VD = model.embed_VD if model.head_VD is None else model.head_VD
   shards = _row_shards()
-  budget = _LOGITS * shards // (rows * model.config.vocab)
-  chunk = min(length, max(16, min(budget, -(-length // _CHUNKS))))
+  chunk = chunk_length(rows // shards, length, model.config.vocab)
   spec = _Spec(chunk, shards, model.config.logits_softcap)
 
   # Weighted positions first; each row keeps to its own device.
@@ -65,6 +64,12 @@ def weighted_loss(
     jnp.pad(jnp.take_along_axis(targets_BT, order_BT, axis=1), pad),
     jnp.pad(jnp.take_along_axis(weights_BT, order_BT, axis=1), pad),
   )
+
+
+def chunk_length(rows: int, length: int, vocab: int) -> int:
+  """Returns how many positions of each row a device works on at once."""
+  budget = _LOGITS // (rows * vocab)
+  return min(length, max(16, min(budget, -(-length // _CHUNKS))))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

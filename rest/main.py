@@ -21,11 +21,14 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 from etils import epath
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
 import rest
 from rest import (
   em,
+  hardware,
+  plan,
   processes,
   report,
   sharding,
@@ -37,10 +40,9 @@ from rest import (
 from rest.e_step import Tools, prompt_tokens
 from rest.evaluate import EvaluateConfig
 from rest.keep import EStepConfig
-from rest.model import Transformer
 from rest.recipe import MStepConfig
 from rest.sampler import Sampler, SamplerConfig
-from rest.sampler.plan import make_plan
+from rest.sampler.plan import find_device, make_plan
 from rest.tasks import TaskConfig, leaks
 from rest.types import Preempted, Task, Tokenizer
 from rest.verify import Pool, VerifyConfig
@@ -78,6 +80,12 @@ _WORKDIR = flags.DEFINE_string(
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Check everything, print the plan, and touch nothing.'
 )
+_PLAN_FOR = flags.DEFINE_string(
+  'plan_for',
+  '',
+  'With --dry_run: devices that need not be there, such as v5e-64, v5p-256, '
+  'h100-8 or h200-1. The model directory may lack its weights.',
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -89,10 +97,13 @@ def main(argv: Sequence[str]) -> None:
   workdir = epath.Path(_WORKDIR.value or config.name)
   with contextlib.ExitStack() as stack:
     try:
-      processes.initialize()
-      setup = Setup(config)
+      if _PLAN_FOR.value and not _DRY_RUN.value:
+        raise ValueError('--plan_for plans only: add --dry_run.')
+      if not _PLAN_FOR.value:
+        processes.initialize()
+      setup = Setup(config, _PLAN_FOR.value)
       if _DRY_RUN.value:
-        print(plan(setup, workdir))
+        print(plan.describe(setup.outline, workdir))
         return
       stack.enter_context(hold(setup, workdir))
     except (ValueError, FileNotFoundError) as error:
@@ -149,7 +160,9 @@ def run(
 def _iterate(
   setup: 'Setup', workdir: epath.Path, should_stop: Callable[[], bool]
 ) -> None:
-  mesh, local_mesh = setup.mesh, sharding.local_mesh(setup.mesh)
+  mesh = setup.mesh
+  assert isinstance(mesh, Mesh)  # Only a plan may be for other devices.
+  local_mesh = sharding.local_mesh(mesh)
   with Pool(setup.verify, (setup.task.verifier,)) as pool:
     sampler = Sampler(
       sharding.local_copy(weights.load(setup.base, mesh, setup.dtype), mesh),
@@ -179,40 +192,6 @@ def _iterate(
     )
 
 
-def plan(setup: 'Setup', workdir: epath.Path) -> str:
-  """Returns what a run would do and what it needs; touches nothing."""
-  problems = {name: setup.task.problems(name) for name in tasks.SPLITS}
-  samples = len(problems['train']) * setup.estep.num_samples
-  scored = len(problems['test']) + len(problems['validation'])
-  scored += setup.eval.num_samples * (
-    setup.eval.num_problems or len(problems['test'])
-  )
-  most = setup.estep.cap or setup.estep.num_samples
-  shape = jax.eval_shape(lambda: Transformer(setup.model))
-  parameters = sum(leaf.size for leaf in jax.tree.leaves(shape))
-  done = len(report.read(workdir))
-  return '\n'.join(
-    [
-      f'workdir   {workdir} ({done} evaluations are there)',
-      f'devices   {dict(setup.mesh.shape)}, {jax.devices()[0].device_kind}',
-      f'model     {setup.base}: {parameters / 1e6:,.1f} M parameters, '
-      f'{setup.dtype}',
-      f'task      {setup.task.name}: '
-      + ', '.join(f'{len(p):,} {split}' for split, p in problems.items())
-      + f'; {len(setup.leaks)} dropped as leaks; longest prompt '
-      f'{setup.longest_prompt} tokens',
-      f'E-step    {samples:,} samples an iteration, at most '
-      f'{len(problems["train"]) * most:,} kept',
-      f'sampler   {setup.table}',
-      f'M-step    {setup.mstep.rows} rows of {setup.mstep.row_length} tokens a '
-      f'step, {setup.mstep.epochs} epochs, {setup.mstep.optimizer}',
-      f'evaluate  {scored:,} completions an iteration',
-      f'loop      {setup.em.iterations} iterations, each from the '
-      f'{setup.em.start_from} model',
-    ]
-  )
-
-
 class Setup:
   """A config, checked: everything that can be wrong is found here.
 
@@ -221,7 +200,8 @@ class Setup:
     FileNotFoundError: A path is not there.
   """
 
-  def __init__(self, config: Any):
+  def __init__(self, config: Any, plan_for: str = ''):
+    """Checks a config for the devices here, or for those of `plan_for`."""
     self.config = config
     if config.compilation_cache:
       jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
@@ -244,18 +224,44 @@ class Setup:
       )
     self.tokenizer: Tokenizer = tokenizer.load(self.base)
     self.model = weights.read_config(self.base, self.dtype)
-    self.longest_prompt = self._check_prompts()
+    prefix, questions = self._check_prompts()
     mesh_config = _section(config, 'mesh', sharding.MeshConfig)
-    self.mesh = sharding.make_mesh(mesh_config)
+    if plan_for:
+      device, count = hardware.parse(plan_for)
+      self.mesh, local_mesh = sharding.plan_meshes(
+        mesh_config, count, device.a_host
+      )
+    else:
+      device = find_device()
+      self.mesh = sharding.make_mesh(mesh_config)
+      local_mesh = sharding.local_mesh(self.mesh)
     self._check_mesh()
-    train = self.task.problems('train')
-    self.table = make_plan(
-      self.sampling,
-      self.model,
-      sharding.local_mesh(self.mesh),
-      len(prompt_tokens(self.task, self.tokenizer, train[0])[0]),
-      self.estep.num_samples,
+    self.outline = plan.Outline(
+      base=self.base,
+      leaks=len(self.leaks),
+      task=self.task,
+      tokenizer=self.tokenizer,
+      model=self.model,
+      mesh=self.mesh,
+      local_mesh=local_mesh,
+      device=device,
+      prefix=prefix,
+      questions=questions,
+      table=make_plan(
+        self.sampling,
+        self.model,
+        local_mesh,
+        prefix,
+        self.estep.num_samples,
+        device,
+      ),
+      em=self.em,
+      estep=self.estep,
+      sampling=self.sampling,
+      mstep=self.mstep,
+      eval=self.eval,
     )
+    plan.check(self.outline)
 
   def _check_mesh(self) -> None:
     """Refuses a mesh that does not divide what it splits."""
@@ -273,21 +279,26 @@ class Setup:
           f'mesh.{field}={parts} must divide the {what} ({whole}).'
         )
 
-  def _check_prompts(self) -> int:
-    """Returns the longest prompt's tokens, or refuses one that is too long."""
-    longest = 0
+  def _check_prompts(self) -> tuple[int, dict[str, list[int]]]:
+    """Returns tokens of the prefix and, by split, of each question.
+
+    Raises:
+      ValueError: A prompt is too long.
+    """
+    prefix, lengths = 0, {}
     for split in tasks.SPLITS:
+      lengths[split] = []
       for problem in self.task.problems(split):
         parts = prompt_tokens(self.task, self.tokenizer, problem)
-        length = sum(map(len, parts))
-        longest = max(longest, length)
-        if length > self.sampling.max_prompt_tokens:
+        prefix, question = map(len, parts)
+        lengths[split].append(question)
+        if prefix + question > self.sampling.max_prompt_tokens:
           raise ValueError(
-            f'The prompt of problem {problem.id!r} ({split}) has {length} '
-            'tokens, but sampling.max_prompt_tokens is '
+            f'The prompt of problem {problem.id!r} ({split}) has '
+            f'{prefix + question} tokens, but sampling.max_prompt_tokens is '
             f'{self.sampling.max_prompt_tokens}: raise it, or drop the problem.'
           )
-    return longest
+    return prefix, lengths
 
 
 def _section(config: Any, name: str, kind: type[Any]) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from rest.recipe import MStepConfig
 from rest.sharding import leaf_name, spec
@@ -65,7 +65,9 @@ def partitions(state: Any, trained: Any) -> Any:
   return jax.tree_util.tree_map_with_path(one, state)
 
 
-def abstract_state(config: MStepConfig, trained: Any, mesh: Mesh) -> Any:
+def abstract_state(
+  config: MStepConfig, trained: Any, mesh: Mesh | AbstractMesh
+) -> Any:
   """Returns shapes and shardings of the optimizer's state."""
   shapes = jax.eval_shape(make_optimizer(config).init, trained)
   return jax.tree.map(

@@ -13,7 +13,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 
 AXES = ('data', 'fsdp', 'tensor')
 
@@ -47,25 +53,35 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     ValueError: The axes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
-  sizes = [config.data, config.fsdp, config.tensor]
-  if sizes.count(-1) > 1 or any(n == 0 or n < -1 for n in sizes):
-    raise ValueError(
-      f'mesh axes must be positive, and at most one -1; got {config}.'
-    )
-  if -1 in sizes:
-    rest = math.prod(n for n in sizes if n != -1)
-    sizes[sizes.index(-1)] = max(1, len(devices) // rest)
-  if math.prod(sizes) != len(devices):
-    raise ValueError(
-      f'mesh data={config.data} fsdp={config.fsdp} tensor={config.tensor} '
-      f'does not divide the {len(devices)} devices there are: the product of '
-      'mesh.data, mesh.fsdp and mesh.tensor must be their number.'
-    )
+  sizes = _axis_sizes(config, len(devices))
   if jax.process_count() > 1 or devices != jax.devices():
     grid = np.asarray(devices).reshape(sizes)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
   return jax.make_mesh(
     tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+  )
+
+
+def plan_meshes(
+  config: MeshConfig, devices: int, a_process: int
+) -> tuple[AbstractMesh, AbstractMesh]:
+  """Returns a mesh of devices that need not exist, and a process's part.
+
+  Args:
+    config: Devices by axis.
+    devices: Of all processes.
+    a_process: Of one, at most.
+
+  Raises:
+    ValueError: As `make_mesh` and `local_mesh` do.
+  """
+  sizes = _axis_sizes(config, devices)
+  here = min(devices, a_process)
+  rows, odd = divmod(here, sizes[2])
+  if odd:
+    raise ValueError(_crosses(sizes[2], here))
+  return AbstractMesh(tuple(sizes), AXES), AbstractMesh(
+    (rows, 1, sizes[2]), AXES
   )
 
 
@@ -78,10 +94,7 @@ def local_mesh(mesh: Mesh) -> Mesh:
   rows = mesh.devices.reshape(-1, mesh.shape['tensor'])
   mine = [[d.process_index == jax.process_index() for d in row] for row in rows]
   if any(any(row) != all(row) for row in mine):
-    raise ValueError(
-      f'mesh.tensor={mesh.shape["tensor"]} must divide the '
-      f'{jax.local_device_count()} devices of each process.'
-    )
+    raise ValueError(_crosses(mesh.shape['tensor'], jax.local_device_count()))
   grid = rows[[row[0] for row in mine]][:, None, :]
   return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
@@ -161,3 +174,27 @@ def constrain(x: jax.Array, letters: str) -> jax.Array:
     return x
   partition = PartitionSpec(*[ACTIVATIONS.get(letter) for letter in letters])
   return jax.lax.with_sharding_constraint(x, partition)
+
+
+def _axis_sizes(config: MeshConfig, devices: int) -> list[int]:
+  sizes = [config.data, config.fsdp, config.tensor]
+  if sizes.count(-1) > 1 or any(n == 0 or n < -1 for n in sizes):
+    raise ValueError(
+      f'mesh axes must be positive, and at most one -1; got {config}.'
+    )
+  if -1 in sizes:
+    rest = math.prod(n for n in sizes if n != -1)
+    sizes[sizes.index(-1)] = max(1, devices // rest)
+  if math.prod(sizes) != devices:
+    raise ValueError(
+      f'mesh data={config.data} fsdp={config.fsdp} tensor={config.tensor} '
+      f'does not divide the {devices} devices there are: the product of '
+      'mesh.data, mesh.fsdp and mesh.tensor must be their number.'
+    )
+  return sizes
+
+
+def _crosses(tensor: int, devices: int) -> str:
+  return (
+    f'mesh.tensor={tensor} must divide the {devices} devices of each process.'
+  )

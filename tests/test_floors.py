@@ -10,6 +10,7 @@ FLOORS = {
   'types': 0,
   'tokenizer': 1,
   'metrics': 1,
+  'hardware': 1,
   'sharding': 1,
   'processes': 1,
   'keep': 1,
@@ -33,17 +34,19 @@ FLOORS = {
   'e_step': 4,
   'runs': 4,
   'update': 4,
+  'estimate': 4,
   'm_step': 5,
   'evaluate': 5,
   'export': 5,
   'sample': 5,
   'em': 6,
   'pretrain': 6,
-  'main': 7,
+  'plan': 7,
+  'main': 8,
 }
 HOST = (
-  *('types', 'tokenizer', 'metrics', 'keep', 'store', 'report', 'judging'),
-  *('card', 'tasks', 'verify'),
+  *('types', 'hardware', 'tokenizer', 'metrics', 'keep', 'store', 'report'),
+  *('judging', 'card', 'tasks', 'verify'),
 )
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import resource
 import signal
 import subprocess
 import sys
@@ -203,7 +204,7 @@ def test_accumulation_equals_one_big_batch():
   assert distance(a, b) < 2e-6
 
 
-@pytest.mark.parametrize('axes', [(2, 1, 1), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize('axes', [(2, 1, 1), (1, 1, 2), (1, 4, 1), (2, 2, 2)])
 def test_every_mesh_takes_the_same_step(axes: tuple[int, int, int]):
   batch = only_batch(make_examples(12))
 
@@ -451,6 +452,37 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
   assert losses[0][0] > 3
   assert same_bytes(result.model, expected.model)
   assert result.summary == expected.summary
+
+
+# When one array cannot be written, Orbax leaves the writers of the others.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_a_save_that_fails_ends_training_at_the_next_step(tmp_path):
+  """No file may grow past 16 KiB: as good as a full disk."""
+  config = dataclasses.replace(
+    CONFIG, save_every=3, eval_every=0, stop='fixed_steps'
+  )
+  seen = []
+
+  def on_step(done: int, metrics: Any) -> None:
+    seen.append(done)
+    time.sleep(0.2)  # The failing save is done by then.
+
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
+  try:
+    with pytest.raises(ValueError, match='could not be written'):
+      fine_tune(
+        make_model(),
+        make_examples(),
+        config,
+        one_device(),
+        seed=5,
+        folder=tmp_path,
+        on_step=on_step,
+      )
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert seen[-1] < 6  # Where the next save would have found out.
 
 
 @pytest.mark.parametrize(

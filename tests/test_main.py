@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from configs import base
-from rest import main, sharding
+from rest import main, plan, sharding
 from rest.em import EMConfig
 from rest.evaluate import EvaluateConfig
 from rest.keep import EStepConfig
@@ -105,7 +105,7 @@ def test_a_changed_config_is_refused_by_field(tmp_path):
 
 
 def test_a_plan_touches_nothing(tmp_path):
-  text = main.plan(main.Setup(_quickstart()), tmp_path / 'run')
+  text = plan.describe(main.Setup(_quickstart()).outline, tmp_path / 'run')
   assert '8 train' in text
   assert '1.1 M parameters' in text
   assert not (tmp_path / 'run').exists()

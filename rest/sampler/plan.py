@@ -1,13 +1,13 @@
 """What the sampler is asked for, and the table that serves it."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
+from rest import hardware
 from rest.model import ModelConfig
 from rest.sampler.cache import BUFFERS, TableShape
 
@@ -134,9 +134,10 @@ class Plan:
 def make_plan(
   config: SamplerConfig,
   model: ModelConfig,
-  mesh: Mesh,
+  mesh: Mesh | AbstractMesh,
   prefix: int,
   samples: int,
+  device: hardware.Device | None = None,
 ) -> Plan:
   """Chooses the table for a load.
 
@@ -149,11 +150,13 @@ def make_plan(
     mesh: Of the devices.
     prefix: Tokens of the shared prefix.
     samples: Most samples asked of one problem.
+    device: Of what kind they are; None: as JAX finds them.
 
   Raises:
     ValueError: The table does not fit the devices or their memory.
   """
-  is_cpu = mesh.devices.flat[0].platform == 'cpu'
+  device = device or find_device()
+  is_cpu = device.platform == 'cpu'
   data = mesh.shape['data'] * mesh.shape['fsdp']
   tensor = mesh.shape['tensor']
   if model.kv_heads % tensor:
@@ -164,7 +167,7 @@ def make_plan(
   per_slot = config.rows_per_slot or min(8, _power(samples))
   rows = config.rows or (64 if is_cpu else 1024 * data)
   unit = per_slot * data * (tensor if per_slot % tensor else 1)
-  available = int(_memory(mesh) * config.memory_share)
+  available = int(device.memory * config.memory_share)
 
   def attempt(rows: int) -> Plan:
     shape = TableShape(
@@ -196,6 +199,15 @@ def make_plan(
   return plan
 
 
+def find_device() -> hardware.Device:
+  """Returns what kind of device this process has."""
+  device = jax.local_devices()[0]
+  if device.platform == 'cpu':
+    return hardware.cpu(jax.local_device_count())
+  memory = device.memory_stats()['bytes_limit']
+  return hardware.known(device.device_kind, device.platform, memory)
+
+
 def bucket(tokens: int) -> int:
   """Returns the capacity for so many tokens: few sizes, little waste."""
   if tokens > 1024:
@@ -205,19 +217,32 @@ def bucket(tokens: int) -> int:
 
 
 def smallest(
-  plan: Plan, mesh: Mesh, fits: Callable[[TableShape], bool]
+  plan: Plan, mesh: Mesh | AbstractMesh, fits: Callable[[TableShape], bool]
 ) -> TableShape:
   """Returns the smallest table, of a few sizes, that serves what is left.
-
-  Sizes go down by rows of a slot, 8 6 4 3 2 1, and then by slots.
 
   Args:
     plan: The present table.
     mesh: Of the devices, which must share it out evenly.
     fits: Whether what is left fits.
   """
-  found, shape = plan.shape, plan.shape
-  while True:
+  found = plan.shape
+  for shape in sizes(plan, mesh):
+    if not fits(shape):
+      break
+    found = shape
+  return found
+
+
+def sizes(plan: Plan, mesh: Mesh | AbstractMesh) -> Iterator[TableShape]:
+  """Yields the tables that a table may shrink to, itself first.
+
+  Sizes go down by rows of a slot, 8 6 4 3 2 1, and then by slots.
+  """
+  shape, shards = plan.shape, mesh.shape['data'] * mesh.shape['fsdp']
+  while shape.size >= plan.least_rows:
+    if shape.slots % shards == 0 and shape.size % mesh.size == 0:
+      yield shape
     rows = shape.rows
     if rows > 1:
       power = _power(rows)
@@ -225,11 +250,6 @@ def smallest(
       shape = replace(shape, rows=rows)
     else:
       shape = replace(shape, slots=shape.slots // 2)
-    if shape.size < plan.least_rows or not fits(shape):
-      return found
-    shards = mesh.shape['data'] * mesh.shape['fsdp']
-    if shape.slots % shards == 0 and shape.size % mesh.size == 0:
-      found = shape
 
 
 def _weigh(model, mesh, shape, least, steps, available) -> Plan:
@@ -270,12 +290,3 @@ def _weigh(model, mesh, shape, least, steps, available) -> Plan:
 def _power(number: int) -> int:
   """Returns the largest power of two that is not over `number`."""
   return 1 << (number.bit_length() - 1)
-
-
-def _memory(mesh: Mesh) -> int:
-  """Returns the bytes of one device; CPU devices share the host's."""
-  device = mesh.devices.flat[0]
-  if device.platform == 'cpu':
-    total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    return total // jax.local_device_count()
-  return device.memory_stats()['bytes_limit']

@@ -1,0 +1,109 @@
+"""What an M-step trains on, and which model it starts from."""
+
+import importlib
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from rest import checkpoint, em, main, sharding, store, weights
+from rest.e_step import Tools
+from rest.sampler import Sampler
+from rest.types import Completion, Graded, Verdict
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def make_run(workdir: epath.Path, **fields: Any) -> em.Run:
+  """Returns a run of three problems, with two iterations' datasets on disk."""
+  config = importlib.import_module('configs.quickstart').get_config()
+  config.update_from_flattened_dict(
+    {
+      'model.path': str(ROOT / config.model.path),
+      'task.num_train': 3,
+      'task.num_validation': 0,
+      'task.num_test': 3,
+      'mstep.max_steps': 1,
+      'mstep.learning_rate': 0.0,  # What it starts from is what it ends with.
+      'mstep.stop': 'fixed_steps',
+      **{f'em.{name}': value for name, value in fields.items()},
+    }
+  )
+  setup = main.Setup(config)
+  mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
+  base = weights.load(setup.base, mesh, setup.dtype)
+  sampler = Sampler(base, setup.tokenizer, setup.sampling, mesh, seed=0)
+  pool: Any = None  # Nothing is judged.
+  tools = Tools(sampler, mesh, pool, setup.task, setup.tokenizer, lambda: False)
+  problems = setup.task.problems('train')
+  for iteration, texts in ((1, {0: 'ab', 1: 'c'}), (2, {0: 'ax', 2: 'd'})):
+    rows = [
+      _graded(problems[index].id, sample, text, setup.tokenizer)
+      for index, letters in texts.items()
+      for sample, text in enumerate(letters)
+    ]
+    folder = em.iteration_folder(workdir, iteration)
+    store.write_dataset(folder / 'dataset.jsonl', rows)
+  return em.Run(
+    workdir=workdir,
+    tools=tools,
+    mesh=mesh,
+    base=setup.base,
+    dtype=setup.dtype,
+    seed=0,
+    max_unknown=0.0,
+    em=setup.em,
+    estep=setup.estep,
+    mstep=setup.mstep,
+    eval=setup.eval,
+  )
+
+
+def _graded(problem: str, sample: int, text: str, tokenizer: Any) -> Graded:
+  tokens = (*tokenizer.encode(text, follows=True), tokenizer.eos[0])
+  completion = Completion(text, tokens, (0.0,) * len(tokens), True)
+  return Graded(problem, sample, 'q', completion, Verdict(1.0, 'ok', 'math-1'))
+
+
+@pytest.mark.parametrize(
+  ('fields', 'expected'),
+  [
+    ({}, [1.0, 1.0, 1.0]),
+    ({'problem_weight': 'uniform'}, [0.5, 0.5, 1.0]),
+    # 'a' was drawn by both iterations, and counts once.
+    ({'accumulate': True}, [1.0] * 5),
+    (
+      {'accumulate': True, 'problem_weight': 'uniform'},
+      [1 / 3, 1 / 3, 1.0, 1 / 3, 1.0],
+    ),
+    ({'include_human': True}, [1.0] * 6),
+    ({'source': 'human'}, [1.0] * 3),
+  ],
+)
+def test_examples_are_those_of_the_config_with_its_weights(
+  tmp_path, fields, expected
+):
+  run = make_run(epath.Path(tmp_path), **fields)
+  examples = em.training_examples(run, 2)
+  assert [example.weight for example in examples] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('start', ['base', 'previous'])
+def test_an_m_step_starts_from_the_base_unless_told_otherwise(tmp_path, start):
+  run = make_run(epath.Path(tmp_path), start_from=start, export=start == 'base')
+  base = weights.load(run.base, run.mesh, run.dtype)
+  changed = jax.tree.map(lambda x: x + 1, base)
+  first, second = (em.iteration_folder(run.workdir, i) for i in (1, 2))
+  checkpoint.save_model(first / 'model', changed)
+  em.improve(run, em.Policy(run), 2)
+  config = weights.read_config(run.base, run.dtype)
+  trained = checkpoint.load_model(second / 'model', config, run.mesh)
+  expected = base if start == 'base' else changed
+  jax.tree.map(np.testing.assert_array_equal, trained, expected)
+  assert (second / 'm_step.json').exists()
+  if start == 'base':  # And the export is that model.
+    exported = weights.load(str(second / 'hf'), run.mesh, run.dtype)
+    jax.tree.map(np.testing.assert_array_equal, exported, trained)
