@@ -15,4 +15,4 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 if 'XLA_FLAGS' not in os.environ:
   os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
   jax.devices()  # Reads the flags.
-  del os.environ['XLA_FLAGS']
+  os.environ['REST_TEST_FLAGS'] = os.environ.pop('XLA_FLAGS')

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import resource
 import signal
 import subprocess
@@ -440,7 +441,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
     'from tests import test_m_step\n'
     f'test_m_step.run({str(tmp_path / "torn")!r})\n'
   )
-  with subprocess.Popen([sys.executable, '-c', code]) as process:
+  flags = os.environ.get('REST_TEST_FLAGS', os.environ.get('XLA_FLAGS', ''))
+  environment = os.environ | {'XLA_FLAGS': flags}  # Compiled as it is here.
+  command = [sys.executable, '-c', code]
+  with subprocess.Popen(command, env=environment) as process:
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
       if (tmp_path / 'torn' / '3').exists():  # Training is under way.
