@@ -32,11 +32,12 @@ class Script:
       (task.target(problem), *WRONG) for problem in task.problems('train')
     ]
 
-  def sample(self, prefix, asks, *, samples):
+  def sample(self, prefix, asks, *, samples, withdrawn):
     assert self.codec.decode(prefix[1:]).startswith('You are an expert')
     for position, ask in enumerate(asks):
       question = self.codec.decode(ask.tokens, follows=True)
       texts = next(t for t in self.texts if name_of(t[0]) in question)
+      assert position not in withdrawn
       for sample in reversed(ask.samples):  # Order must not matter.
         self.drawn += 1
         text = texts[sample]
