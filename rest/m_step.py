@@ -144,6 +144,8 @@ class _Run:
     self.scores: dict[int, float] = {}
     self.losses: list[float] = []
     self._schedule, self._config = schedule, schedule.config
+    positions = self._config.rows * self._config.row_length
+    self._tokens_a_step = positions * (1 - schedule.padding)  # On average.
     self._mesh = mesh
     self._bar, self._on_step = bar, on_step
     self._checkpoints = Checkpoints(folder) if folder else None
@@ -253,7 +255,10 @@ class _Run:
         'mstep.learning_rate. The last checkpoint is from before.'
       )
     self._bar.update()
-    self._bar.set_postfix(loss=f'{metrics.loss:.3f}', refresh=False)
+    text = f'loss {metrics.loss:.3f}'
+    if rate := self._bar.format_dict['rate']:
+      text += f', {rate * self._tokens_a_step:,.0f} tokens/s'
+    self._bar.set_postfix_str(text, refresh=False)
     if self._on_step:
       self._on_step(done, metrics)
 

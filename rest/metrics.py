@@ -82,14 +82,38 @@ def paired_gain(
 
 def progress(total: int, title: str) -> tqdm:
   """Returns a progress bar; where nobody watches, a line every half minute."""
-  watched = sys.stderr.isatty()
+  if sys.stderr.isatty():
+    return tqdm(
+      total=total,
+      desc=title,
+      mininterval=0.2,
+      leave=False,
+      dynamic_ncols=True,
+      bar_format='{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} '
+      '[{elapsed}<{remaining}, {rate_fmt}{postfix}]',
+    )
   return tqdm(
     total=total,
     desc=title,
-    mininterval=0.2 if watched else 30.0,
+    mininterval=30.0,
     leave=False,
-    dynamic_ncols=watched,
+    file=_Lines(),
+    bar_format='{desc} {n_fmt} of {total_fmt}, {rate_fmt}, '
+    '{remaining} to go{postfix}',
   )
+
+
+class _Lines:
+  """Takes what a bar writes, and prints it as lines."""
+
+  def write(self, text: str) -> None:
+    # Bars go back to the start of the line, and up over those below.
+    line = text.replace('\x1b[A', '').strip()
+    if line:
+      sys.stderr.write(f'{line}\n')
+
+  def flush(self) -> None:
+    sys.stderr.flush()
 
 
 def format_table(rows: Sequence[dict[str, str]]) -> str:

@@ -12,16 +12,21 @@ FLOORS = {
   'metrics': 1,
   'sharding': 1,
   'processes': 1,
+  'events': 1,
+  'fates': 1,
   'model': 2,
   'tasks': 2,
   'store': 2,
   'packing': 2,
   'recipe': 2,
+  'journal': 2,
+  'tally': 2,
   'attention': 3,
   'loss': 3,
   'lora': 3,
   'schedule': 3,
   'optimizer': 3,
+  'live': 3,
   'report': 3,
   'sampler': 3,
   'weights': 3,
@@ -36,6 +41,7 @@ FLOORS = {
   'main': 7,
 }
 HOST = ('types', 'tokenizer', 'metrics', 'store', 'report', 'tasks', 'verify')
+HOST += ('events', 'fates', 'journal', 'tally')
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')
 
 

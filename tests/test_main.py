@@ -11,6 +11,7 @@ from rest import main, sharding
 from rest.e_step import EStepConfig
 from rest.em import EMConfig
 from rest.evaluate import EvaluateConfig
+from rest.journal import LoggingConfig
 from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
 from rest.tasks import TaskConfig
@@ -26,6 +27,7 @@ SECTIONS = {
   'verify': VerifyConfig,
   'mstep': MStepConfig,
   'eval': EvaluateConfig,
+  'logging': LoggingConfig,
 }
 
 
