@@ -56,8 +56,9 @@ class Live:
     self, title: str, problems: int, samples: int, unjudged: Callable[[], int]
   ) -> Iterator['Drawing']:
     """Shows how drawing goes; `samples` a problem, `unjudged` now waiting."""
-    with metrics.progress(problems * samples, title) as bar:
+    with metrics.progress(problems * samples, title, 'samples') as bar:
       yield Drawing(bar, samples, unjudged)
+    self._end_profile()
 
   def scored(self, split: str, iteration: int, scores: Any) -> None:
     """Notes and tells what a model scored; `scores` is an `Evaluation`."""

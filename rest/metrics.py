@@ -4,9 +4,12 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+_EVERY = 30.0  # Seconds between lines of a bar that nobody watches.
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -80,25 +83,29 @@ def paired_gain(
   return float(gains.mean()), float(low), float(high)
 
 
-def progress(total: int, title: str) -> tqdm:
+def progress(total: int, title: str, unit: str) -> tqdm:
   """Returns a progress bar; where nobody watches, a line every half minute."""
+  common: dict[str, Any] = {
+    'total': total,
+    'desc': title,
+    'unit': f' {unit}',
+    'leave': False,
+  }
   if sys.stderr.isatty():
     return tqdm(
-      total=total,
-      desc=title,
+      **common,
       mininterval=0.2,
-      leave=False,
       dynamic_ncols=True,
       bar_format='{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} '
-      '[{elapsed}<{remaining}, {rate_fmt}{postfix}]',
+      '[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]',
     )
   return tqdm(
-    total=total,
-    desc=title,
-    mininterval=30.0,
-    leave=False,
+    **common,
+    mininterval=_EVERY,
+    delay=_EVERY,
+    smoothing=0,  # The rate since the start: lines are far apart.
     file=_Lines(),
-    bar_format='{desc} {n_fmt} of {total_fmt}, {rate_fmt}, '
+    bar_format='{desc} {n_fmt} of {total_fmt}, {rate_noinv_fmt}, '
     '{remaining} to go{postfix}',
   )
 

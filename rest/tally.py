@@ -5,7 +5,7 @@ happened to the run.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,21 +114,26 @@ class Tally:
 
 def describe(summary: EStepSummary, cap: int) -> str:
   """Returns in words what was kept, and why the rest was not."""
-  fates = summary.fates
-  dropped = {
-    'wrong': fates.get(INCORRECT, 0),
-    'right but cut off by the length limit': fates.get(UNFINISHED, 0),
-    'right but the same text as another': fates.get(DUPLICATE, 0),
-    f'right but over the cap of {cap} a problem': fates.get(OVER_CAP, 0),
-    'without a verdict': fates.get(UNKNOWN, 0),
-  }
-  why = ', '.join(
-    f'{count:,} {name}' for name, count in dropped.items() if count
-  )
+  why = describe_fates(summary.fates, cap) or 'none'
   return (
-    f'kept {summary.kept:,} of {summary.sampled:,} samples '
-    f'(dropped: {why or "none"}); '
+    f'kept {summary.kept:,} of {summary.sampled:,} samples (dropped: {why}); '
     f'{summary.solved:,} of {summary.problems:,} problems have a solution'
+  )
+
+
+def describe_fates(counts: Mapping[str, int], cap: int) -> str:
+  """Returns in words why samples were dropped; '' if none were."""
+  names = {
+    INCORRECT: 'wrong',
+    UNFINISHED: 'right but cut off by the length limit',
+    DUPLICATE: 'right but the same text as another',
+    OVER_CAP: f'right but over the cap of {cap} a problem',
+    UNKNOWN: 'without a verdict',
+  }
+  return ', '.join(
+    f'{counts[fate]:,} {name}'
+    for fate, name in names.items()
+    if counts.get(fate)
   )
 
 

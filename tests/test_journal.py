@@ -72,8 +72,8 @@ def test_bars_are_lines_where_nobody_watches(monkeypatch):
   stream = io.StringIO()
   monkeypatch.setattr(sys, 'stderr', stream)
   with (
-    metrics.progress(4, 'iteration 1: training') as bar,
-    metrics.progress(2, 'validation') as inner,
+    metrics.progress(4, 'iteration 1: training', 'steps') as bar,
+    metrics.progress(2, 'validation', 'samples') as inner,
   ):
     bar.set_postfix_str('loss 0.5', refresh=False)
     bar.update(2)
