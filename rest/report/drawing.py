@@ -17,6 +17,14 @@ from rest.report.series import Points
 
 COLORS = ('#2f6db3', '#c8641e', '#1b8a7a', '#8657b0', '#a8871a', '#b8436d')
 GREY, INK, GRID = '#7a7f87', '#33373d', '#d9dbdf'
+FATE_COLORS = (
+  ('kept', COLORS[2]),
+  ('over the cap', '#76b8ad'),
+  ('duplicate', '#b9d8d2'),
+  ('cut off', COLORS[4]),
+  ('incorrect', COLORS[1]),
+  ('unknown', GREY),
+)
 SIZE = (3.9, 2.7)  # Inches: still readable on a phone.
 STYLE: dict[Any, Any] = {
   'axes.edgecolor': GRID,

@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from rest.report import series
 from rest.report.drawing import (
   COLORS,
+  FATE_COLORS,
   GREY,
   Figure,
   color_of,
@@ -104,16 +105,6 @@ def pass_at_k(run: Run) -> Figure | None:
   return Figure('pass_at_k', 'pass@k', caption, draw)
 
 
-_FATES = (
-  ('kept', COLORS[2]),
-  ('over the cap', '#76b8ad'),
-  ('duplicate', '#b9d8d2'),
-  ('cut off', COLORS[4]),
-  ('incorrect', COLORS[1]),
-  ('unknown', GREY),
-)
-
-
 def fates(run: Run) -> Figure | None:
   """What became of the samples of each E-step."""
   drawn = [r for r in run.rows if r.e_step and 'fates' in r.e_step]
@@ -123,7 +114,7 @@ def fates(run: Run) -> Figure | None:
   def draw(axes: Axes) -> None:
     below = [0.0] * len(drawn)
     places = [str(row.iteration) for row in drawn]
-    for name, color in _FATES:
+    for name, color in FATE_COLORS:
       heights = [
         100 * e['fates'].get(name, 0) / e['sampled']
         for e in (row.e_step or {} for row in drawn)

@@ -274,4 +274,6 @@ def _rate(phase: dict[str, float], name: str) -> str:
 
 
 def _share(phase: dict[str, float], part: str, whole: str) -> str:
-  return percent(phase[part] / phase[whole]) if phase.get(whole) else ''
+  if part not in phase or not phase.get(whole):
+    return ''
+  return percent(phase[part] / phase[whole])
