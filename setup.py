@@ -8,7 +8,9 @@ setuptools.setup(
   description='ReST-EM: self-training of language models in JAX.',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['rest', 'rest.*']),
-  package_data={'rest': ['assets/**/*', 'tasks/prompts/**/*']},
+  package_data={
+    'rest': ['assets/**/*', 'report/assets/*', 'tasks/prompts/**/*']
+  },
   install_requires=[
     'jax>=0.10.2',  # Arrays, compilation, sharding: what all of this runs on.
     'flax>=0.12.0',  # nnx modules: how model parameters are written down.

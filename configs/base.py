@@ -118,4 +118,7 @@ def get_config() -> ConfigDict:
   c.eval.temperature = 1.0  # [P] figure 5.
   c.eval.top_k = 0  # Off.
   c.eval.top_p = 0.95  # [P] figure 5.
+
+  c.logging = ConfigDict()  # metrics.jsonl and TensorBoard are always written.
+  c.logging.wandb = ''  # Project of Weights & Biases; '': none.
   return c

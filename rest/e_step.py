@@ -7,18 +7,20 @@ killed draws only the problems that are not.
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from etils import epath
 from jax.sharding import Mesh
 
-from rest import metrics, processes, store
+from rest import processes, store
+from rest.fates import fates
 from rest.judging import Answers
 from rest.keep import EStepConfig, keep, meets_cap
+from rest.live import Live
 from rest.sampler import Ask, Sampler
+from rest.tally import EStepSummary, Tally, describe
 from rest.types import (
   Graded,
   Preempted,
@@ -40,6 +42,7 @@ class Tools:
     task: Says what to ask.
     tokenizer: Of the model.
     should_stop: Whether the run was asked to stop.
+    live: Shows and records what goes on.
   """
 
   sampler: Sampler
@@ -48,35 +51,7 @@ class Tools:
   task: Task
   tokenizer: Tokenizer
   should_stop: Callable[[], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class EStepSummary:
-  """What came of an E-step.
-
-  Attributes:
-    problems: Problems asked.
-    sampled: Samples drawn.
-    correct: Samples judged correct.
-    unknown: Samples without a verdict, never trained on.
-    finished: Samples that ended within the length limit.
-    kept: Solutions in the dataset.
-    solved: Problems with a solution in the dataset.
-    kept_per_problem: How many problems have 0, 1, 2, ... kept solutions.
-    reasons: Verdicts by reason.
-    mean_tokens: Mean length of a sample.
-  """
-
-  problems: int
-  sampled: int
-  correct: int
-  unknown: int
-  finished: int
-  kept: int
-  solved: int
-  kept_per_problem: dict[str, int]
-  reasons: dict[str, int]
-  mean_tokens: float
+  live: Live = field(default_factory=Live)
 
 
 @dataclass(slots=True)
@@ -122,7 +97,8 @@ def e_step(
     is_enough=lambda rows: meets_cap(rows, config),
   )
   if processes.is_first():
-    _write_dataset(parts, len(problems), config, folder, max_unknown)
+    summary = _write_dataset(parts, len(problems), config, folder, max_unknown)
+    tools.live.journal.say(f'{title}: {describe(summary, config.cap)}')
   processes.barrier(title)
   return timing
 
@@ -210,12 +186,10 @@ def draw(
   answers: dict[int, Answers] = {}  # By position among the indices.
   drawn: set[int] = set()  # All samples drawn, some verdicts still out.
   over: set[int] = set()  # Nothing more is wanted.
-  with (
-    metrics.progress(len(asks) * num_samples, f'{title}: sampling') as sampled,
-    metrics.progress(
-      len(asks) * num_samples, f'{title}: verifying'
-    ) as verified,
-  ):
+  bar = f'{title}: sampling'
+  with tools.live.drawing(
+    bar, len(asks), num_samples, lambda: tools.pool.stats.waiting
+  ) as view:
     for position, sample, completion in tools.sampler.sample(
       prefix, asks, samples=num_samples, withdrawn=over, **decoding
     ):
@@ -230,18 +204,20 @@ def draw(
       verdict = tools.pool.submit(request)
       timing.waiting += time.monotonic() - before
       timing.tokens += len(completion.tokens)
-      sampled.update()
+      view.drawn(len(completion.tokens))
+      tools.live.tick()
       if answers[position].add(sample, completion, verdict):
         drawn.add(position)
       for ready in [p for p in {position, *drawn} if answers[p].settle()]:
         over.add(ready)
         drawn.discard(ready)
-        verified.update(num_samples)
-        yield indices[ready], answers.pop(ready).judged
+        rows = answers.pop(ready).judged
+        view.judged(rows)
+        yield indices[ready], rows
     before = time.monotonic()
     for position, answer in answers.items():
       answer.settle(wait=True)
-      verified.update(num_samples)
+      view.judged(answer.judged)
       yield indices[position], answer.judged
     timing.waiting += time.monotonic() - before
 
@@ -268,7 +244,7 @@ def _write_dataset(
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
-) -> None:
+) -> EStepSummary:
   kept, summary = _filter(parts, count, config)
   if summary.unknown > max_unknown * summary.sampled:
     raise RuntimeError(
@@ -278,35 +254,17 @@ def _write_dataset(
     )
   store.write_json(folder / 'e_step.json', asdict(summary))
   store.write_dataset(folder / 'dataset.jsonl', kept)
+  return summary
 
 
 def _filter(
   parts: store.Parts, count: int, config: EStepConfig
 ) -> tuple[list[Graded], EStepSummary]:
   kept: list[Graded] = []
-  sizes: Counter[int] = Counter()
-  reasons: Counter[str] = Counter()
-  rewards: Counter[float | None] = Counter()
-  tokens = finished = 0
+  tally = Tally()
   for rows in parts.read_all(count):
     chosen = keep(rows, config)
     kept += chosen
-    sizes[len(chosen)] += 1
-    reasons.update(row.verdict.reason for row in rows)
-    rewards.update(row.verdict.reward for row in rows)
-    tokens += sum(len(row.completion.tokens) for row in rows)
-    finished += sum(row.completion.finished for row in rows)
-  sampled = sum(rewards.values())
-  summary = EStepSummary(
-    problems=count,
-    sampled=sampled,
-    correct=rewards[1.0],
-    unknown=rewards[None],
-    finished=finished,
-    kept=len(kept),
-    solved=count - sizes[0],
-    kept_per_problem={str(size): sizes[size] for size in sorted(sizes)},
-    reasons=dict(reasons.most_common()),
-    mean_tokens=round(tokens / max(1, sampled), 2),
-  )
-  return kept, summary
+    samples = {row.sample for row in chosen}
+    tally.add(rows, fates(rows, samples, config.cap, config.distinct))
+  return kept, tally.summary()

@@ -4,10 +4,12 @@ Every phase of every iteration ends in files that appear only when whole; a run
 that was killed finds them and goes on with the first phase that has none.
 """
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import jax
 from etils import epath
@@ -116,6 +118,8 @@ def run_em(run: Run) -> None:
     Preempted: The run was asked to stop; started again, it goes on.
   """
   policy = Policy(run)
+  if processes.is_first():
+    _write_problems(run)
   measure(run, policy, 0)
   for iteration in range(1, run.em.iterations + 1):
     if run.em.source == 'model':
@@ -140,9 +144,15 @@ def generate(run: Run, policy: 'Policy', iteration: int) -> None:
     return
   policy.use(iteration - 1)
   problems = run.tools.task.problems('train')
-  timing = e_step(
-    run.tools, problems, run.estep, folder, iteration, run.max_unknown
+  run.tools.live.journal.say(
+    f'iteration {iteration}: sampling {run.estep.num_samples} solutions to '
+    f'each of {len(problems):,} problems from {_name(iteration - 1)}'
   )
+  with _phase(run, 'sample', iteration) as values:
+    timing = e_step(
+      run.tools, problems, run.estep, folder, iteration, run.max_unknown
+    )
+    values['waiting'] = timing.waiting
   if processes.is_first():
     _add_seconds(folder, sample=timing.total, waiting=timing.waiting)
 
@@ -160,18 +170,26 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
       f'{folder / "e_step.json"} for what became of the samples.'
     )
   start = 0 if run.em.start_from == 'base' else iteration - 1
-  policy.release()
-  result = fine_tune(
-    policy.load(start),
-    examples,
-    run.mstep,
-    run.mesh,
-    seed=run.seed + iteration,
-    validate=_validator(run, policy, iteration),
-    folder=folder / 'training',
-    title=f'iteration {iteration}: training',
-    should_stop=run.tools.should_stop,
+  live = run.tools.live
+  live.journal.say(
+    f'iteration {iteration}: fine-tuning {_name(start)} on '
+    f'{len(examples):,} solutions'
   )
+  policy.release()
+  with _phase(run, 'train', iteration) as values:
+    result = fine_tune(
+      policy.load(start),
+      examples,
+      run.mstep,
+      run.mesh,
+      seed=run.seed + iteration,
+      validate=_validator(run, policy, iteration),
+      folder=folder / 'training',
+      title=f'iteration {iteration}: training',
+      on_step=live.on_step(iteration),
+      should_stop=run.tools.should_stop,
+    )
+    values['trained'] = _tokens_trained(run.mstep, result.summary)
   checkpoint.save_model(folder / 'model', result.model)
   policy.hold(iteration, result.model)
   if processes.is_first():
@@ -194,10 +212,12 @@ def measure(run: Run, policy: 'Policy', iteration: int) -> None:
       started = time.monotonic()
       policy.use(iteration)
       title = f'iteration {iteration}, {split}'
-      scores = evaluate(run.tools, problems, config, folder / split, title)
+      with _phase(run, split, iteration):
+        scores = evaluate(run.tools, problems, config, folder / split, title)
       if processes.is_first():
         _add_seconds(folder, **{split: time.monotonic() - started})
         store.write_json(folder / f'{split}.json', asdict(scores))
+        run.tools.live.scored(split, iteration, scores)
       processes.barrier(title)
 
 
@@ -268,6 +288,39 @@ class Policy:
     """Reads the weights of an iteration onto the mesh, in float32."""
     run = self._run
     return load_model(run.workdir, iteration, run.base, run.dtype, run.mesh)
+
+
+@contextlib.contextmanager
+def _phase(run: Run, name: str, iteration: int) -> Iterator[dict[str, float]]:
+  """Notes what a phase took of time and device, whatever ends it."""
+  stats = run.tools.sampler.stats
+  before = replace(stats)
+  with run.tools.live.phase(name, iteration) as values:
+    try:
+      yield values
+    finally:
+      values['tokens'] = stats.tokens - before.tokens
+      values['row_steps'] = stats.row_steps - before.row_steps
+      values['busy'] = stats.busy_row_steps - before.busy_row_steps
+      values['idle'] = stats.idle_seconds - before.idle_seconds
+
+
+def _write_problems(run: Run) -> None:
+  path = run.workdir / 'problems.jsonl'
+  if not path.exists():
+    splits = ('train', 'validation', 'test')
+    store.write_problems(path, {s: run.tools.task.problems(s) for s in splits})
+
+
+def _tokens_trained(config: MStepConfig, summary: dict[str, Any]) -> float:
+  positions = summary['steps'] * config.rows * config.row_length
+  return round(positions * (1 - summary['padding']))
+
+
+def _name(iteration: int) -> str:
+  return (
+    f'the model of iteration {iteration}' if iteration else 'the base model'
+  )
 
 
 def _validator(

@@ -7,6 +7,7 @@ weights: the order of the data is a function of (seed, step).
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -95,7 +96,7 @@ def fine_tune(
   schedule = Schedule(examples, config, seed)
   with (
     jax.set_mesh(mesh),
-    progress(schedule.steps, title) as bar,
+    progress(schedule.steps, title, 'steps') as bar,
     _Run(schedule, mesh, folder, bar, on_step) as run,
   ):
     run.start(model)
@@ -144,6 +145,9 @@ class _Run:
     self.scores: dict[int, float] = {}
     self.losses: list[float] = []
     self._schedule, self._config = schedule, schedule.config
+    positions = self._config.rows * self._config.row_length
+    self._tokens_a_step = positions * (1 - schedule.padding)  # On average.
+    self._first: tuple[int, float] | None = None  # Step reported, and when.
     self._mesh = mesh
     self._bar, self._on_step = bar, on_step
     self._checkpoints = Checkpoints(folder) if folder else None
@@ -253,9 +257,17 @@ class _Run:
         'mstep.learning_rate. The last checkpoint is from before.'
       )
     self._bar.update()
-    self._bar.set_postfix(loss=f'{metrics.loss:.3f}', refresh=False)
+    text = f'loss {metrics.loss:.3f}, {self._speed(done):,.0f} tokens/s'
+    self._bar.set_postfix_str(text, refresh=False)
     if self._on_step:
       self._on_step(done, metrics)
+
+  def _speed(self, done: int) -> float:
+    """Returns tokens a second since the first step, which was compiled."""
+    now = time.monotonic()
+    self._first = self._first or (done, now)
+    steps, seconds = done - self._first[0], now - self._first[1]
+    return steps * self._tokens_a_step / max(seconds, 1e-9)
 
   def _resume(self, latest: int, state: _State) -> None:
     assert self._checkpoints is not None

@@ -39,7 +39,9 @@ from rest import (
 )
 from rest.e_step import Tools, prompt_tokens
 from rest.evaluate import EvaluateConfig
+from rest.journal import Journal, LoggingConfig
 from rest.keep import EStepConfig
+from rest.live import Live
 from rest.recipe import MStepConfig
 from rest.sampler import Sampler, SamplerConfig
 from rest.sampler.plan import find_device, make_plan
@@ -55,6 +57,7 @@ FREE_FIELDS = (
   'compilation_cache',
   'em.export',
   'em.iterations',
+  'logging',
   'mesh',
   'model.path',  # The base model is known by its contents.
   'sampling.rows',
@@ -76,6 +79,11 @@ _WORKDIR = flags.DEFINE_string(
   None,
   'Folder (or gs:// path) for all files of the run. Default: a folder here, '
   'named after the config.',
+)
+_PROFILE = flags.DEFINE_bool(
+  'profile',
+  False,
+  'Take a JAX profile of a few seconds of each phase, into WORKDIR/profile.',
 )
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Check everything, print the plan, and touch nothing.'
@@ -102,6 +110,8 @@ def main(argv: Sequence[str]) -> None:
       if not _PLAN_FOR.value:
         processes.initialize()
       setup = Setup(config, _PLAN_FOR.value)
+      if _PROFILE.value and '://' in str(workdir):
+        raise ValueError('--profile needs a local --workdir.')
       if _DRY_RUN.value:
         print(plan.describe(setup.outline, workdir))
         return
@@ -109,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, FileNotFoundError) as error:
       _refuse(str(error))
     try:
-      run(setup, workdir, _stop_on_sigterm())
+      run(setup, workdir, _stop_on_sigterm(), _PROFILE.value)
     except Preempted as stop:
       print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
       sys.exit(RESUME_ME)
@@ -143,6 +153,7 @@ def run(
   setup: 'Setup',
   workdir: epath.Path,
   should_stop: Callable[[], bool] = lambda: False,
+  profile: bool = False,
 ) -> None:
   """Runs to the end, or on from where the run in `workdir` stopped.
 
@@ -151,19 +162,25 @@ def run(
   """
   finished = store.read_json(workdir / 'finished.json')
   if not finished or finished['asked'] < setup.em.iterations:
-    _iterate(setup, workdir, should_stop)
+    _iterate(setup, workdir, should_stop, profile)
   if processes.is_first():
     print(report.table(report.read(workdir)))
-    print(f'The run in {workdir} is finished: see results.txt, results.png.')
+    print(f'The run in {workdir} is finished: see report.html, results.txt.')
 
 
 def _iterate(
-  setup: 'Setup', workdir: epath.Path, should_stop: Callable[[], bool]
+  setup: 'Setup',
+  workdir: epath.Path,
+  should_stop: Callable[[], bool],
+  profile: bool,
 ) -> None:
   mesh = setup.mesh
   assert isinstance(mesh, Mesh)  # Only a plan may be for other devices.
   local_mesh = sharding.local_mesh(mesh)
-  with Pool(setup.verify, (setup.task.verifier,)) as pool:
+  with (
+    _journal(setup, workdir) as journal,
+    Pool(setup.verify, (setup.task.verifier,)) as pool,
+  ):
     sampler = Sampler(
       sharding.local_copy(weights.load(setup.base, mesh, setup.dtype), mesh),
       setup.tokenizer,
@@ -173,7 +190,13 @@ def _iterate(
       stop=setup.task.stop,
     )
     tools = Tools(
-      sampler, local_mesh, pool, setup.task, setup.tokenizer, should_stop
+      sampler,
+      local_mesh,
+      pool,
+      setup.task,
+      setup.tokenizer,
+      should_stop,
+      Live(journal, workdir / 'profile' if profile else None),
     )
     em.run_em(
       em.Run(
@@ -190,6 +213,12 @@ def _iterate(
         eval=setup.eval,
       )
     )
+
+
+def _journal(setup: 'Setup', workdir: epath.Path) -> Journal:
+  if not processes.is_first():
+    return Journal()
+  return Journal(workdir, setup.logging, _flat(setup.config.to_dict()))
 
 
 class Setup:
@@ -214,6 +243,7 @@ class Setup:
     self.estep = _section(config, 'estep', EStepConfig)
     self.mstep = _section(config, 'mstep', MStepConfig)
     self.eval = _section(config, 'eval', EvaluateConfig)
+    self.logging = _section(config, 'logging', LoggingConfig)
     task = tasks.make(_section(config, 'task', TaskConfig))
     self.leaks = leaks.find(task)
     self.task: Task = leaks.Clean(task, self.leaks)

@@ -4,9 +4,12 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+_EVERY = 30.0  # Seconds between lines of a bar that nobody watches.
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -80,16 +83,44 @@ def paired_gain(
   return float(gains.mean()), float(low), float(high)
 
 
-def progress(total: int, title: str) -> tqdm:
+def progress(total: int, title: str, unit: str) -> tqdm:
   """Returns a progress bar; where nobody watches, a line every half minute."""
-  watched = sys.stderr.isatty()
+  common: dict[str, Any] = {
+    'total': total,
+    'desc': title,
+    'unit': f' {unit}',
+    'leave': False,
+  }
+  if sys.stderr.isatty():
+    return tqdm(
+      **common,
+      mininterval=0.2,
+      dynamic_ncols=True,
+      bar_format='{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} '
+      '[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]',
+    )
   return tqdm(
-    total=total,
-    desc=title,
-    mininterval=0.2 if watched else 30.0,
-    leave=False,
-    dynamic_ncols=watched,
+    **common,
+    mininterval=_EVERY,
+    delay=_EVERY,
+    smoothing=0,  # The rate since the start: lines are far apart.
+    file=_Lines(),
+    bar_format='{desc} {n_fmt} of {total_fmt}, {rate_noinv_fmt}, '
+    '{remaining} to go{postfix}',
   )
+
+
+class _Lines:
+  """Takes what a bar writes, and prints it as lines."""
+
+  def write(self, text: str) -> None:
+    # Bars go back to the start of the line, and up over those below.
+    line = text.replace('\x1b[A', '').strip()
+    if line:
+      sys.stderr.write(f'{line}\n')
+
+  def flush(self) -> None:
+    sys.stderr.flush()
 
 
 def format_table(rows: Sequence[dict[str, str]]) -> str:

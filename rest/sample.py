@@ -243,7 +243,7 @@ def _answer_lines(
   config = replace(source.config, rows=rows)
   sampler = _make_sampler(source, config, mesh, arguments.seed)
   drawn: dict[tuple[int, int], Completion] = {}
-  with metrics.progress(total, 'sampling') as bar:
+  with metrics.progress(total, 'sampling', 'samples') as bar:
     for index, sample, completion in answer(
       sampler, source.tokenizer, source.task, problems, count
     ):

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from etils import epath
@@ -19,20 +19,21 @@ from etils import epath
 from rest.types import Completion, Graded, Problem, Verdict
 
 
-def write_whole(path: epath.PathLike, text: str) -> None:
+def write_whole(path: epath.PathLike, content: str | bytes) -> None:
   """Writes a file that either exists whole or not at all.
 
   Locally: a temporary file beside it, synced, then renamed. On gs:// an object
   appears only when its upload is complete.
   """
+  data = content.encode() if isinstance(content, str) else content
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   if '://' in str(path):
-    path.write_text(text)
+    path.write_bytes(data)
     return
   partial = f'{path}.partial-{os.getpid()}'
-  with open(partial, 'w', encoding='utf-8') as file:
-    file.write(text)
+  with open(partial, 'wb') as file:
+    file.write(data)
     file.flush()
     os.fsync(file.fileno())
   os.replace(partial, path)  # A file that exists is whole.
@@ -204,6 +205,30 @@ def read_dataset(path: epath.PathLike) -> list[Kept]:
         )
       )
   return rows
+
+
+def write_problems(
+  path: epath.PathLike, splits: Mapping[str, Iterable[Problem]]
+) -> None:
+  """Writes the problems of a run for its readers; the tests are left out."""
+  lines = []
+  for split, problems in splits.items():
+    for problem in problems:
+      fields = {'split': split, **dataclasses.asdict(problem)}
+      del fields['tests']
+      lines.append(json.dumps(fields, ensure_ascii=False) + '\n')
+  write_whole(path, ''.join(lines))
+
+
+def read_problems(path: epath.PathLike) -> dict[str, list[Problem]]:
+  """Reads the problems of a run, in order, by split; {} where none are."""
+  path = epath.Path(path)
+  splits: dict[str, list[Problem]] = {}
+  for line in path.read_text().split('\n') if path.exists() else ():
+    if line:
+      fields = json.loads(line)
+      splits.setdefault(fields.pop('split'), []).append(Problem(**fields))
+  return splits
 
 
 def hash_problems(problems: Iterable[Problem]) -> str:

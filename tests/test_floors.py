@@ -14,17 +14,22 @@ FLOORS = {
   'sharding': 1,
   'processes': 1,
   'keep': 1,
+  'events': 1,
+  'fates': 1,
   'model': 2,
   'tasks': 2,
   'store': 2,
   'packing': 2,
   'recipe': 2,
   'judging': 2,
+  'journal': 2,
+  'tally': 2,
   'attention': 3,
   'loss': 3,
   'lora': 3,
   'schedule': 3,
   'optimizer': 3,
+  'live': 3,
   'report': 3,
   'card': 3,
   'sampler': 3,
@@ -46,7 +51,8 @@ FLOORS = {
 }
 HOST = (
   *('types', 'hardware', 'tokenizer', 'metrics', 'keep', 'store', 'report'),
-  *('judging', 'card', 'tasks', 'verify'),
+  *('judging', 'card', 'events', 'fates', 'journal', 'tally'),
+  *('tasks', 'verify'),
 )
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')
 

@@ -10,6 +10,7 @@ from configs import base
 from rest import main, plan, sharding
 from rest.em import EMConfig
 from rest.evaluate import EvaluateConfig
+from rest.journal import LoggingConfig
 from rest.keep import EStepConfig
 from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
@@ -26,6 +27,7 @@ SECTIONS = {
   'verify': VerifyConfig,
   'mstep': MStepConfig,
   'eval': EvaluateConfig,
+  'logging': LoggingConfig,
 }
 
 

@@ -1,0 +1,47 @@
+"""What became of each sample: kept, or why not."""
+
+from collections.abc import Sequence
+
+from rest.types import Graded
+
+KEPT = 'kept'
+OVER_CAP = 'over the cap'
+DUPLICATE = 'duplicate'
+UNFINISHED = 'cut off'
+INCORRECT = 'incorrect'
+UNKNOWN = 'unknown'
+
+
+def fates(
+  rows: Sequence[Graded], kept: set[int], cap: int, distinct: bool
+) -> list[str]:
+  """Returns the fate of each sample of a problem.
+
+  Args:
+    rows: All samples of the problem, in order of sample.
+    kept: Which of them (`Graded.sample`) are in the dataset.
+    cap: Most that may be kept of a problem; 0 is all.
+    distinct: Whether equal texts count once.
+  """
+  seen: set[str] = set()
+  found = []
+  for row in rows:
+    text = row.completion.text.strip()
+    repeats = not 0 < cap <= len(kept) or (distinct and text in seen)
+    fate = _fate(row, kept, repeats)
+    if fate in (KEPT, OVER_CAP):
+      seen.add(text)
+    found.append(fate)
+  return found
+
+
+def _fate(row: Graded, kept: set[int], repeats: bool) -> str:
+  if row.sample in kept:
+    return KEPT
+  if row.verdict.reward is None:
+    return UNKNOWN
+  if row.verdict.reward != 1.0:
+    return INCORRECT
+  if not row.completion.finished:
+    return UNFINISHED
+  return DUPLICATE if repeats else OVER_CAP

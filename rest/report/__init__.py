@@ -1,0 +1,24 @@
+"""What a run came to, read from its working directory: tables and a page.
+
+Works on running and finished runs alike, without JAX, so that a notebook on any
+machine can open a run.
+
+  python -m rest.report WORKDIR... [--out=FILE]
+"""
+
+from rest.report.page import write_page
+from rest.report.picture import picture
+from rest.report.read import Row, Run, read, read_run
+from rest.report.table import table
+from rest.report.write import write
+
+__all__ = [
+  'Row',
+  'Run',
+  'picture',
+  'read',
+  'read_run',
+  'table',
+  'write',
+  'write_page',
+]

@@ -1,0 +1,143 @@
+"""How figures are drawn: once for the page, for SVG and for PNG.
+
+Not through pyplot: no global state, and no window where there is a screen.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from rest.report.read import Run
+from rest.report.series import Points
+
+COLORS = ('#2f6db3', '#c8641e', '#1b8a7a', '#8657b0', '#a8871a', '#b8436d')
+GREY, INK, GRID = '#7a7f87', '#33373d', '#d9dbdf'
+FATE_COLORS = (
+  ('kept', COLORS[2]),
+  ('over the cap', '#76b8ad'),
+  ('duplicate', '#b9d8d2'),
+  ('cut off', COLORS[4]),
+  ('incorrect', COLORS[1]),
+  ('unknown', GREY),
+)
+SIZE = (3.9, 2.7)  # Inches: still readable on a phone.
+STYLE: dict[Any, Any] = {
+  'axes.edgecolor': GRID,
+  'axes.labelcolor': INK,
+  'axes.spines.right': False,
+  'axes.spines.top': False,
+  'axes.grid': True,
+  'axes.axisbelow': True,
+  'figure.facecolor': 'none',
+  'axes.facecolor': 'none',
+  'font.size': 9,
+  'font.family': 'sans-serif',
+  'grid.color': GRID,
+  'grid.linewidth': 0.6,
+  'legend.frameon': False,
+  'legend.fontsize': 8,
+  'lines.linewidth': 1.6,
+  'lines.markersize': 4.5,
+  'svg.fonttype': 'none',
+  'text.color': INK,
+  'text.parse_math': False,  # Names of levels and reasons are only names.
+  'xtick.color': INK,
+  'ytick.color': INK,
+  'xtick.major.size': 0,
+  'ytick.major.size': 0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+  """A figure.
+
+  Attributes:
+    key: Names its files.
+    title: One line.
+    caption: What is shown, of how many, with which interval.
+    draw: Draws it.
+  """
+
+  key: str
+  title: str
+  caption: str
+  draw: Callable[[Axes], None]
+
+
+def svg(figure: Figure) -> str:
+  """Returns the figure as an SVG element; the same figure, the same text."""
+  # Ids are hashes with this salt: figures on one page must not share them.
+  salted: dict[Any, Any] = {**STYLE, 'svg.hashsalt': figure.key}
+  with mpl.rc_context(salted):
+    text = _save(figure, 'svg', metadata={'Date': None}).decode()
+  return text[text.index('<svg') :]
+
+
+def png(figure: Figure) -> bytes:
+  """Returns the figure as a PNG, on white."""
+  with mpl.rc_context(STYLE):
+    return _save(figure, 'png', dpi=200, facecolor='white')
+
+
+def _save(figure: Figure, kind: str, **options: Any) -> bytes:
+  canvas = Canvas(figsize=SIZE, layout='constrained')
+  figure.draw(canvas.add_subplot())
+  buffer = io.BytesIO()
+  canvas.savefig(buffer, format=kind, **options)
+  return buffer.getvalue()
+
+
+def draw_points(
+  axes: Axes, points: Points, label: str, color: str, marker: str
+) -> None:
+  values = [100 * value for value in points.values]
+  below = [
+    100 * (v - low) for v, low in zip(points.values, points.lows, strict=True)
+  ]
+  above = [
+    100 * (high - v)
+    for v, high in zip(points.values, points.highs, strict=True)
+  ]
+  axes.errorbar(
+    points.iterations,
+    values,
+    [below, above],
+    marker=marker,
+    color=color,
+    capsize=2.5,
+    elinewidth=1,
+    label=label,
+  )
+
+
+def percent_axis(axes: Axes, label: str) -> None:
+  axes.set_ylabel(label)
+  axes.set_ylim(0, 103)  # A point at 100 must be seen whole.
+  axes.set_yticks(range(0, 101, 20))
+
+
+def iteration_axis(axes: Axes, run: Run) -> None:
+  axes.set_xlabel('iteration')
+  axes.set_xticks([row.iteration for row in run.rows])
+
+
+def legend_above(axes: Axes) -> None:
+  axes.legend(ncols=3, loc='lower left', bbox_to_anchor=(0, 1.0))
+
+
+def color_of(iteration: int) -> str:
+  return COLORS[(iteration - 1) % len(COLORS)] if iteration else GREY
+
+
+def name_of(iteration: int) -> str:
+  return f'iteration {iteration}' if iteration else 'base'
+
+
+def shortened(name: str, most: int = 24) -> str:
+  return name if len(name) <= most else f'{name[: most - 1]}…'

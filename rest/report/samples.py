@@ -1,0 +1,166 @@
+"""The samples of a run, cut into pages that a browser can load one by one.
+
+The index says of every sample what came of it, in one character; texts are in
+pages of about `_PAGE` bytes. Both are compressed and written in base64, so that
+nothing that a model wrote ever stands in the page as text.
+"""
+
+import base64
+import gzip
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from etils import epath
+
+from rest import store
+from rest.fates import fates
+from rest.report.read import Run
+from rest.types import Graded, Problem
+
+_PAGE = 2_000_000  # Bytes of JSON in a page, roughly.
+_FIRST_CODE = 48  # '0': characters below need escapes in JSON.
+
+
+@dataclass(slots=True)
+class SampleSet:
+  """Samples of one kind, over all iterations, as the page reads them.
+
+  Attributes:
+    title: What they are.
+    folders: By iteration, where their parts are.
+    is_e_step: Whether they were drawn to be trained on.
+    count: Problems.
+    index: JSON value: problems, outcomes and codes.
+    pages: Compressed texts.
+  """
+
+  title: str
+  folders: dict[int, epath.Path]
+  is_e_step: bool
+  count: int
+  index: dict[str, Any] = field(default_factory=dict)
+  pages: list[str] = field(default_factory=list)
+
+
+def sample_sets(run: Run) -> list[SampleSet]:
+  """Returns all samples of a run, packed; the E-step's come first."""
+  problems = {
+    problem.id: problem
+    for listed in store.read_problems(run.workdir / 'problems.jsonl').values()
+    for problem in listed
+  }
+  sets = list(_find(run))
+  for found in sets:
+    _pack(run, found, problems)
+  return sets
+
+
+def packed(value: Any) -> str:
+  """Returns a JSON value, compressed, as base64; the same for the same."""
+  text = json.dumps(value, ensure_ascii=False, separators=(',', ':'))
+  data = gzip.compress(text.encode('utf-8', 'replace'), 6, mtime=0)
+  return base64.b64encode(data).decode()
+
+
+def _find(run: Run) -> Iterator[SampleSet]:
+  """Finds the folders of samples of all iterations that have scores."""
+  folders: defaultdict[str, dict[int, epath.Path]] = defaultdict(dict)
+  e_step = 'training problems'
+  folders[e_step] = {}  # Stands first.
+  for row in run.rows:
+    folder = run.workdir / f'iteration_{row.iteration}'
+    if row.e_step:
+      folders[e_step][row.iteration] = folder / 'parts'
+    for measured in sorted(folder.glob('*/*/part-000000.jsonl')):
+      kind, name = measured.parent.name, measured.parent.parent.name
+      folders[f'{name}, {kind}'][row.iteration] = measured.parent
+  for title, found in folders.items():
+    if found:
+      count = min(len(store.Parts(path).done()) for path in found.values())
+      yield SampleSet(title, found, title == e_step, count)
+
+
+def _pack(run: Run, found: SampleSet, problems: dict[str, Problem]) -> None:
+  """Fills in index and pages, a problem at a time."""
+  kept = {
+    i: _kept(path) for i, path in found.folders.items() if found.is_e_step
+  }
+  outcomes: dict[tuple[float | None, str, str], int] = {}
+  codes: dict[int, list[str]] = {iteration: [] for iteration in found.folders}
+  listed, starts, page, size = [], [0], [], 0
+  for index in range(found.count):
+    problem, texts = None, {}
+    for iteration, folder in found.folders.items():
+      rows = store.Parts(folder).read(index)
+      problem = problem or _problem(rows[0], problems)
+      fate = [''] * len(rows)
+      if found.is_e_step:
+        samples = kept[iteration][rows[0].problem_id]
+        cap = run.config('estep.cap') or 0
+        distinct = bool(run.config('estep.distinct'))
+        fate = fates(rows, samples, cap, distinct)
+      codes[iteration].append(_codes(rows, fate, outcomes))
+      texts[iteration] = [_line(row) for row in rows]
+    assert problem is not None
+    listed.append(_summary(problem))
+    entry = {'solution': problem.solution, 'samples': texts}
+    page.append(entry)
+    size += len(json.dumps(entry, ensure_ascii=False))
+    if size > _PAGE or index == found.count - 1:
+      found.pages.append(packed(page))
+      starts.append(index + 1)
+      page, size = [], 0
+  found.index = {
+    'title': found.title,
+    'problems': listed,
+    'outcomes': list(outcomes),
+    'codes': codes,
+    'starts': starts,
+  }
+
+
+def _codes(
+  rows: list[Graded],
+  fate: list[str],
+  outcomes: dict[tuple[float | None, str, str], int],
+) -> str:
+  """Returns a character a sample: the number of its outcome."""
+  numbers = [
+    outcomes.setdefault(
+      (row.verdict.reward, row.verdict.reason, fate), len(outcomes)
+    )
+    for row, fate in zip(rows, fate, strict=True)
+  ]
+  return ''.join(chr(_FIRST_CODE + number) for number in numbers)
+
+
+def _line(row: Graded) -> list[Any]:
+  """Returns a sample: number, length in tokens, whether it ended, text."""
+  completion = row.completion
+  length = len(completion.tokens)
+  return [row.sample, length, int(completion.finished), completion.text]
+
+
+def _kept(parts: epath.Path) -> defaultdict[str, set[int]]:
+  kept: defaultdict[str, set[int]] = defaultdict(set)
+  for row in store.read_dataset(parts.parent / 'dataset.jsonl'):
+    kept[row.problem_id].add(row.sample)
+  return kept
+
+
+def _problem(row: Graded, problems: dict[str, Problem]) -> Problem:
+  known = problems.get(row.problem_id)
+  return known or Problem(row.problem_id, row.prompt)
+
+
+def _summary(problem: Problem) -> list[str | None]:
+  return [
+    problem.id,
+    problem.level,
+    problem.subject,
+    problem.question,
+    problem.answer,
+  ]

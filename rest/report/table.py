@@ -1,0 +1,70 @@
+"""What a run came to, as text."""
+
+from rest import metrics
+from rest.report.read import Row
+
+
+def table(rows: list[Row]) -> str:
+  """Returns the table that a run ends with, and the gain over the base."""
+  if not rows:
+    return 'No iteration is finished yet.'
+  text = metrics.format_table([_cells(row) for row in rows])
+  for row in rows[1:]:
+    text += f'\niteration {row.iteration}: {_gain_text(rows[0], row)}'
+  return text
+
+
+def _cells(row: Row) -> dict[str, str]:
+  test, e_step = row.test or {}, row.e_step
+  cells = {'iteration': str(row.iteration)}
+  for name in ('sampled', 'correct', 'kept'):
+    cells[name] = f'{e_step[name]:,}' if e_step else '-'
+  cells['solved'] = (
+    percent(e_step['solved'] / e_step['problems']) if e_step else '-'
+  )
+  cells['validation'] = (
+    percent(row.validation['pass_1']) if row.validation else '-'
+  )
+  cells['test pass@1 [95 %]'] = (
+    f'{percent(test["pass_1"])} '
+    f'[{100 * test["low"]:.1f}, {100 * test["high"]:.1f}]'
+  )
+  for k in sorted(test['pass_at_k'], key=int):
+    cells[f'pass@{k}'] = percent(test['pass_at_k'][k])
+  if test['maj_at_k'] is not None:
+    cells['maj@k'] = percent(test['maj_at_k'])
+  for phase in ('sample', 'waiting', 'train', 'validation', 'test'):
+    name = 'verify wait' if phase == 'waiting' else phase
+    cells[f'{name} s'] = (
+      f'{row.seconds[phase]:.0f}' if phase in row.seconds else '-'
+    )
+  return cells
+
+
+def gain(before: Row, after: Row) -> tuple[float, float, float] | None:
+  """Returns the gain in test pass@1, with its paired 95 % interval.
+
+  None where the two have no problem in common.
+  """
+  scores = [(row.test or {})['scores'] for row in (before, after)]
+  common = sorted(scores[0].keys() & scores[1].keys())
+  if not common:
+    return None
+  first, second = ([score[name] for name in common] for score in scores)
+  return metrics.paired_gain(first, second)
+
+
+def percent(share: float) -> str:
+  """Returns a share as a percentage, to a tenth."""
+  return f'{100 * share:.1f} %'
+
+
+def _gain_text(base: Row, row: Row) -> str:
+  found = gain(base, row)
+  if found is None:
+    return 'no test problem in common with the base'
+  points = [f'{100 * value:+.1f}' for value in found]
+  return (
+    f'test pass@1 {points[0]} points over the base '
+    f'(95 % paired bootstrap interval {points[1]} to {points[2]})'
+  )

@@ -1,0 +1,85 @@
+"""What a run says of itself while it runs."""
+
+import importlib.util
+import io
+import struct
+import sys
+
+import pytest
+from etils import epath
+
+from rest import events, metrics
+from rest.journal import Journal, LoggingConfig, read_journal
+
+
+def _records(data: bytes) -> list[bytes]:
+  """Reads an event file, as TensorBoard frames it."""
+  found = []
+  while data:
+    (length,) = struct.unpack('<Q', data[:8])
+    found.append(data[12 : 12 + length])
+    data = data[16 + length :]
+  return found
+
+
+def test_the_checksum_is_castagnoli():
+  assert events.crc32c(b'123456789') == 0xE3069283
+  assert events.crc32c(bytes(32)) == 0x8A9136AA
+
+
+def test_an_event_file_holds_what_was_written(tmp_path):
+  with Journal(epath.Path(tmp_path)) as journal:
+    journal.write('train', 2, 7, loss=0.5)
+    journal.write('score', 2, None, test=0.25)
+  (steps,) = (tmp_path / 'tensorboard/iteration_2').iterdir()
+  version, step = _records(steps.read_bytes())
+  assert version.endswith(b'brain.Event:2')
+  assert step[9:11] == b'\x10\x07'  # Field 2, the step.
+  assert b'train/loss' in step
+  assert step.endswith(struct.pack('<f', 0.5))
+  (whole,) = (tmp_path / 'tensorboard').glob('events*')
+  assert b'score/test' in _records(whole.read_bytes())[1]
+
+
+def test_a_journal_goes_on_after_a_broken_line(tmp_path):
+  with Journal(epath.Path(tmp_path)) as journal:
+    journal.write('train', 1, 1, loss=3.0)
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(path.read_text() + '{"kind": "tra')
+  with Journal(epath.Path(tmp_path)) as journal:
+    journal.write('train', 1, 2, loss=2.0)
+  entries = list(read_journal(tmp_path))
+  assert [entry['step'] for entry in entries] == [1, 2]
+  assert entries[1]['loss'] == 2.0
+
+
+def test_a_journal_without_a_folder_writes_and_says_nothing(capsys):
+  with Journal() as journal:
+    journal.write('train', 1, 1, loss=3.0)
+    journal.say('kept 3 of 4')
+  assert capsys.readouterr() == ('', '')
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('wandb') is not None, reason='wandb is installed'
+)
+def test_a_logger_that_is_asked_for_must_be_installed():
+  with pytest.raises(ValueError, match=r'logging\.wandb.*pip install wandb'):
+    LoggingConfig(wandb='project')
+
+
+def test_bars_are_lines_where_nobody_watches(monkeypatch):
+  stream = io.StringIO()
+  monkeypatch.setattr(sys, 'stderr', stream)
+  with (
+    metrics.progress(4, 'iteration 1: training', 'steps') as bar,
+    metrics.progress(2, 'validation', 'samples') as inner,
+  ):
+    bar.set_postfix_str('loss 0.5', refresh=False)
+    bar.update(2)
+    bar.refresh()
+    inner.refresh()
+  lines = stream.getvalue().split('\n')
+  assert lines.pop() == ''
+  assert all(line and line.isprintable() for line in lines)
+  assert any('2 of 4' in line and 'loss 0.5' in line for line in lines)
