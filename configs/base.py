@@ -115,4 +115,12 @@ def get_config() -> ConfigDict:
   c.eval.temperature = 1.0  # [P] figure 5.
   c.eval.top_k = 0  # Off.
   c.eval.top_p = 0.95  # [P] figure 5.
+  # Transfer suites by task, variant and prompt: ('gsm8k', 'bbh:direct').
+  c.eval.suites = ()
+  c.eval.suite_folder = ''  # Holds each one's files in a folder of its name.
+  c.eval.suite_problems = 0  # Most problems of each; 0: all.
+  c.eval.suite_temperature = 0.0  # Greedy; [P] 0.1 for the Hungarian exam.
+  # Sample the training problems from the last model, too, for the train-test
+  # gap of [P] figure 4; the other models' samples are the E-steps'.
+  c.eval.on_train = False
   return c

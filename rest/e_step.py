@@ -249,7 +249,7 @@ def draw(
     ) as verified,
   ):
     for position, sample, completion in tools.sampler.sample(
-      prefix, asks, samples=num_samples, **decoding
+      prefix, asks, samples=num_samples, stop=task.stop, **decoding
     ):
       index = indices[position]
       before = time.monotonic()

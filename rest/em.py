@@ -21,6 +21,7 @@ from rest.model import Transformer
 from rest.packing import Example
 from rest.recipe import MStepConfig
 from rest.sharding import local_copy
+from rest.tasks.suites import Suite
 from rest.types import Problem
 from rest.update import held_out_loss
 
@@ -91,6 +92,7 @@ class Run:
     estep: What is drawn and kept.
     mstep: How it is trained on.
     eval: What is measured.
+    suites: What it is measured on beside the task's own problems.
   """
 
   workdir: epath.Path
@@ -104,6 +106,7 @@ class Run:
   estep: EStepConfig
   mstep: MStepConfig
   eval: EvaluateConfig
+  suites: tuple[Suite, ...]
 
 
 def run_em(run: Run) -> None:
@@ -114,8 +117,9 @@ def run_em(run: Run) -> None:
   """
   policy = Policy(run)
   measure(run, policy, 0)
+  iteration = 0
   for iteration in range(1, run.em.iterations + 1):
-    if run.em.source == 'model':
+    if run.em.source == 'model' or run.eval.on_train:
       generate(run, policy, iteration)
     improve(run, policy, iteration)
     measure(run, policy, iteration)
@@ -123,6 +127,8 @@ def run_em(run: Run) -> None:
       report.write(run.workdir)
     if run.em.stop_on_validation and not _improved(run, iteration):
       break
+  if run.eval.on_train:
+    generate(run, policy, iteration + 1)
   if processes.is_first():
     asked = {'asked': run.em.iterations}
     store.write_json(run.workdir / 'finished.json', asked)
@@ -179,22 +185,34 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
 
 
 def measure(run: Run, policy: 'Policy', iteration: int) -> None:
-  """Evaluates the model of an iteration on validation and test problems."""
+  """Evaluates the model of an iteration on validation, test and suites."""
   folder = iteration_folder(run.workdir, iteration)
-  for split, config in (
-    ('validation', replace(run.eval, num_samples=0, pass_k=())),
-    ('test', run.eval),
+  task, greedy = run.tools.task, replace(run.eval, num_samples=0, pass_k=())
+  for name, tools, problems, config, temperature in (
+    ('validation', run.tools, task.problems('validation'), greedy, 0.0),
+    ('test', run.tools, task.problems('test'), run.eval, 0.0),
+    *(
+      (
+        f'suites/{suite.label}',
+        replace(run.tools, task=suite.task),
+        suite.problems,
+        greedy,
+        run.eval.suite_temperature,
+      )
+      for suite in run.suites
+    ),
   ):
-    problems = run.tools.task.problems(split)
-    done = processes.first_says((folder / f'{split}.json').exists())
+    done = processes.first_says((folder / f'{name}.json').exists())
     if problems and not done:
       started = time.monotonic()
       policy.use(iteration)
-      title = f'iteration {iteration}, {split}'
-      scores = evaluate(run.tools, problems, config, folder / split, title)
+      title = f'iteration {iteration}, {name}'
+      scores = evaluate(
+        tools, problems, config, folder / name, title, temperature
+      )
       if processes.is_first():
-        _add_seconds(folder, **{split: time.monotonic() - started})
-        store.write_json(folder / f'{split}.json', asdict(scores))
+        _add_seconds(folder, **{name: time.monotonic() - started})
+        store.write_json(folder / f'{name}.json', asdict(scores))
       processes.barrier(title)
 
 

@@ -40,7 +40,7 @@ from rest.model import Transformer
 from rest.recipe import MStepConfig
 from rest.sampler import Sampler, SamplerConfig
 from rest.sampler.plan import make_plan
-from rest.tasks import TaskConfig, leaks
+from rest.tasks import TaskConfig, leaks, suites
 from rest.types import Preempted, Task, Tokenizer
 from rest.verify import Pool, VerifyConfig
 
@@ -56,6 +56,7 @@ FREE_FIELDS = (
   'model.path',  # The base model is known by its contents.
   'sampling.rows',
   'task.path',  # And so are the problems.
+  'eval.suite_folder',
   'verify.nice',
   'verify.queue',
   'verify.workers',
@@ -145,14 +146,15 @@ def _iterate(
   setup: 'Setup', workdir: epath.Path, should_stop: Callable[[], bool]
 ) -> None:
   mesh, local_mesh = setup.mesh, sharding.local_mesh(setup.mesh)
-  with Pool(setup.verify, (setup.task.verifier,)) as pool:
+  tested = [setup.task, *(suite.task for suite in setup.suites)]
+  verifiers = tuple(dict.fromkeys(task.verifier for task in tested))
+  with Pool(setup.verify, verifiers) as pool:
     sampler = Sampler(
       sharding.local_copy(weights.load(setup.base, mesh, setup.dtype), mesh),
       setup.tokenizer,
       setup.sampling,
       local_mesh,
       seed=setup.seed,
-      stop=setup.task.stop,
     )
     tools = Tools(
       sampler, local_mesh, pool, setup.task, setup.tokenizer, should_stop
@@ -170,6 +172,7 @@ def _iterate(
         estep=setup.estep,
         mstep=setup.mstep,
         eval=setup.eval,
+        suites=setup.suites,
       )
     )
 
@@ -179,6 +182,7 @@ def plan(setup: 'Setup', workdir: epath.Path) -> str:
   problems = {name: setup.task.problems(name) for name in tasks.SPLITS}
   samples = len(problems['train']) * setup.estep.num_samples
   scored = len(problems['test']) + len(problems['validation'])
+  scored += sum(len(suite.problems) for suite in setup.suites)
   scored += setup.eval.num_samples * (
     setup.eval.num_problems or len(problems['test'])
   )
@@ -201,7 +205,12 @@ def plan(setup: 'Setup', workdir: epath.Path) -> str:
       f'sampler   {setup.table}',
       f'M-step    {setup.mstep.rows} rows of {setup.mstep.row_length} tokens a '
       f'step, {setup.mstep.epochs} epochs, {setup.mstep.optimizer}',
-      f'evaluate  {scored:,} completions an iteration',
+      f'evaluate  {scored:,} completions an iteration'
+      + ''.join(
+        f'; {suite.label} {len(suite.problems):,}, '
+        f'{len(suite.leaks)} dropped as leaks'
+        for suite in setup.suites
+      ),
       f'loop      {setup.em.iterations} iterations, each from the '
       f'{setup.em.start_from} model',
     ]
@@ -232,6 +241,12 @@ class Setup:
     task = tasks.make(_section(config, 'task', TaskConfig))
     self.leaks = leaks.find(task)
     self.task: Task = leaks.Clean(task, self.leaks)
+    self.suites = suites.make(
+      self.task,
+      self.eval.suites,
+      self.eval.suite_folder,
+      self.eval.suite_problems,
+    )
     if not epath.Path(self.base).exists():
       raise FileNotFoundError(
         f'model.path: there is no folder {self.base!r}. It must hold a Hugging '
@@ -271,14 +286,16 @@ class Setup:
   def _check_prompts(self) -> int:
     """Returns the longest prompt's tokens, or refuses one that is too long."""
     longest = 0
-    for split in tasks.SPLITS:
-      for problem in self.task.problems(split):
-        parts = prompt_tokens(self.task, self.tokenizer, problem)
+    asked = [(self.task, self.task.problems(split)) for split in tasks.SPLITS]
+    asked += [(suite.task, list(suite.problems)) for suite in self.suites]
+    for task, problems in asked:
+      for problem in problems:
+        parts = prompt_tokens(task, self.tokenizer, problem)
         length = sum(map(len, parts))
         longest = max(longest, length)
         if length > self.sampling.max_prompt_tokens:
           raise ValueError(
-            f'The prompt of problem {problem.id!r} ({split}) has {length} '
+            f'The prompt of problem {problem.id!r} ({task.name}) has {length} '
             'tokens, but sampling.max_prompt_tokens is '
             f'{self.sampling.max_prompt_tokens}: raise it, or drop the problem.'
           )
@@ -303,6 +320,13 @@ def _record(setup: Setup) -> dict[str, Any]:
     'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     'prefix': setup.task.prefix,
     'leaks': [dataclasses.asdict(leak) for leak in setup.leaks],
+    'suites': {
+      suite.label: {
+        'data': store.hash_problems(suite.problems),
+        'leaks': [dataclasses.asdict(leak) for leak in suite.leaks],
+      }
+      for suite in setup.suites
+    },
   }
   return json.loads(json.dumps(record))  # Tuples become lists, as on disk.
 

@@ -29,7 +29,9 @@ class Script:
       (task.target(problem), *WRONG) for problem in task.problems('train')
     ]
 
-  def sample(self, prefix, asks, *, samples):
+  def sample(self, prefix, asks, *, samples, stop):
+    assert samples == 4
+    assert '[DONE]' in stop
     assert self.codec.decode(prefix[1:]).startswith('You are an expert')
     for position, ask in enumerate(asks):
       question = self.codec.decode(ask.tokens, follows=True)

@@ -116,7 +116,6 @@ class Sampler:
     config: SamplerConfig,
     mesh: Mesh,
     seed: int,
-    stop: tuple[str, ...] = (),
   ):
     """Takes the weights over; nothing is compiled yet.
 
@@ -127,7 +126,6 @@ class Sampler:
       mesh: Devices of this process. Rows are shared out over `data` and `fsdp`
         (each of them holds the weights), heads over `tensor`.
       seed: Of all random numbers.
-      stop: Texts that end a completion.
 
     Raises:
       ValueError: More end tokens than the programs provide for.
@@ -137,18 +135,13 @@ class Sampler:
         f'A tokenizer may have {_ENDS} end tokens; this one has '
         f'{len(tokenizer.eos)}.'
       )
-    if stop and not tokenizer.eos:
-      raise ValueError(
-        'Stop texts need a tokenizer with an end token, which takes their '
-        'place in the completion; tokenizer.eos is empty.'
-      )
     self.stats = Stats()
     self._tokenizer = tokenizer
     self._config = config
     self._mesh = mesh
     self._shards = mesh.shape['data'] * mesh.shape['fsdp']
     self._seed = seed
-    self._stop = stop
+    self._stop: tuple[str, ...] = ()
     self._table: Table | None = None
     self._plan: Plan | None = None
     self._watch = _Watch()
@@ -188,6 +181,7 @@ class Sampler:
     asks: Iterable[Ask],
     *,
     samples: int = 0,
+    stop: tuple[str, ...] = (),
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -203,6 +197,7 @@ class Sampler:
       asks: What to draw; may be lazy, and is then read as slots fall free.
       samples: Most samples of one ask; 0: what the first ask has. It shapes
         the table, so give it where asks may be what a killed run left over.
+      stop: Texts that end a completion.
       temperature: In place of the config's; likewise the following.
       top_k: See `SamplerConfig`.
       top_p: See `SamplerConfig`.
@@ -216,6 +211,11 @@ class Sampler:
       ValueError: A prompt that is too long, before any work where `asks` is a
         sequence; a table that does not fit.
     """
+    if stop and not self._tokenizer.eos:
+      raise ValueError(
+        'Stop texts need a tokenizer with an end token, which takes their '
+        'place in the completion; tokenizer.eos is empty.'
+      )
     given = {
       'temperature': temperature,
       'top_k': top_k,
@@ -248,7 +248,7 @@ class Sampler:
     scheduler = Scheduler(
       plan.shape, checked, chunk, plan.questions, config.max_tokens, self._seed
     )
-    return self._run(plan, scheduler, prefix, config)
+    return self._run(plan, scheduler, prefix, config, stop)
 
   def _run(
     self,
@@ -256,8 +256,10 @@ class Sampler:
     scheduler: Scheduler,
     prefix: Sequence[int],
     config: SamplerConfig,
+    stop: tuple[str, ...],
   ) -> Iterator[tuple[int, int, Completion]]:
     begin = time.monotonic()
+    self._stop = stop
     knobs = self._knobs(config, len(prefix))
     table = self._take_table(plan)
     if prefix:
