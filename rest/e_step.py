@@ -8,19 +8,21 @@ killed draws only the problems that are not.
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from etils import epath
 from jax.sharding import Mesh
 
 from rest import metrics, processes, store
+from rest.keep import EStepConfig, keep
 from rest.sampler import Ask, Sampler
 from rest.types import (
   Completion,
   Graded,
+  Kept,
   Preempted,
   Problem,
   Task,
@@ -28,29 +30,7 @@ from rest.types import (
   Verdict,
 )
 from rest.verify import Pool, Request
-
-
-@dataclass(frozen=True, slots=True)
-class EStepConfig:
-  """What is drawn and what of it is kept.
-
-  Attributes:
-    num_samples: Samples of each problem, N.
-    cap: Most correct solutions kept of a problem; 0 keeps all.
-    distinct: Whether equal texts count once.
-  """
-
-  num_samples: int = 32
-  cap: int = 10
-  distinct: bool = True
-
-  def __post_init__(self):
-    if self.num_samples < 1:
-      raise ValueError(
-        f'estep.num_samples must be at least 1, got {self.num_samples}.'
-      )
-    if self.cap < 0:
-      raise ValueError(f'estep.cap must be 0 or more, got {self.cap}.')
+from rest.verify.answers import EXTRACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +65,8 @@ class EStepSummary:
     unknown: Samples without a verdict, never trained on.
     finished: Samples that ended within the length limit.
     kept: Solutions in the dataset.
-    solved: Problems with a solution in the dataset.
+    hinted: Of them, those whose question held the answer.
+    solved: Problems with a correct sample in the dataset, drawn without a hint.
     kept_per_problem: How many problems have 0, 1, 2, ... kept solutions.
     reasons: Verdicts by reason.
     mean_tokens: Mean length of a sample.
@@ -97,6 +78,7 @@ class EStepSummary:
   unknown: int
   finished: int
   kept: int
+  hinted: int
   solved: int
   kept_per_problem: dict[str, int]
   reasons: dict[str, int]
@@ -144,31 +126,48 @@ def e_step(
     key=title,
     title=title,
   )
+  groups = parts.read_all(len(problems))
+  if config.rationalize:
+    hints = _draw_with_hints(tools, problems, config, parts, folder, title)
+    groups = ((*rows, *hints.get(rows[0].problem_id, ())) for rows in groups)
   if processes.is_first():
-    _write_dataset(parts, len(problems), config, folder, max_unknown)
+    _write_dataset(groups, config, folder, max_unknown)
   processes.barrier(title)
   return timing
 
 
-def keep(rows: Sequence[Graded], config: EStepConfig) -> list[Graded]:
-  """Returns the distinct, finished, correct samples worth training on.
+def keep_drawn(
+  problems: Sequence[Problem],
+  parts: store.Parts,
+  tokenizer: Tokenizer,
+  config: EStepConfig,
+  folder: epath.Path,
+  max_unknown: float,
+) -> None:
+  """Makes the dataset of an iteration from samples drawn by another run.
 
-  They are chosen by sample index, never by order of completion, so that the
-  dataset does not depend on which samples were quick.
+  Args:
+    problems: The training problems; those without samples are left out.
+    parts: The samples, of which each problem's first `num_samples` count.
+    tokenizer: Of the model to train, which need not be that of their author.
+    config: What is kept.
+    folder: Gets dataset.jsonl and e_step.json.
+    max_unknown: As in `e_step`.
   """
-  kept: list[Graded] = []
-  seen: set[str] = set()
-  for row in sorted(rows, key=lambda row: row.sample):
-    text = row.completion.text.strip()
-    if row.verdict.reward != 1.0 or not row.completion.finished:
-      continue
-    if config.distinct and text in seen:
-      continue
-    seen.add(text)
-    kept.append(row)
-    if len(kept) == config.cap:
-      break
-  return kept
+  places = parts.places()
+
+  def rewritten(row: Graded) -> Graded:
+    text = tokenizer.encode(row.completion.text, follows=True)
+    tokens = (*text, tokenizer.eos[0])
+    return replace(row, completion=replace(row.completion, tokens=tokens))
+
+  groups = (
+    [rewritten(row) for row in parts.read(places[problem.id])]
+    for problem in problems
+    if problem.id in places
+  )
+  first = (rows[: config.num_samples] for rows in groups)
+  _write_dataset(first, config, folder, max_unknown)
 
 
 def draw_missing(
@@ -311,14 +310,52 @@ def _request(task: Task, problem: Problem, completion: Completion) -> Request:
   return Request(task.verifier, completion.text, gold=problem.answer or '')
 
 
-def _write_dataset(
+def _draw_with_hints(
+  tools: Tools,
+  problems: Sequence[Problem],
+  config: EStepConfig,
   parts: store.Parts,
-  count: int,
+  folder: epath.Path,
+  title: str,
+) -> dict[str, list[Graded]]:
+  """Asks what has no correct sample again, with the answer in the question.
+
+  Returns the samples by problem; their numbers go on where the others end.
+  """
+  groups = parts.read_all(len(problems))
+  unsolved = [
+    replace(problem, question=_hinted(problem))
+    for problem, rows in zip(problems, groups, strict=True)
+    if not any(row.verdict.reward == 1.0 for row in rows)
+  ]
+  hints = store.Parts(folder / 'hinted')
+  draw_missing(
+    tools,
+    unsolved,
+    config.num_samples,
+    hints,
+    key=f'{title}, hinted',
+    title=f'{title}, with hints',
+  )
+  return {
+    rows[0].problem_id: [
+      replace(row, sample=row.sample + config.num_samples) for row in rows
+    ]
+    for rows in hints.read_all(len(unsolved))
+  }
+
+
+def _hinted(problem: Problem) -> str:
+  return f'{problem.question} (The answer is {problem.answer}.)'
+
+
+def _write_dataset(
+  groups: Iterable[Sequence[Graded]],
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
 ) -> None:
-  kept, summary = _filter(parts, count, config)
+  kept, summary = _filter(groups, config)
   if summary.unknown > max_unknown * summary.sampled:
     raise RuntimeError(
       f'{summary.unknown} of {summary.sampled} verdicts are unknown, more than '
@@ -330,15 +367,25 @@ def _write_dataset(
 
 
 def _filter(
-  parts: store.Parts, count: int, config: EStepConfig
-) -> tuple[list[Graded], EStepSummary]:
-  kept: list[Graded] = []
+  groups: Iterable[Sequence[Graded]], config: EStepConfig
+) -> tuple[list[Kept], EStepSummary]:
+  kept: list[Kept] = []
+  solved = hinted = 0
   sizes: Counter[int] = Counter()
   reasons: Counter[str] = Counter()
   rewards: Counter[float | None] = Counter()
   tokens = finished = 0
-  for rows in parts.read_all(count):
-    chosen = keep(rows, config)
+  for group in groups:
+    rows = [row for row in group if row.sample < config.num_samples]
+    hints = [row for row in group if row.sample >= config.num_samples]
+    extract = EXTRACT.get(group[0].verdict.verifier.split('-')[0])
+    chosen = keep(rows, config, extract)
+    right = {row.sample for row in rows if row.verdict.reward == 1.0}
+    solved += any(row.sample in right for row in chosen)
+    if not chosen:
+      kept_hints = keep(hints, config, extract)
+      chosen = [replace(row, hinted=True) for row in kept_hints]
+      hinted += len(chosen)
     kept += chosen
     sizes[len(chosen)] += 1
     reasons.update(row.verdict.reason for row in rows)
@@ -347,13 +394,14 @@ def _filter(
     finished += sum(row.completion.finished for row in rows)
   sampled = sum(rewards.values())
   summary = EStepSummary(
-    problems=count,
+    problems=sizes.total(),
     sampled=sampled,
     correct=rewards[1.0],
     unknown=rewards[None],
     finished=finished,
     kept=len(kept),
-    solved=count - sizes[0],
+    hinted=hinted,
+    solved=solved,
     kept_per_problem={str(size): sizes[size] for size in sorted(sizes)},
     reasons=dict(reasons.most_common()),
     mean_tokens=round(tokens / max(1, sampled), 2),

@@ -5,17 +5,19 @@ that was killed finds them and goes on with the first phase that has none.
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
 from rest import checkpoint, processes, report, store, weights
-from rest.e_step import EStepConfig, Tools, e_step, prompt_tokens
+from rest.e_step import Tools, e_step, keep_drawn, prompt_tokens
 from rest.evaluate import EvaluateConfig, accuracy, evaluate
+from rest.keep import EStepConfig
 from rest.m_step import fine_tune
 from rest.model import Transformer
 from rest.packing import Example
@@ -35,8 +37,13 @@ class EMConfig:
     stop_on_validation: Whether to stop once an iteration does not raise
       validation accuracy.
     source: 'model' trains on verified samples; 'human' on the problem set's own
-      solutions (the SFT baseline: no E-step).
-    start_from: Where each M-step starts: 'base' or 'previous' (the ablation).
+      solutions (the SFT baseline: no E-step); 'samples_of' on samples that
+      another run has drawn (distillation), of which this one keeps its choice.
+    samples_of: Folder of the iteration of that run.
+    problems_per_iteration: Training problems that an iteration asks, the next
+      ones of a random order; 0 is all of them.
+    start_from: Where each M-step starts: 'base', or the model before:
+      'previous', with the state of its optimizer 'previous_state'.
     accumulate: Whether to train on the datasets of all iterations so far.
     include_human: Whether to train on human solutions too.
     problem_weight: 'count': each kept solution weighs the same; 'uniform': each
@@ -51,6 +58,8 @@ class EMConfig:
   iterations: int = 3
   stop_on_validation: bool = False
   source: str = 'model'
+  samples_of: str = ''
+  problems_per_iteration: int = 0
   start_from: str = 'base'
   accumulate: bool = False
   include_human: bool = False
@@ -61,8 +70,8 @@ class EMConfig:
 
   def __post_init__(self):
     allowed = {
-      'source': ('model', 'human'),
-      'start_from': ('base', 'previous'),
+      'source': ('model', 'human', 'samples_of'),
+      'start_from': ('base', 'previous', 'previous_state'),
       'problem_weight': ('count', 'uniform'),
       'train_prompt': ('same', 'zero_shot'),
       'validation': ('accuracy', 'loss'),
@@ -74,6 +83,16 @@ class EMConfig:
         )
     if self.iterations < 1:
       raise ValueError(f'em.iterations must be 1 or more: {self.iterations}.')
+    if (self.source == 'samples_of') != bool(self.samples_of):
+      raise ValueError(
+        "em.samples_of must name a folder where em.source is 'samples_of', and "
+        f'nowhere else; got {self.samples_of!r} and {self.source!r}.'
+      )
+    if self.problems_per_iteration < 0:
+      raise ValueError(
+        'em.problems_per_iteration must be 0 or more: '
+        f'{self.problems_per_iteration}.'
+      )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +138,9 @@ def run_em(run: Run) -> None:
   measure(run, policy, 0)
   iteration = 0
   for iteration in range(1, run.em.iterations + 1):
-    if run.em.source == 'model' or run.eval.on_train:
+    if run.em.source == 'samples_of':
+      choose_from(run, iteration)
+    elif run.em.source == 'model' or run.eval.on_train:
       generate(run, policy, iteration)
     improve(run, policy, iteration)
     measure(run, policy, iteration)
@@ -140,12 +161,22 @@ def generate(run: Run, policy: 'Policy', iteration: int) -> None:
   if processes.first_says((folder / 'dataset.jsonl').exists()):
     return
   policy.use(iteration - 1)
-  problems = run.tools.task.problems('train')
+  problems = _turn(run, iteration)
   timing = e_step(
     run.tools, problems, run.estep, folder, iteration, run.max_unknown
   )
   if processes.is_first():
     _add_seconds(folder, sample=timing.total, waiting=timing.waiting)
+
+
+def choose_from(run: Run, iteration: int) -> None:
+  """The E-step, but for drawing: another run's samples, this run's choice."""
+  folder = iteration_folder(run.workdir, iteration)
+  if processes.is_first() and not (folder / 'dataset.jsonl').exists():
+    parts = store.Parts(epath.Path(run.em.samples_of) / 'parts')
+    problems, tokenizer = _turn(run, iteration), run.tools.tokenizer
+    keep_drawn(problems, parts, tokenizer, run.estep, folder, run.max_unknown)
+  processes.barrier(f'iteration {iteration}: chosen')
 
 
 def improve(run: Run, policy: 'Policy', iteration: int) -> None:
@@ -161,6 +192,8 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
       f'{folder / "e_step.json"} for what became of the samples.'
     )
   start = 0 if run.em.start_from == 'base' else iteration - 1
+  carries = run.em.start_from == 'previous_state'
+  before = iteration_folder(run.workdir, start) / 'optimizer'
   policy.release()
   result = fine_tune(
     policy.load(start),
@@ -170,12 +203,16 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
     seed=run.seed + iteration,
     validate=_validator(run, policy, iteration),
     folder=folder / 'training',
+    optimizer=before if carries and start else None,
+    keep_optimizer=carries,
     title=f'iteration {iteration}: training',
     should_stop=run.tools.should_stop,
   )
   checkpoint.save_model(folder / 'model', result.model)
   if run.em.export:
     weights.save(result.model, str(folder / 'hf'), run.base)
+  if carries:
+    checkpoint.save_model(folder / 'optimizer', result.optimizer)
   policy.hold(iteration, result.model)
   if processes.is_first():
     _add_seconds(folder, train=time.monotonic() - started)
@@ -219,28 +256,29 @@ def measure(run: Run, policy: 'Policy', iteration: int) -> None:
 def training_examples(run: Run, iteration: int) -> list[Example]:
   """Returns what the M-step of an iteration trains on, in a fixed order."""
   problems = {p.id: p for p in run.tools.task.problems('train')}
-  rows: list[tuple[str, tuple[int, ...]]] = []
-  if run.em.source == 'model':
+  # By problem and tokens: iterations may have drawn the same text.
+  rows: dict[tuple[str, tuple[int, ...]], float] = {}
+  if run.em.source != 'human':
     first = 1 if run.em.accumulate else iteration
     for index in range(first, iteration + 1):
       path = iteration_folder(run.workdir, index) / 'dataset.jsonl'
-      rows += [(row.problem_id, row.tokens) for row in store.read_dataset(path)]
+      for row in store.read_dataset(path):
+        rows.setdefault((row.problem_id, row.tokens), row.weight)
   if run.em.source == 'human' or run.em.include_human:
-    rows += [
-      (problem.id, _human_tokens(run, problem))
-      for problem in problems.values()
-      if problem.solution is not None
-    ]
-  rows = list(dict.fromkeys(rows))  # Iterations may have drawn the same text.
-  counts = Counter(problem_id for problem_id, _ in rows)
+    for problem in problems.values():
+      if problem.solution is not None:
+        rows.setdefault((problem.id, _human_tokens(run, problem)), 1.0)
+  sums: defaultdict[str, float] = defaultdict(float)
+  for (problem_id, _), weight in rows.items():
+    sums[problem_id] += weight
   uniform = run.em.problem_weight == 'uniform'
   return [
     Example(
       prompt=_training_prompt(run, problems[problem_id]),
       completion=tokens,
-      weight=1.0 / counts[problem_id] if uniform else 1.0,
+      weight=weight / sums[problem_id] if uniform else weight,
     )
-    for problem_id, tokens in rows
+    for (problem_id, tokens), weight in rows.items()
   ]
 
 
@@ -308,6 +346,18 @@ def _validator(
     return accuracy(run.tools, problems, title)
 
   return validate
+
+
+def _turn(run: Run, iteration: int) -> list[Problem]:
+  """Returns the training problems that an iteration asks, in order."""
+  problems = run.tools.task.problems('train')
+  size = run.em.problems_per_iteration
+  if not size:
+    return problems
+  turns = len(problems) // size
+  epoch, turn = divmod(iteration - 1, turns)
+  order = np.random.default_rng([run.seed, epoch]).permutation(len(problems))
+  return [problems[i] for i in sorted(order[turn * size : (turn + 1) * size])]
 
 
 def _human_tokens(run: Run, problem: Problem) -> tuple[int, ...]:

@@ -14,9 +14,7 @@ from etils import epath
 from rest import metrics, processes, store
 from rest.e_step import Timing, Tools, draw, draw_missing
 from rest.types import Graded, Preempted, Problem
-from rest.verify import exact, math
-
-_EXTRACT = {'math': math.extract, 'exact': exact.extract}
+from rest.verify.answers import EXTRACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,7 @@ def evaluate(
     groups = list(sampled.read_all(len(subset)))
     pass_at_k = {str(k): _mean_pass_at_k(groups, k) for k in config.pass_k}
     halves = {rows[0].problem_id: _halves(rows) for rows in groups}
-    if tools.task.verifier in _EXTRACT:  # Programs have no answer to vote on.
+    if tools.task.verifier in EXTRACT:  # Programs have no answer to vote on.
       maj_at_k = _mean_majority(groups, tools.task.verifier)
   return _score(problems, rows, pass_at_k, maj_at_k, halves)
 
@@ -236,7 +234,7 @@ def _mean_pass_at_k(groups: Sequence[Sequence[Graded]], k: int) -> float:
 
 
 def _mean_majority(groups: Sequence[Sequence[Graded]], verifier: str) -> float:
-  extract = _EXTRACT[verifier]
+  extract = EXTRACT[verifier]
   return _mean(
     [
       metrics.majority(

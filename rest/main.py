@@ -34,8 +34,9 @@ from rest import (
   tokenizer,
   weights,
 )
-from rest.e_step import EStepConfig, Tools, prompt_tokens
+from rest.e_step import Tools, prompt_tokens
 from rest.evaluate import EvaluateConfig
+from rest.keep import EStepConfig
 from rest.model import Transformer
 from rest.recipe import MStepConfig
 from rest.sampler import Sampler, SamplerConfig
@@ -43,6 +44,7 @@ from rest.sampler.plan import make_plan
 from rest.tasks import TaskConfig, leaks, suites
 from rest.types import Preempted, Task, Tokenizer
 from rest.verify import Pool, VerifyConfig
+from rest.verify.answers import EXTRACT
 
 RESUME_ME = 75  # EX_TEMPFAIL: what schedulers take for 'try again'.
 
@@ -62,20 +64,20 @@ FREE_FIELDS = (
   'verify.workers',
 )
 
-_CONFIG = config_flags.DEFINE_config_file(
+CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
   'File that says what to run, such as configs/quickstart.py. Any field can be '
   'set on top, as in --config.estep.num_samples=16; configs/base.py lists all '
   'fields with their meaning.',
 )
-_WORKDIR = flags.DEFINE_string(
+WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
   'Folder (or gs:// path) for all files of the run. Default: a folder here, '
   'named after the config.',
 )
-_DRY_RUN = flags.DEFINE_bool(
+DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Check everything, print the plan, and touch nothing.'
 )
 
@@ -83,22 +85,22 @@ _DRY_RUN = flags.DEFINE_bool(
 def main(argv: Sequence[str]) -> None:
   """Runs what the flags say."""
   if len(argv) > 1:
-    _refuse(f'unknown arguments {argv[1:]}; flags start with --.')
+    refuse(f'unknown arguments {argv[1:]}; flags start with --.')
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every step it takes.
-  config = _CONFIG.value
-  workdir = epath.Path(_WORKDIR.value or config.name)
+  config = CONFIG.value
+  workdir = epath.Path(WORKDIR.value or config.name)
   with contextlib.ExitStack() as stack:
     try:
       processes.initialize()
       setup = Setup(config)
-      if _DRY_RUN.value:
+      if DRY_RUN.value:
         print(plan(setup, workdir))
         return
       stack.enter_context(hold(setup, workdir))
     except (ValueError, FileNotFoundError) as error:
-      _refuse(str(error))
+      refuse(str(error))
     try:
-      run(setup, workdir, _stop_on_sigterm())
+      run(setup, workdir, stop_on_sigterm())
     except Preempted as stop:
       print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
       sys.exit(RESUME_ME)
@@ -115,11 +117,11 @@ def hold(setup: 'Setup', workdir: epath.Path) -> Iterator[None]:
     processes.barrier('recorded')
     yield
     return
-  record = _record(setup)
-  _compare(record, workdir)
+  here = record(setup)
+  _compare(here, workdir)
   with store.Lock(workdir):
     if not (workdir / 'run.json').exists():
-      store.write_json(workdir / 'run.json', record)
+      store.write_json(workdir / 'run.json', here)
     processes.barrier('recorded')
     yield
 
@@ -140,6 +142,16 @@ def run(
   if processes.is_first():
     print(report.table(report.read(workdir)))
     print(f'The run in {workdir} is finished: see results.txt, results.png.')
+
+
+def is_finished(config: Any, workdir: epath.Path) -> bool:
+  """Whether a run of this config came to its end; looks at files alone."""
+  finished = store.read_json(workdir / 'finished.json')
+  record = store.read_json(workdir / 'run.json')
+  if not finished or not record or finished['asked'] < config.em.iterations:
+    return False
+  here = json.loads(json.dumps(_flat(config.to_dict())))
+  return not _differences(here, record['config'])
 
 
 def _iterate(
@@ -239,6 +251,7 @@ class Setup:
     self.mstep = _section(config, 'mstep', MStepConfig)
     self.eval = _section(config, 'eval', EvaluateConfig)
     task = tasks.make(_section(config, 'task', TaskConfig))
+    self._check_fields(task.verifier)
     self.leaks = leaks.find(task)
     self.task: Task = leaks.Clean(task, self.leaks)
     self.suites = suites.make(
@@ -259,6 +272,12 @@ class Setup:
     self.mesh = sharding.make_mesh(mesh_config)
     self._check_mesh()
     train = self.task.problems('train')
+    size = self.em.problems_per_iteration
+    if size > len(train):
+      raise ValueError(
+        f'em.problems_per_iteration must be at most {len(train)}, the training '
+        f'problems there are; got {size}.'
+      )
     self.table = make_plan(
       self.sampling,
       self.model,
@@ -266,6 +285,27 @@ class Setup:
       len(prompt_tokens(self.task, self.tokenizer, train[0])[0]),
       self.estep.num_samples,
     )
+
+  def _check_fields(self, verifier: str) -> None:
+    """Refuses what no section can see alone."""
+    parts = epath.Path(self.em.samples_of) / 'parts'
+    if self.em.source == 'samples_of' and not parts.exists():
+      raise FileNotFoundError(
+        f'em.samples_of: there are no samples in {self.em.samples_of!r}; it '
+        'must be the folder of an iteration, such as RUN/iteration_1.'
+      )
+    if self.em.start_from == 'previous_state' and self.mstep.lora_rank:
+      raise ValueError(
+        "em.start_from='previous_state' needs mstep.lora_rank=0: each M-step "
+        'has adapters of its own, and so has their optimizer.'
+      )
+    votes = self.estep.weight == 'majority'
+    if (votes or self.estep.rationalize) and verifier not in EXTRACT:
+      field = "weight='majority'" if votes else 'rationalize'
+      raise ValueError(
+        f'estep.{field} needs problems with answers, but those of '
+        f'{self.config.task.name} are judged by verifier {verifier!r}.'
+      )
 
   def _check_mesh(self) -> None:
     """Refuses a mesh that does not divide what it splits."""
@@ -310,9 +350,9 @@ def _section(config: Any, name: str, kind: type[Any]) -> Any:
     raise ValueError(f'config section {name}: {error}') from error
 
 
-def _record(setup: Setup) -> dict[str, Any]:
+def record(setup: Setup) -> dict[str, Any]:
   """Returns what a run is, for run.json."""
-  record = {
+  fields = {
     'config': _flat(setup.config.to_dict()),
     'data': tasks.digest(setup.task),
     'base': store.hash_files(setup.base),
@@ -328,7 +368,7 @@ def _record(setup: Setup) -> dict[str, Any]:
       for suite in setup.suites
     },
   }
-  return json.loads(json.dumps(record))  # Tuples become lists, as on disk.
+  return json.loads(json.dumps(fields))  # Tuples become lists, as on disk.
 
 
 def _compare(record: dict[str, Any], workdir: epath.Path) -> None:
@@ -336,11 +376,7 @@ def _compare(record: dict[str, Any], workdir: epath.Path) -> None:
   known = store.read_json(workdir / 'run.json')
   if known is None:
     return
-  differences = [
-    f'{name} was {known["config"].get(name)!r}, now {value!r}'
-    for name, value in record['config'].items()
-    if known['config'].get(name) != value and not name.startswith(FREE_FIELDS)
-  ]
+  differences = _differences(record['config'], known['config'])
   for name in ('data', 'base'):
     if known[name] != record[name]:
       differences.append(f'the {name} changed ({known[name]}, {record[name]})')
@@ -349,6 +385,14 @@ def _compare(record: dict[str, Any], workdir: epath.Path) -> None:
       f'{workdir} holds a run of another config: {"; ".join(differences)}. '
       'Choose another --workdir, or set these fields back.'
     )
+
+
+def _differences(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
+  return [
+    f'{name} was {known.get(name)!r}, now {value!r}'
+    for name, value in config.items()
+    if known.get(name) != value and not name.startswith(FREE_FIELDS)
+  ]
 
 
 def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -372,26 +416,26 @@ def _versions() -> dict[str, str]:
   }
 
 
-def _parse(argv: list[str]) -> list[str]:
+def parse(argv: list[str]) -> list[str]:
   """Parses flags; a config that cannot be read gives one line, no trace."""
   try:
     return app.parse_flags_with_usage(argv)
   except FileNotFoundError as error:
-    _refuse(f'--config: there is no such file ({error}).')
+    refuse(f'--config: there is no such file ({error}).')
   except (AttributeError, KeyError) as error:
-    _refuse(
+    refuse(
       f'a --config.* flag names a field that configs/base.py lacks: {error}.'
     )
   except TypeError as error:
-    _refuse(f'a --config.* flag has a value of the wrong type: {error}.')
+    refuse(f'a --config.* flag has a value of the wrong type: {error}.')
 
 
-def _refuse(message: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
   print(f'error: {message}', file=sys.stderr)
   sys.exit(2)
 
 
-def _stop_on_sigterm() -> Callable[[], bool]:
+def stop_on_sigterm() -> Callable[[], bool]:
   asked = threading.Event()
   signal.signal(signal.SIGTERM, lambda *unused: asked.set())
   return asked.is_set
@@ -399,4 +443,4 @@ def _stop_on_sigterm() -> Callable[[], bool]:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  app.run(main, flags_parser=_parse)
+  app.run(main, flags_parser=parse)

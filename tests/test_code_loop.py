@@ -11,7 +11,8 @@ import jax
 import pytest
 
 from rest import sharding, store, tasks, tokenizer
-from rest.e_step import EStepConfig, Tools, e_step
+from rest.e_step import Tools, e_step
+from rest.keep import EStepConfig
 from rest.tasks import TaskConfig
 from rest.types import Completion, Preempted
 from rest.verify import Pool, VerifyConfig

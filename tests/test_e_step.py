@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from rest.e_step import EStepConfig, keep, random_key
+from rest.e_step import random_key
+from rest.keep import EStepConfig, keep
 from rest.types import Completion, Graded, Verdict
 
 
@@ -42,7 +43,7 @@ def test_equal_texts_count_once_before_the_cap():
     _row(i, text=text) for i, text in enumerate(['a', 'a ', 'b', 'a', 'c'])
   ]
   assert _samples(rows, EStepConfig(cap=3)) == [0, 2, 4]
-  assert _samples(rows, EStepConfig(cap=3, distinct=False)) == [0, 1, 2]
+  assert _samples(rows, EStepConfig(cap=3, distinct='off')) == [0, 1, 2]
 
 
 def test_a_cap_of_zero_keeps_all():

@@ -12,6 +12,7 @@ FLOORS = {
   'metrics': 1,
   'sharding': 1,
   'processes': 1,
+  'keep': 1,
   'model': 2,
   'tasks': 2,
   'store': 2,
@@ -23,19 +24,25 @@ FLOORS = {
   'schedule': 3,
   'optimizer': 3,
   'report': 3,
+  'share': 3,
   'sampler': 3,
   'weights': 3,
   'checkpoint': 3,
   'verify': 3,
   'e_step': 4,
   'update': 4,
+  'curves': 4,
   'm_step': 5,
   'evaluate': 5,
   'em': 6,
   'pretrain': 6,
   'main': 7,
+  'sweep': 8,
 }
-HOST = ('types', 'tokenizer', 'metrics', 'store', 'report', 'tasks', 'verify')
+HOST = (
+  *('types', 'tokenizer', 'metrics', 'keep', 'store', 'report', 'share'),
+  *('tasks', 'verify', 'curves'),
+)
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from configs import base
 from rest import main, sharding
-from rest.e_step import EStepConfig
 from rest.em import EMConfig
 from rest.evaluate import EvaluateConfig
+from rest.keep import EStepConfig
 from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
 from rest.tasks import TaskConfig

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from rest import store, tasks
+from rest.keep import EStepConfig, keep
 from rest.types import Completion, Graded, Verdict
 
 
@@ -56,7 +57,7 @@ def test_regrading_tells_which_samples_enter_and_leave(tmp_path):
   ]
   folder = tmp_path / 'iteration_1'
   store.Parts(folder / 'parts').write(0, rows)
-  store.write_dataset(folder / 'dataset.jsonl', rows[1:])
+  store.write_dataset(folder / 'dataset.jsonl', keep(rows, EStepConfig()))
   before = (folder / 'dataset.jsonl').read_bytes()
   done = _run('regrade', tmp_path)
   assert done.stdout.splitlines() == [

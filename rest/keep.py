@@ -1,0 +1,143 @@
+"""What of an E-step's samples is kept to train on, and how much it weighs."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rest.types import Graded, Kept
+
+_SPACES = re.compile(r'\s')
+# As in '3 + 4 * 2 = 11': numbers and operations, a sign, a number.
+_EQUATION = re.compile(r'[\d(][\d\s.,()%/*+\-]*=\s*-?[\d.,]*\d')
+
+
+@dataclass(frozen=True, slots=True)
+class EStepConfig:
+  """What is drawn and what of it is kept.
+
+  Attributes:
+    num_samples: Samples of each problem, N.
+    cap: Most solutions kept of a problem; 0 keeps all.
+    distinct: Of which solutions one is kept: those of equal 'text', those with
+      the same 'equations' in the same order (RFT), or none ('off').
+    weight: What a solution weighs in training, f of its reward r. 'identity': r
+      (ReST-EM; also ReST's 1[r > t] for every t below 1, as r is 0 or 1).
+      'exponential': exp(r) (reward-weighted regression). 'best': 1 for the best
+      of the problem's samples, right or not (RAFT, with a cap of 1).
+      'majority': 1 for those with the commonest answer, whatever is right.
+    rationalize: Whether problems without a correct sample are asked again with
+      the answer in the question (STaR). The paper found false positives.
+  """
+
+  num_samples: int = 32
+  cap: int = 10
+  distinct: str = 'text'
+  weight: str = 'identity'
+  rationalize: bool = False
+
+  def __post_init__(self):
+    allowed = {
+      'distinct': ('text', 'equations', 'off'),
+      'weight': ('identity', 'exponential', 'best', 'majority'),
+    }
+    for name, values in allowed.items():
+      if getattr(self, name) not in values:
+        raise ValueError(
+          f'estep.{name} must be one of {values}, got {getattr(self, name)!r}.'
+        )
+    if self.num_samples < 1:
+      raise ValueError(
+        f'estep.num_samples must be at least 1, got {self.num_samples}.'
+      )
+    if self.cap < 0:
+      raise ValueError(f'estep.cap must be 0 or more, got {self.cap}.')
+
+
+def keep(
+  rows: Sequence[Graded],
+  config: EStepConfig,
+  extract: Callable[[str], str | None] | None = None,
+) -> list[Kept]:
+  """Returns the distinct, finished samples of a problem worth training on.
+
+  Where there are more than the cap, those of the largest weight are taken, and
+  of equals the first by sample index. Samples are drawn independently, so these
+  are a random choice; and they do not depend on which samples were quick.
+
+  Args:
+    rows: All samples of the problem, in any order.
+    config: What is kept.
+    extract: What a verifier takes for the answer of a text, for votes.
+  """
+  rows = sorted(rows, key=lambda row: row.sample)
+  weights = weigh(rows, config.weight, extract)
+  kept: list[Kept] = []
+  seen: set[object] = set()
+  for index in sorted(range(len(rows)), key=lambda i: -weights[i]):
+    row, text = rows[index], rows[index].completion.text.strip()
+    same = equations(text) if config.distinct == 'equations' else text
+    if weights[index] == 0.0 or not row.completion.finished:
+      continue
+    if config.distinct != 'off' and same in seen:
+      continue
+    seen.add(same)
+    kept.append(_kept(row, weights[index]))
+    if len(kept) == config.cap:
+      break
+  return sorted(kept, key=lambda row: row.sample)
+
+
+def weigh(
+  rows: Sequence[Graded],
+  weight: str,
+  extract: Callable[[str], str | None] | None = None,
+) -> list[float]:
+  """Returns f(r) of each sample of a problem; 0 where r is not known.
+
+  Raises:
+    ValueError: A vote was asked for where there are no answers.
+  """
+  rewards = [row.verdict.reward for row in rows]
+  best = max((r for r in rewards if r is not None), default=0.0)
+  if weight == 'majority':
+    return _votes(rows, extract)
+  f = {
+    'identity': lambda r: r,
+    'exponential': math.exp,
+    'best': lambda r: float(r == best),
+  }[weight]
+  return [0.0 if r is None else f(r) for r in rewards]
+
+
+def equations(text: str) -> tuple[str, ...] | str:
+  """Returns the equations of a solution in order; the text if it has none."""
+  found = tuple(_SPACES.sub('', match) for match in _EQUATION.findall(text))
+  return found or text
+
+
+def _kept(row: Graded, weight: float) -> Kept:
+  completion = row.completion
+  return Kept(
+    problem_id=row.problem_id,
+    sample=row.sample,
+    prompt=row.prompt,
+    text=completion.text,
+    tokens=completion.tokens,
+    weight=weight,
+  )
+
+
+def _votes(
+  rows: Sequence[Graded], extract: Callable[[str], str | None] | None
+) -> list[float]:
+  """Returns 1 for samples with the commonest answer, the first of equals."""
+  if extract is None:
+    raise ValueError(
+      "estep.weight='majority' needs answers to vote on; programs have none."
+    )
+  answers = [extract(row.completion.text) for row in rows]
+  votes = Counter(answer for answer in answers if answer)
+  winner = votes.most_common(1)[0][0] if votes else None
+  return [float(answer == winner) for answer in answers]
