@@ -1,7 +1,7 @@
 """Training on the samples of another model's run (paper, figure 6 right).
 
-Set the teacher by --config.changes.teacher.model.path; as it stands, the student
-learns from what its own last model writes.
+Set the teacher by --config.changes.teacher.model.path; as it stands, the
+student learns from what its own last model writes.
 """
 
 from configs import ablations
