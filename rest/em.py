@@ -161,7 +161,7 @@ def generate(run: Run, policy: 'Policy', iteration: int) -> None:
   if processes.first_says((folder / 'dataset.jsonl').exists()):
     return
   policy.use(iteration - 1)
-  problems = _turn(run, iteration)
+  problems = asked(run, iteration)
   timing = e_step(
     run.tools, problems, run.estep, folder, iteration, run.max_unknown
   )
@@ -174,7 +174,7 @@ def choose_from(run: Run, iteration: int) -> None:
   folder = iteration_folder(run.workdir, iteration)
   if processes.is_first() and not (folder / 'dataset.jsonl').exists():
     parts = store.Parts(epath.Path(run.em.samples_of) / 'parts')
-    problems, tokenizer = _turn(run, iteration), run.tools.tokenizer
+    problems, tokenizer = asked(run, iteration), run.tools.tokenizer
     keep_drawn(problems, parts, tokenizer, run.estep, folder, run.max_unknown)
   processes.barrier(f'iteration {iteration}: chosen')
 
@@ -251,6 +251,17 @@ def measure(run: Run, policy: 'Policy', iteration: int) -> None:
         _add_seconds(folder, **{name: time.monotonic() - started})
         store.write_json(folder / f'{name}.json', asdict(scores))
       processes.barrier(title)
+
+
+def asked(run: Run, iteration: int) -> list[Problem]:
+  """Returns the training problems that an iteration asks, in order."""
+  problems = run.tools.task.problems('train')
+  size = run.em.problems_per_iteration
+  if not size:
+    return problems
+  epoch, turn = divmod(iteration - 1, len(problems) // size)
+  order = np.random.default_rng([run.seed, epoch]).permutation(len(problems))
+  return [problems[i] for i in sorted(order[turn * size : (turn + 1) * size])]
 
 
 def training_examples(run: Run, iteration: int) -> list[Example]:
@@ -346,18 +357,6 @@ def _validator(
     return accuracy(run.tools, problems, title)
 
   return validate
-
-
-def _turn(run: Run, iteration: int) -> list[Problem]:
-  """Returns the training problems that an iteration asks, in order."""
-  problems = run.tools.task.problems('train')
-  size = run.em.problems_per_iteration
-  if not size:
-    return problems
-  turns = len(problems) // size
-  epoch, turn = divmod(iteration - 1, turns)
-  order = np.random.default_rng([run.seed, epoch]).permutation(len(problems))
-  return [problems[i] for i in sorted(order[turn * size : (turn + 1) * size])]
 
 
 def _human_tokens(run: Run, problem: Problem) -> tuple[int, ...]:

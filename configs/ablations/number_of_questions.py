@@ -6,7 +6,7 @@ from configs import ablations
 def get_config(base: str = ablations.EMBEDDED):
   run = ablations.start(base)
   run.em.iterations = 1
-  sizes = (200, 100, 50, 25)
+  sizes = (100, 50, 25, 12)
   if base != ablations.EMBEDDED:
     sizes = (7000, 4000, 2000, 1000)
     run.task.num_validation = 300
