@@ -18,11 +18,12 @@ from rest.types import Problem, Task
 
 # What decides samples, whatever they are for.
 _ALWAYS = ('model.dtype', 'sampling.max_tokens')
+_START = 'em.start_from'
 # What shows only in the second iteration.
 _LATER = (
   'em.accumulate',
   'em.iterations',
-  'em.start_from',
+  _START,
   'em.stop_on_validation',
 )
 
@@ -113,6 +114,9 @@ def first_iteration(
   ]
   if _differ(known['config'], record['config'], names):
     return False
+  starts = [known['config'].get(_START), record['config'].get(_START)]
+  if starts[1] == 'previous_state' != starts[0]:
+    return False  # It lacks the optimizer's state.
   is_whole = any(
     (source / name).exists() for name in ('iteration_2', 'finished.json')
   )

@@ -92,6 +92,9 @@ def test_runs_that_part_later_share_their_first_iteration_once_it_is_whole(
   assert not share.first_iteration(source, target, later, ())
   (source / 'iteration_2').mkdir()
   assert not share.first_iteration(source, target, other, ())
+  state = {**CONFIG, 'em.start_from': 'previous_state'}
+  carrying = {**RECORD, 'config': state}
+  assert not share.first_iteration(source, target, carrying, ())
   assert share.first_iteration(source, target, later, ())
   names = [p.name for p in sorted(target.rglob('part-*'))]
   assert names == [f'part-{i:06d}.jsonl' for i in range(6)]
