@@ -21,6 +21,8 @@ def get_config() -> ConfigDict:
   c.task.path = ''  # Its folder of original or prepared files; '' if embedded.
   c.task.prompt = 'few_shot'  # [P]; or 'zero_shot' (bbh: 'cot', 'direct').
   c.task.split = ''  # Variant of the split; '' is the first that the set names.
+  # Folder of an iteration: train only on the problems of its dataset [P 5.3].
+  c.task.solved_by = ''
   c.task.num_train = 0  # Training problems, a nested random subset; 0: all.
   # Problems held out of train for stopping. [P] says D_val, not its size.
   c.task.num_validation = 300
@@ -41,8 +43,15 @@ def get_config() -> ConfigDict:
   # Stop once an iteration does not raise validation accuracy. [P] fixes I.
   c.em.stop_on_validation = False
   # 'model': verified samples [P]. 'human': the SFT baseline, no E-step [P 5.2].
+  # 'samples_of': another run's samples, to distill it [P 5.3].
   c.em.source = 'model'
-  c.em.start_from = 'base'  # Of each M-step [P]; 'previous' is the ablation.
+  c.em.samples_of = ''  # Folder of that run's iteration: RUN/iteration_4.
+  # Problems that an iteration asks, the next ones of a random order; 0: all
+  # [P]. Few, with few steps from 'previous_state', come near online learning.
+  c.em.problems_per_iteration = 0
+  # Of each M-step: 'base' [P], 'previous' (the ablation), or 'previous_state',
+  # with the optimizer's state as well (Online RFT of B-STaR).
+  c.em.start_from = 'base'
   c.em.accumulate = False  # Train on all iterations' data, not the last's [P].
   c.em.include_human = False  # Train on human solutions too (ReST); [P] not.
   # 'count': each solution weighs the same [P]. 'uniform': each solved problem
@@ -58,10 +67,18 @@ def get_config() -> ConfigDict:
   c.estep = ConfigDict()
   c.estep.num_samples = 32  # N. [P]: 32 for MATH, 64 for APPS.
   c.estep.cap = 10  # Most solutions kept a problem [P]; 0: all.
-  c.estep.distinct = True  # Equal texts count once, before the cap (RFT).
+  # Solutions that count once, before the cap: of equal 'text', of equal
+  # 'equations' (RFT), or 'off'. [P] does not say.
+  c.estep.distinct = 'text'
   # Draw no more of a problem whose cap is met: the same dataset, sooner. [P]
   # draws all N, and statistics of the samples are of all only then.
   c.estep.stop_at_cap = False
+  # f(r), by which a solution weighs: 'identity' [P]; 'exponential' (RWR),
+  # 'best' of a problem (RAFT), 'majority' answer (Huang et al.).
+  c.estep.weight = 'identity'
+  # Ask unsolved problems again with the answer in the question (STaR); [P 4]
+  # found false positives.
+  c.estep.rationalize = False
 
   c.sampling = ConfigDict()
   c.sampling.temperature = 0.7  # [P]; 0 is greedy.
@@ -118,6 +135,14 @@ def get_config() -> ConfigDict:
   c.eval.temperature = 1.0  # [P] figure 5.
   c.eval.top_k = 0  # Off.
   c.eval.top_p = 0.95  # [P] figure 5.
+  # Transfer suites by task, variant and prompt: ('gsm8k', 'bbh:direct').
+  c.eval.suites = ()
+  c.eval.suite_folder = ''  # Holds each one's files in a folder of its name.
+  c.eval.suite_problems = 0  # Most problems of each; 0: all.
+  c.eval.suite_temperature = 0.0  # Greedy; [P] 0.1 for the Hungarian exam.
+  # Sample the training problems from the last model, too, for the train-test
+  # gap of [P] figure 4; the other models' samples are the E-steps'.
+  c.eval.on_train = False
 
   c.logging = ConfigDict()  # metrics.jsonl and TensorBoard are always written.
   c.logging.wandb = ''  # Project of Weights & Biases; '': none.

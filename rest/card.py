@@ -80,11 +80,16 @@ def _how(record: dict[str, Any], trained: list[epath.Path]) -> list[str]:
 
 def _sampling(config: dict[str, Any]) -> str:
   cap = config['estep.cap']
+  distinct = {
+    'text': ', distinct',
+    'equations': ', with distinct equations',
+    'off': '',
+  }[config['estep.distinct']]
   return (
     f'- E-step: {config["estep.num_samples"]} samples of each training problem '
     f'at {_decoding(config, "sampling")}, at most '
     f'{config["sampling.max_tokens"]} tokens. Kept: correct and finished ones'
-    + (', distinct' if config['estep.distinct'] else '')
+    + distinct
     + (f', at most {cap} a problem.' if cap else '.')
   )
 

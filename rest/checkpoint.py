@@ -133,7 +133,7 @@ class Checkpoints:
 
 
 def save_model(path: epath.PathLike, model: Any) -> None:
-  """Writes parameters alone; the directory appears only when whole."""
+  """Writes a model, or another tree; the directory appears only when whole."""
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(_absolute(path), _by_path(model), force=True)
 
@@ -156,6 +156,11 @@ def load_model(
     shapes,
     shardings(shapes, mesh),
   )
+  return load_tree(path, like)
+
+
+def load_tree(path: epath.PathLike, like: Any) -> Any:
+  """Reads what `save_model` wrote, as `like` is built and lies."""
   with ocp.StandardCheckpointer() as checkpointer:
     leaves = checkpointer.restore(_absolute(path), _by_path(like))
   return jax.tree.unflatten(

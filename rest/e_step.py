@@ -7,8 +7,8 @@ killed draws only the problems that are not.
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from etils import epath
@@ -17,18 +17,20 @@ from jax.sharding import Mesh
 from rest import processes, store
 from rest.fates import fates
 from rest.judging import Answers
-from rest.keep import EStepConfig, keep, meets_cap
+from rest.keep import EStepConfig, keep, meets_cap, sameness
 from rest.live import Live
 from rest.sampler import Ask, Sampler
 from rest.tally import EStepSummary, Tally, describe
 from rest.types import (
   Graded,
+  Kept,
   Preempted,
   Problem,
   Task,
   Tokenizer,
 )
 from rest.verify import Pool, make_request
+from rest.verify.answers import EXTRACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,52 @@ def e_step(
     title=title,
     is_enough=lambda rows: meets_cap(rows, config),
   )
+  groups = parts.read_all(len(problems))
+  if config.rationalize:
+    hints = _draw_with_hints(tools, problems, config, parts, folder, title)
+    groups = ((*rows, *hints.get(rows[0].problem_id, ())) for rows in groups)
   if processes.is_first():
-    summary = _write_dataset(parts, len(problems), config, folder, max_unknown)
+    summary = _write_dataset(groups, config, folder, max_unknown)
     tools.live.journal.say(f'{title}: {describe(summary, config.cap)}')
   processes.barrier(title)
   return timing
+
+
+def keep_drawn(
+  problems: Sequence[Problem],
+  parts: store.Parts,
+  tokenizer: Tokenizer,
+  config: EStepConfig,
+  folder: epath.Path,
+  max_unknown: float,
+) -> EStepSummary:
+  """Makes the dataset of an iteration from samples drawn by another run.
+
+  Args:
+    problems: The training problems; those without samples are left out.
+    parts: The samples, of which each problem's first `num_samples` count.
+    tokenizer: Of the model to train, which need not be that of their author.
+    config: What is kept.
+    folder: Gets dataset.jsonl and e_step.json.
+    max_unknown: As in `e_step`.
+
+  Returns:
+    What came of it.
+  """
+  places = parts.places()
+
+  def rewritten(row: Graded) -> Graded:
+    text = tokenizer.encode(row.completion.text, follows=True)
+    tokens = (*text, tokenizer.eos[0])
+    return replace(row, completion=replace(row.completion, tokens=tokens))
+
+  groups = (
+    [rewritten(row) for row in parts.read(places[problem.id])]
+    for problem in problems
+    if problem.id in places
+  )
+  first = (rows[: config.num_samples] for rows in groups)
+  return _write_dataset(first, config, folder, max_unknown)
 
 
 def draw_missing(
@@ -191,7 +234,12 @@ def draw(
     bar, len(asks), num_samples, lambda: tools.pool.stats.waiting
   ) as view:
     for position, sample, completion in tools.sampler.sample(
-      prefix, asks, samples=num_samples, withdrawn=over, **decoding
+      prefix,
+      asks,
+      samples=num_samples,
+      withdrawn=over,
+      stop=task.stop,
+      **decoding,
     ):
       if position in over:
         continue
@@ -238,14 +286,52 @@ def random_key(purpose: str, problem_id: str) -> int:
   return int.from_bytes(digest[:8], 'big')
 
 
-def _write_dataset(
+def _draw_with_hints(
+  tools: Tools,
+  problems: Sequence[Problem],
+  config: EStepConfig,
   parts: store.Parts,
-  count: int,
+  folder: epath.Path,
+  title: str,
+) -> dict[str, list[Graded]]:
+  """Asks what has no correct sample again, with the answer in the question.
+
+  Returns the samples by problem; their numbers go on where the others end.
+  """
+  groups = parts.read_all(len(problems))
+  unsolved = [
+    replace(problem, question=_hinted(problem))
+    for problem, rows in zip(problems, groups, strict=True)
+    if not any(row.verdict.reward == 1.0 for row in rows)
+  ]
+  hints = store.Parts(folder / 'hinted')
+  draw_missing(
+    tools,
+    unsolved,
+    config.num_samples,
+    hints,
+    key=f'{title}, hinted',
+    title=f'{title}, with hints',
+  )
+  return {
+    rows[0].problem_id: [
+      replace(row, sample=row.sample + config.num_samples) for row in rows
+    ]
+    for rows in hints.read_all(len(unsolved))
+  }
+
+
+def _hinted(problem: Problem) -> str:
+  return f'{problem.question} (The answer is {problem.answer}.)'
+
+
+def _write_dataset(
+  groups: Iterable[Sequence[Graded]],
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
 ) -> EStepSummary:
-  kept, summary = _filter(parts, count, config)
+  kept, summary = _filter(groups, config)
   if summary.unknown > max_unknown * summary.sampled:
     raise RuntimeError(
       f'{summary.unknown} of {summary.sampled} verdicts are unknown, more than '
@@ -258,13 +344,20 @@ def _write_dataset(
 
 
 def _filter(
-  parts: store.Parts, count: int, config: EStepConfig
-) -> tuple[list[Graded], EStepSummary]:
-  kept: list[Graded] = []
+  groups: Iterable[Sequence[Graded]], config: EStepConfig
+) -> tuple[list[Kept], EStepSummary]:
+  kept: list[Kept] = []
   tally = Tally()
-  for rows in parts.read_all(count):
-    chosen = keep(rows, config)
-    kept += chosen
+  for group in groups:
+    rows = [row for row in group if row.sample < config.num_samples]
+    hints = [row for row in group if row.sample >= config.num_samples]
+    extract = EXTRACT.get(group[0].verdict.verifier.split('-')[0])
+    chosen = keep(rows, config, extract)
     samples = {row.sample for row in chosen}
-    tally.add(rows, fates(rows, samples, config.cap, config.distinct))
+    found = fates(rows, samples, config.cap, sameness(config.distinct))
+    if not chosen:
+      kept_hints = keep(hints, config, extract)
+      chosen = [replace(row, hinted=True) for row in kept_hints]
+    kept += chosen
+    tally.add(rows, found, hinted=len(chosen) - len(samples))
   return kept, tally.summary()

@@ -6,17 +6,18 @@ that was killed finds them and goes on with the first phase that has none.
 
 import contextlib
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
 from rest import checkpoint, processes, report, store
-from rest.e_step import Tools, e_step, prompt_tokens
+from rest.e_step import Tools, e_step, keep_drawn, prompt_tokens
 from rest.evaluate import EvaluateConfig, accuracy, evaluate
 from rest.export import export_model
 from rest.keep import EStepConfig
@@ -26,6 +27,8 @@ from rest.packing import Example
 from rest.recipe import MStepConfig
 from rest.runs import iteration_folder, load_model, open_run
 from rest.sharding import local_copy
+from rest.tally import describe
+from rest.tasks.suites import Suite
 from rest.types import Problem
 from rest.update import held_out_loss
 
@@ -39,8 +42,13 @@ class EMConfig:
     stop_on_validation: Whether to stop once an iteration does not raise
       validation accuracy.
     source: 'model' trains on verified samples; 'human' on the problem set's own
-      solutions (the SFT baseline: no E-step).
-    start_from: Where each M-step starts: 'base' or 'previous' (the ablation).
+      solutions (the SFT baseline: no E-step); 'samples_of' on samples that
+      another run has drawn (distillation), of which this one keeps its choice.
+    samples_of: Folder of the iteration of that run.
+    problems_per_iteration: Training problems that an iteration asks, the next
+      ones of a random order; 0 is all of them.
+    start_from: Where each M-step starts: 'base', or the model before:
+      'previous', with the state of its optimizer 'previous_state'.
     accumulate: Whether to train on the datasets of all iterations so far.
     include_human: Whether to train on human solutions too.
     problem_weight: 'count': each kept solution weighs the same; 'uniform': each
@@ -55,6 +63,8 @@ class EMConfig:
   iterations: int = 3
   stop_on_validation: bool = False
   source: str = 'model'
+  samples_of: str = ''
+  problems_per_iteration: int = 0
   start_from: str = 'base'
   accumulate: bool = False
   include_human: bool = False
@@ -65,8 +75,8 @@ class EMConfig:
 
   def __post_init__(self):
     allowed = {
-      'source': ('model', 'human'),
-      'start_from': ('base', 'previous'),
+      'source': ('model', 'human', 'samples_of'),
+      'start_from': ('base', 'previous', 'previous_state'),
       'problem_weight': ('count', 'uniform'),
       'train_prompt': ('same', 'zero_shot'),
       'validation': ('accuracy', 'loss'),
@@ -78,6 +88,16 @@ class EMConfig:
         )
     if self.iterations < 1:
       raise ValueError(f'em.iterations must be 1 or more: {self.iterations}.')
+    if (self.source == 'samples_of') != bool(self.samples_of):
+      raise ValueError(
+        "em.samples_of must name a folder where em.source is 'samples_of', and "
+        f'nowhere else; got {self.samples_of!r} and {self.source!r}.'
+      )
+    if self.problems_per_iteration < 0:
+      raise ValueError(
+        'em.problems_per_iteration must be 0 or more: '
+        f'{self.problems_per_iteration}.'
+      )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +116,7 @@ class Run:
     estep: What is drawn and kept.
     mstep: How it is trained on.
     eval: What is measured.
+    suites: What it is measured on beside the task's own problems.
   """
 
   workdir: epath.Path
@@ -109,6 +130,7 @@ class Run:
   estep: EStepConfig
   mstep: MStepConfig
   eval: EvaluateConfig
+  suites: tuple[Suite, ...]
 
 
 def run_em(run: Run) -> None:
@@ -121,8 +143,11 @@ def run_em(run: Run) -> None:
   if processes.is_first():
     _write_problems(run)
   measure(run, policy, 0)
+  iteration = 0
   for iteration in range(1, run.em.iterations + 1):
-    if run.em.source == 'model':
+    if run.em.source == 'samples_of':
+      choose_from(run, iteration)
+    elif run.em.source == 'model' or run.eval.on_train:
       generate(run, policy, iteration)
     improve(run, policy, iteration)
     measure(run, policy, iteration)
@@ -132,6 +157,8 @@ def run_em(run: Run) -> None:
       report.write(run.workdir)
     if run.em.stop_on_validation and not _improved(run, iteration):
       break
+  if run.eval.on_train:
+    generate(run, policy, iteration + 1)
   if processes.is_first():
     asked = {'asked': run.em.iterations}
     store.write_json(run.workdir / 'finished.json', asked)
@@ -143,7 +170,7 @@ def generate(run: Run, policy: 'Policy', iteration: int) -> None:
   if processes.first_says((folder / 'dataset.jsonl').exists()):
     return
   policy.use(iteration - 1)
-  problems = run.tools.task.problems('train')
+  problems = asked(run, iteration)
   run.tools.live.journal.say(
     f'iteration {iteration}: sampling {run.estep.num_samples} solutions to '
     f'each of {len(problems):,} problems from {_name(iteration - 1)}'
@@ -155,6 +182,22 @@ def generate(run: Run, policy: 'Policy', iteration: int) -> None:
     values['waiting'] = timing.waiting
   if processes.is_first():
     _add_seconds(folder, sample=timing.total, waiting=timing.waiting)
+
+
+def choose_from(run: Run, iteration: int) -> None:
+  """The E-step, but for drawing: another run's samples, this run's choice."""
+  folder = iteration_folder(run.workdir, iteration)
+  if processes.is_first() and not (folder / 'dataset.jsonl').exists():
+    parts = store.Parts(epath.Path(run.em.samples_of) / 'parts')
+    problems, tokenizer = asked(run, iteration), run.tools.tokenizer
+    summary = keep_drawn(
+      problems, parts, tokenizer, run.estep, folder, run.max_unknown
+    )
+    run.tools.live.journal.say(
+      f'iteration {iteration}: of the samples in {run.em.samples_of}, '
+      f'{describe(summary, run.estep.cap)}'
+    )
+  processes.barrier(f'iteration {iteration}: chosen')
 
 
 def improve(run: Run, policy: 'Policy', iteration: int) -> None:
@@ -170,6 +213,8 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
       f'{folder / "e_step.json"} for what became of the samples.'
     )
   start = 0 if run.em.start_from == 'base' else iteration - 1
+  carries = run.em.start_from == 'previous_state'
+  before = iteration_folder(run.workdir, start) / 'optimizer'
   live = run.tools.live
   live.journal.say(
     f'iteration {iteration}: fine-tuning {_name(start)} on '
@@ -185,12 +230,16 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
       seed=run.seed + iteration,
       validate=_validator(run, policy, iteration),
       folder=folder / 'training',
+      optimizer=before if carries and start else None,
+      keep_optimizer=carries,
       title=f'iteration {iteration}: training',
       on_step=live.on_step(iteration),
       should_stop=run.tools.should_stop,
     )
     values['trained'] = _tokens_trained(run.mstep, result.summary)
   checkpoint.save_model(folder / 'model', result.model)
+  if carries:
+    checkpoint.save_model(folder / 'optimizer', result.optimizer)
   policy.hold(iteration, result.model)
   if processes.is_first():
     _add_seconds(folder, train=time.monotonic() - started)
@@ -200,24 +249,36 @@ def improve(run: Run, policy: 'Policy', iteration: int) -> None:
 
 
 def measure(run: Run, policy: 'Policy', iteration: int) -> None:
-  """Evaluates the model of an iteration on validation and test problems."""
+  """Evaluates the model of an iteration on validation, test and suites."""
   folder = iteration_folder(run.workdir, iteration)
-  for split, config in (
-    ('validation', replace(run.eval, num_samples=0, pass_k=())),
-    ('test', run.eval),
+  task, greedy = run.tools.task, replace(run.eval, num_samples=0, pass_k=())
+  for name, tools, problems, config, temperature in (
+    ('validation', run.tools, task.problems('validation'), greedy, 0.0),
+    ('test', run.tools, task.problems('test'), run.eval, 0.0),
+    *(
+      (
+        f'suites/{suite.label}',
+        replace(run.tools, task=suite.task),
+        suite.problems,
+        greedy,
+        run.eval.suite_temperature,
+      )
+      for suite in run.suites
+    ),
   ):
-    problems = run.tools.task.problems(split)
-    done = processes.first_says((folder / f'{split}.json').exists())
+    done = processes.first_says((folder / f'{name}.json').exists())
     if problems and not done:
       started = time.monotonic()
       policy.use(iteration)
-      title = f'iteration {iteration}, {split}'
-      with _phase(run, split, iteration):
-        scores = evaluate(run.tools, problems, config, folder / split, title)
+      title = f'iteration {iteration}, {name}'
+      with _phase(run, name, iteration):
+        scores = evaluate(
+          tools, problems, config, folder / name, title, temperature
+        )
       if processes.is_first():
-        _add_seconds(folder, **{split: time.monotonic() - started})
-        store.write_json(folder / f'{split}.json', asdict(scores))
-        run.tools.live.scored(split, iteration, scores)
+        _add_seconds(folder, **{name: time.monotonic() - started})
+        store.write_json(folder / f'{name}.json', asdict(scores))
+        run.tools.live.scored(name, iteration, scores)
       processes.barrier(title)
 
 
@@ -230,31 +291,43 @@ def export(run: Run, policy: 'Policy', iteration: int) -> None:
     export_model(opened, iteration, str(out), run.mesh)
 
 
+def asked(run: Run, iteration: int) -> list[Problem]:
+  """Returns the training problems that an iteration asks, in order."""
+  problems = run.tools.task.problems('train')
+  size = run.em.problems_per_iteration
+  if not size:
+    return problems
+  epoch, turn = divmod(iteration - 1, len(problems) // size)
+  order = np.random.default_rng([run.seed, epoch]).permutation(len(problems))
+  return [problems[i] for i in sorted(order[turn * size : (turn + 1) * size])]
+
+
 def training_examples(run: Run, iteration: int) -> list[Example]:
   """Returns what the M-step of an iteration trains on, in a fixed order."""
   problems = {p.id: p for p in run.tools.task.problems('train')}
-  rows: list[tuple[str, tuple[int, ...]]] = []
-  if run.em.source == 'model':
+  # By problem and tokens: iterations may have drawn the same text.
+  rows: dict[tuple[str, tuple[int, ...]], float] = {}
+  if run.em.source != 'human':
     first = 1 if run.em.accumulate else iteration
     for index in range(first, iteration + 1):
       path = iteration_folder(run.workdir, index) / 'dataset.jsonl'
-      rows += [(row.problem_id, row.tokens) for row in store.read_dataset(path)]
+      for row in store.read_dataset(path):
+        rows.setdefault((row.problem_id, row.tokens), row.weight)
   if run.em.source == 'human' or run.em.include_human:
-    rows += [
-      (problem.id, _human_tokens(run, problem))
-      for problem in problems.values()
-      if problem.solution is not None
-    ]
-  rows = list(dict.fromkeys(rows))  # Iterations may have drawn the same text.
-  counts = Counter(problem_id for problem_id, _ in rows)
+    for problem in problems.values():
+      if problem.solution is not None:
+        rows.setdefault((problem.id, _human_tokens(run, problem)), 1.0)
+  sums: defaultdict[str, float] = defaultdict(float)
+  for (problem_id, _), weight in rows.items():
+    sums[problem_id] += weight
   uniform = run.em.problem_weight == 'uniform'
   return [
     Example(
       prompt=_training_prompt(run, problems[problem_id]),
       completion=tokens,
-      weight=1.0 / counts[problem_id] if uniform else 1.0,
+      weight=weight / sums[problem_id] if uniform else weight,
     )
-    for problem_id, tokens in rows
+    for (problem_id, tokens), weight in rows.items()
   ]
 
 

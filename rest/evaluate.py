@@ -14,9 +14,7 @@ from etils import epath
 from rest import metrics, processes, store
 from rest.e_step import Timing, Tools, draw, draw_missing
 from rest.types import Graded, Preempted, Problem
-from rest.verify import exact, math
-
-_EXTRACT = {'math': math.extract, 'exact': exact.extract}
+from rest.verify.answers import EXTRACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +29,14 @@ class EvaluateConfig:
     temperature: Of the samples.
     top_k: Of the samples; 0 is off.
     top_p: Of the samples.
+    suites: Transfer suites, tested after each iteration as well: see
+      `rest.tasks.suites`.
+    suite_folder: Holds each suite's files in a folder of its task's name.
+    suite_problems: Most problems of each suite; 0 is all of them.
+    suite_temperature: Of the one completion a problem of a suite; 0 is greedy.
+    on_train: Whether the last policy, too, draws its samples of the training
+      problems: they are what its next E-step would draw, so that e_step.json
+      of iteration i + 1 tells the training accuracy of policy i.
   """
 
   num_samples: int = 0
@@ -39,6 +45,11 @@ class EvaluateConfig:
   temperature: float = 1.0
   top_k: int = 0
   top_p: float = 0.95
+  suites: tuple[str, ...] = ()
+  suite_folder: str = ''
+  suite_problems: int = 0
+  suite_temperature: float = 0.0
+  on_train: bool = False
 
   def __post_init__(self):
     if any(not 1 <= k <= self.num_samples for k in self.pass_k):
@@ -65,6 +76,9 @@ class Evaluation:
     pass_at_k: pass@k by k.
     maj_at_k: Majority vote over all the samples; None where there is none.
     scores: By problem id, whether the greedy completion is correct.
+    halves: By problem id, the share of correct ones among the samples of even
+      and of odd number: one half can sort problems by difficulty, and the other
+      measure them, without the sorting's luck.
   """
 
   problems: int
@@ -79,6 +93,7 @@ class Evaluation:
   pass_at_k: dict[str, float]
   maj_at_k: float | None
   scores: dict[str, float]
+  halves: dict[str, tuple[float, float]]
 
 
 def evaluate(
@@ -87,6 +102,7 @@ def evaluate(
   config: EvaluateConfig,
   folder: epath.Path,
   title: str,
+  temperature: float = 0.0,
 ) -> Evaluation:
   """Measures the sampler's current weights; resumable like the E-step.
 
@@ -96,13 +112,20 @@ def evaluate(
     config: What is measured beside greedy pass@1.
     folder: Gets the samples, a part a problem.
     title: Of the progress bars.
+    temperature: Of the completion that pass@1 is.
   """
   greedy = store.Parts(folder / 'greedy')
   draw_missing(
-    tools, problems, 1, greedy, key='greedy', title=title, temperature=0.0
+    tools,
+    problems,
+    1,
+    greedy,
+    key='greedy',
+    title=title,
+    temperature=temperature,
   )
   rows = [rows[0] for rows in greedy.read_all(len(problems))]
-  pass_at_k, maj_at_k = {}, None
+  pass_at_k, maj_at_k, halves = {}, None, {}
   if config.num_samples:
     subset = problems[: config.num_problems or len(problems)]
     sampled = store.Parts(folder / 'sampled')
@@ -119,9 +142,10 @@ def evaluate(
     )
     groups = list(sampled.read_all(len(subset)))
     pass_at_k = {str(k): _mean_pass_at_k(groups, k) for k in config.pass_k}
-    if tools.task.verifier in _EXTRACT:  # Programs have no answer to vote on.
+    halves = {rows[0].problem_id: _halves(rows) for rows in groups}
+    if tools.task.verifier in EXTRACT:  # Programs have no answer to vote on.
       maj_at_k = _mean_majority(groups, tools.task.verifier)
-  return _score(problems, rows, pass_at_k, maj_at_k)
+  return _score(problems, rows, pass_at_k, maj_at_k, halves)
 
 
 def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
@@ -155,6 +179,7 @@ def _score(
   rows: Sequence[Graded],
   pass_at_k: dict[str, float],
   maj_at_k: float | None,
+  halves: dict[str, tuple[float, float]],
 ) -> Evaluation:
   levels: defaultdict[str, list[float]] = defaultdict(list)
   subjects: defaultdict[str, list[float]] = defaultdict(list)
@@ -182,11 +207,20 @@ def _score(
     pass_at_k=pass_at_k,
     maj_at_k=maj_at_k,
     scores=scores,
+    halves=halves,
   )
 
 
 def _mean(values: Sequence[float]) -> float:
   return sum(values) / max(1, len(values))
+
+
+def _halves(rows: Sequence[Graded]) -> tuple[float, float]:
+  even, odd = (
+    _mean([row.verdict.reward == 1.0 for row in rows if row.sample % 2 == side])
+    for side in (0, 1)
+  )
+  return even, odd
 
 
 def _mean_pass_at_k(groups: Sequence[Sequence[Graded]], k: int) -> float:
@@ -200,7 +234,7 @@ def _mean_pass_at_k(groups: Sequence[Sequence[Graded]], k: int) -> float:
 
 
 def _mean_majority(groups: Sequence[Sequence[Graded]], verifier: str) -> float:
-  extract = _EXTRACT[verifier]
+  extract = EXTRACT[verifier]
   return _mean(
     [
       metrics.majority(

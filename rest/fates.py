@@ -1,6 +1,6 @@
 """What became of each sample: kept, or why not."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rest.types import Graded
 
@@ -13,7 +13,10 @@ UNKNOWN = 'unknown'
 
 
 def fates(
-  rows: Sequence[Graded], kept: set[int], cap: int, distinct: bool
+  rows: Sequence[Graded],
+  kept: set[int],
+  cap: int,
+  same: Callable[[str], object] | None,
 ) -> list[str]:
   """Returns the fate of each sample of a problem.
 
@@ -21,16 +24,18 @@ def fates(
     rows: All samples of the problem, in order of sample.
     kept: Which of them (`Graded.sample`) are in the dataset.
     cap: Most that may be kept of a problem; 0 is all.
-    distinct: Whether equal texts count once.
+    same: What two texts have in common that count once; None where all count.
   """
-  seen: set[str] = set()
+  seen: set[object] = set()
   found = []
   for row in rows:
     text = row.completion.text.strip()
-    repeats = not 0 < cap <= len(kept) or (distinct and text in seen)
+    common = same(text) if same else None
+    counts_once = common is not None and common in seen
+    repeats = counts_once or not 0 < cap <= len(kept)
     fate = _fate(row, kept, repeats)
     if fate in (KEPT, OVER_CAP):
-      seen.add(text)
+      seen.add(common)
     found.append(fate)
   return found
 

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from rest import lora
-from rest.checkpoint import Checkpoints
+from rest.checkpoint import Checkpoints, load_tree
 from rest.metrics import progress
 from rest.model import Transformer
 from rest.optimizer import abstract_state, init_state
@@ -41,11 +41,13 @@ class FineTuned:
 
   Attributes:
     model: The chosen one; adapters are merged.
+    optimizer: Its optimizer's state, where it was asked for.
     summary: JSON values for people: steps run, the step that was chosen, the
       validation scores, the mean loss of the last tenth of the steps, padding.
   """
 
   model: Transformer
+  optimizer: Any
   summary: dict[str, Any]
 
 
@@ -62,6 +64,8 @@ def fine_tune(
   *,
   validate: Callable[[Transformer, int], float] | None = None,
   folder: epath.PathLike | None = None,
+  optimizer: epath.PathLike | None = None,
+  keep_optimizer: bool = False,
   title: str = 'training',
   on_step: Callable[[int, Metrics], None] | None = None,
   should_stop: Callable[[], bool] | None = None,
@@ -82,6 +86,9 @@ def fine_tune(
       as the chosen model may not be the last.
     folder: For the checkpoints of this M-step and no other. If there is one
       already, training goes on from it.
+    optimizer: Where the optimizer's state to start with is saved; None starts
+      with an empty one.
+    keep_optimizer: Whether to return the optimizer's state.
     title: Of the progress bar.
     on_step: Called with the steps done and the metrics of the last of them, as
       floats; not for steps before a checkpoint that training went on from.
@@ -99,7 +106,7 @@ def fine_tune(
     progress(schedule.steps, title, 'steps') as bar,
     _Run(schedule, mesh, folder, bar, on_step) as run,
   ):
-    run.start(model)
+    run.start(model, optimizer)
     del model  # Its arrays are about to be donated.
     while True:
       if validate and run.needs_score():
@@ -110,7 +117,7 @@ def fine_tune(
       if run.train(should_stop):
         run.save()
         raise Preempted(f'{title}, after step {run.done} of {schedule.steps}')
-    chosen = run.choose()
+    chosen = run.choose(keep_optimizer)
     summary = {
       'steps': run.done,
       'chosen': chosen,
@@ -119,7 +126,8 @@ def fine_tune(
       'examples': len(examples),
       'padding': round(schedule.padding, 4),
     }
-    return FineTuned(run.model(), summary)
+    state = run.optimizer() if keep_optimizer else None
+    return FineTuned(run.model(), state, summary)
 
 
 class _State(NamedTuple):
@@ -161,7 +169,7 @@ class _Run:
     if self._checkpoints:
       self._checkpoints.close()
 
-  def start(self, model: Transformer) -> None:
+  def start(self, model: Transformer, optimizer: epath.PathLike | None) -> None:
     """Starts from the model, or goes on from the last checkpoint."""
     config, mesh = self._config, self._mesh
     trained, frozen = model, None
@@ -172,7 +180,11 @@ class _Run:
       frozen = model
     latest = self._checkpoints.latest() if self._checkpoints else None
     if latest is None:
-      self._state = _State(trained, init_state(config, trained, mesh), frozen)
+      if optimizer is None:
+        state = init_state(config, trained, mesh)
+      else:
+        state = load_tree(optimizer, abstract_state(config, trained, mesh))
+      self._state = _State(trained, state, frozen)
       return
     self._resume(latest, _State(trained, None, frozen))
 
@@ -182,6 +194,10 @@ class _Run:
     if frozen is None:
       return trained
     return lora.merge(frozen, trained, self._config.lora_scale)
+
+  def optimizer(self) -> Any:
+    """Returns the optimizer's state as it is."""
+    return self._state.optimizer
 
   def needs_score(self) -> bool:
     due = self._schedule.validates_after(self.done)
@@ -218,12 +234,13 @@ class _Run:
     )
     self._saved = self.done
 
-  def choose(self) -> int:
+  def choose(self, keep_optimizer: bool) -> int:
     """Makes the chosen model the current one; returns its step."""
     chosen = self._schedule.chosen(self.scores) or self.done
     if chosen != self.done:
       trained, optimizer, frozen = self._state
-      self._state = _State(trained, None, frozen)
+      kept = _abstract(optimizer) if keep_optimizer else None
+      self._state = _State(trained, kept, frozen)
       _free(optimizer)
       self._restore(chosen)
     return chosen

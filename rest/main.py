@@ -45,9 +45,10 @@ from rest.live import Live
 from rest.recipe import MStepConfig
 from rest.sampler import Sampler, SamplerConfig
 from rest.sampler.plan import find_device, make_plan
-from rest.tasks import TaskConfig, leaks
-from rest.types import Preempted, Task, Tokenizer
+from rest.tasks import TaskConfig, leaks, suites
+from rest.types import Preempted, Problem, Task, Tokenizer
 from rest.verify import Pool, VerifyConfig
+from rest.verify.answers import EXTRACT
 
 RESUME_ME = 75  # EX_TEMPFAIL: what schedulers take for 'try again'.
 
@@ -62,19 +63,20 @@ FREE_FIELDS = (
   'model.path',  # The base model is known by its contents.
   'sampling.rows',
   'task.path',  # And so are the problems.
+  'eval.suite_folder',
   'verify.nice',
   'verify.queue',
   'verify.workers',
 )
 
-_CONFIG = config_flags.DEFINE_config_file(
+CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
   'File that says what to run, such as configs/quickstart.py. Any field can be '
   'set on top, as in --config.estep.num_samples=16; configs/base.py lists all '
   'fields with their meaning.',
 )
-_WORKDIR = flags.DEFINE_string(
+WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
   'Folder (or gs:// path) for all files of the run. Default: a folder here, '
@@ -85,7 +87,7 @@ _PROFILE = flags.DEFINE_bool(
   False,
   'Take a JAX profile of a few seconds of each phase, into WORKDIR/profile.',
 )
-_DRY_RUN = flags.DEFINE_bool(
+DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Check everything, print the plan, and touch nothing.'
 )
 _PLAN_FOR = flags.DEFINE_string(
@@ -99,27 +101,27 @@ _PLAN_FOR = flags.DEFINE_string(
 def main(argv: Sequence[str]) -> None:
   """Runs what the flags say."""
   if len(argv) > 1:
-    _refuse(f'unknown arguments {argv[1:]}; flags start with --.')
+    refuse(f'unknown arguments {argv[1:]}; flags start with --.')
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every step it takes.
-  config = _CONFIG.value
-  workdir = epath.Path(_WORKDIR.value or config.name)
+  config = CONFIG.value
+  workdir = epath.Path(WORKDIR.value or config.name)
   with contextlib.ExitStack() as stack:
     try:
-      if _PLAN_FOR.value and not _DRY_RUN.value:
+      if _PLAN_FOR.value and not DRY_RUN.value:
         raise ValueError('--plan_for plans only: add --dry_run.')
       if not _PLAN_FOR.value:
         processes.initialize()
       setup = Setup(config, _PLAN_FOR.value)
       if _PROFILE.value and '://' in str(workdir):
         raise ValueError('--profile needs a local --workdir.')
-      if _DRY_RUN.value:
+      if DRY_RUN.value:
         print(plan.describe(setup.outline, workdir))
         return
       stack.enter_context(hold(setup, workdir))
     except (ValueError, FileNotFoundError) as error:
-      _refuse(str(error))
+      refuse(str(error))
     try:
-      run(setup, workdir, _stop_on_sigterm(), _PROFILE.value)
+      run(setup, workdir, stop_on_sigterm(), _PROFILE.value)
     except Preempted as stop:
       print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
       sys.exit(RESUME_ME)
@@ -140,11 +142,11 @@ def hold(setup: 'Setup', workdir: epath.Path) -> Iterator[None]:
     processes.barrier('recorded')
     yield
     return
-  record = _record(setup)
-  _compare(record, workdir)
+  here = record(setup)
+  _compare(here, workdir)
   with store.Lock(workdir):
     if not (workdir / 'run.json').exists():
-      store.write_json(workdir / 'run.json', record)
+      store.write_json(workdir / 'run.json', here)
     processes.barrier('recorded')
     yield
 
@@ -168,6 +170,16 @@ def run(
     print(f'The run in {workdir} is finished: see report.html, results.txt.')
 
 
+def is_finished(config: Any, workdir: epath.Path) -> bool:
+  """Whether a run of this config came to its end; looks at files alone."""
+  finished = store.read_json(workdir / 'finished.json')
+  record = store.read_json(workdir / 'run.json')
+  if not finished or not record or finished['asked'] < config.em.iterations:
+    return False
+  here = json.loads(json.dumps(_flat(config.to_dict())))
+  return not _differences(here, record['config'])
+
+
 def _iterate(
   setup: 'Setup',
   workdir: epath.Path,
@@ -177,9 +189,11 @@ def _iterate(
   mesh = setup.mesh
   assert isinstance(mesh, Mesh)  # Only a plan may be for other devices.
   local_mesh = sharding.local_mesh(mesh)
+  tested = [setup.task, *(suite.task for suite in setup.suites)]
+  verifiers = tuple(dict.fromkeys(task.verifier for task in tested))
   with (
     _journal(setup, workdir) as journal,
-    Pool(setup.verify, (setup.task.verifier,)) as pool,
+    Pool(setup.verify, verifiers) as pool,
   ):
     sampler = Sampler(
       sharding.local_copy(weights.load(setup.base, mesh, setup.dtype), mesh),
@@ -187,7 +201,6 @@ def _iterate(
       setup.sampling,
       local_mesh,
       seed=setup.seed,
-      stop=setup.task.stop,
     )
     tools = Tools(
       sampler,
@@ -211,6 +224,7 @@ def _iterate(
         estep=setup.estep,
         mstep=setup.mstep,
         eval=setup.eval,
+        suites=setup.suites,
       )
     )
 
@@ -245,8 +259,15 @@ class Setup:
     self.eval = _section(config, 'eval', EvaluateConfig)
     self.logging = _section(config, 'logging', LoggingConfig)
     task = tasks.make(_section(config, 'task', TaskConfig))
+    self._check_fields(task.verifier)
     self.leaks = leaks.find(task)
     self.task: Task = leaks.Clean(task, self.leaks)
+    self.suites = suites.make(
+      self.task,
+      self.eval.suites,
+      self.eval.suite_folder,
+      self.eval.suite_problems,
+    )
     if not epath.Path(self.base).exists():
       raise FileNotFoundError(
         f'model.path: there is no folder {self.base!r}. It must hold a Hugging '
@@ -266,6 +287,12 @@ class Setup:
       self.mesh = sharding.make_mesh(mesh_config)
       local_mesh = sharding.local_mesh(self.mesh)
     self._check_mesh()
+    size, train = self.em.problems_per_iteration, len(questions['train'])
+    if size > train:
+      raise ValueError(
+        f'em.problems_per_iteration must be at most {train}, the training '
+        f'problems there are; got {size}.'
+      )
     self.outline = plan.Outline(
       base=self.base,
       leaks=len(self.leaks),
@@ -290,8 +317,30 @@ class Setup:
       sampling=self.sampling,
       mstep=self.mstep,
       eval=self.eval,
+      suites=self.suites,
     )
     plan.check(self.outline)
+
+  def _check_fields(self, verifier: str) -> None:
+    """Refuses what no section can see alone."""
+    parts = epath.Path(self.em.samples_of) / 'parts'
+    if self.em.source == 'samples_of' and not parts.exists():
+      raise FileNotFoundError(
+        f'em.samples_of: there are no samples in {self.em.samples_of!r}; it '
+        'must be the folder of an iteration, such as RUN/iteration_1.'
+      )
+    if self.em.start_from == 'previous_state' and self.mstep.lora_rank:
+      raise ValueError(
+        "em.start_from='previous_state' needs mstep.lora_rank=0: each M-step "
+        'has adapters of its own, and so has their optimizer.'
+      )
+    votes = self.estep.weight == 'majority'
+    if (votes or self.estep.rationalize) and verifier not in EXTRACT:
+      field = "weight='majority'" if votes else 'rationalize'
+      raise ValueError(
+        f'estep.{field} needs problems with answers, but those of '
+        f'{self.config.task.name} are judged by verifier {verifier!r}.'
+      )
 
   def _check_mesh(self) -> None:
     """Refuses a mesh that does not divide what it splits."""
@@ -317,17 +366,27 @@ class Setup:
     """
     prefix, lengths = 0, {}
     for split in tasks.SPLITS:
-      lengths[split] = []
-      for problem in self.task.problems(split):
-        parts = prompt_tokens(self.task, self.tokenizer, problem)
-        prefix, question = map(len, parts)
-        lengths[split].append(question)
-        if prefix + question > self.sampling.max_prompt_tokens:
-          raise ValueError(
-            f'The prompt of problem {problem.id!r} ({split}) has '
-            f'{prefix + question} tokens, but sampling.max_prompt_tokens is '
-            f'{self.sampling.max_prompt_tokens}: raise it, or drop the problem.'
-          )
+      problems = self.task.problems(split)
+      shared, lengths[split] = self._count(self.task, problems, split)
+      prefix = max(prefix, shared)
+    for suite in self.suites:
+      self._count(suite.task, suite.problems, suite.label)
+    return prefix, lengths
+
+  def _count(
+    self, task: Task, problems: Sequence[Problem], name: str
+  ) -> tuple[int, list[int]]:
+    prefix, lengths = 0, []
+    for problem in problems:
+      parts = prompt_tokens(task, self.tokenizer, problem)
+      prefix, question = map(len, parts)
+      lengths.append(question)
+      if prefix + question > self.sampling.max_prompt_tokens:
+        raise ValueError(
+          f'The prompt of problem {problem.id!r} ({name}) has '
+          f'{prefix + question} tokens, but sampling.max_prompt_tokens is '
+          f'{self.sampling.max_prompt_tokens}: raise it, or drop the problem.'
+        )
     return prefix, lengths
 
 
@@ -339,9 +398,9 @@ def _section(config: Any, name: str, kind: type[Any]) -> Any:
     raise ValueError(f'config section {name}: {error}') from error
 
 
-def _record(setup: Setup) -> dict[str, Any]:
+def record(setup: Setup) -> dict[str, Any]:
   """Returns what a run is, for run.json."""
-  record = {
+  fields = {
     'config': _flat(setup.config.to_dict()),
     'data': tasks.digest(setup.task),
     'base': store.hash_files(setup.base),
@@ -349,8 +408,15 @@ def _record(setup: Setup) -> dict[str, Any]:
     'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     'prefix': setup.task.prefix,
     'leaks': [dataclasses.asdict(leak) for leak in setup.leaks],
+    'suites': {
+      suite.label: {
+        'data': store.hash_problems(suite.problems),
+        'leaks': [dataclasses.asdict(leak) for leak in suite.leaks],
+      }
+      for suite in setup.suites
+    },
   }
-  return json.loads(json.dumps(record))  # Tuples become lists, as on disk.
+  return json.loads(json.dumps(fields))  # Tuples become lists, as on disk.
 
 
 def _compare(record: dict[str, Any], workdir: epath.Path) -> None:
@@ -358,11 +424,7 @@ def _compare(record: dict[str, Any], workdir: epath.Path) -> None:
   known = store.read_json(workdir / 'run.json')
   if known is None:
     return
-  differences = [
-    f'{name} was {known["config"].get(name)!r}, now {value!r}'
-    for name, value in record['config'].items()
-    if known['config'].get(name) != value and not name.startswith(FREE_FIELDS)
-  ]
+  differences = _differences(record['config'], known['config'])
   for name in ('data', 'base'):
     if known[name] != record[name]:
       differences.append(f'the {name} changed ({known[name]}, {record[name]})')
@@ -371,6 +433,14 @@ def _compare(record: dict[str, Any], workdir: epath.Path) -> None:
       f'{workdir} holds a run of another config: {"; ".join(differences)}. '
       'Choose another --workdir, or set these fields back.'
     )
+
+
+def _differences(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
+  return [
+    f'{name} was {known.get(name)!r}, now {value!r}'
+    for name, value in config.items()
+    if known.get(name) != value and not name.startswith(FREE_FIELDS)
+  ]
 
 
 def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -394,26 +464,26 @@ def _versions() -> dict[str, str]:
   }
 
 
-def _parse(argv: list[str]) -> list[str]:
+def parse(argv: list[str]) -> list[str]:
   """Parses flags; a config that cannot be read gives one line, no trace."""
   try:
     return app.parse_flags_with_usage(argv)
   except FileNotFoundError as error:
-    _refuse(f'--config: there is no such file ({error}).')
+    refuse(f'--config: there is no such file ({error}).')
   except (AttributeError, KeyError) as error:
-    _refuse(
+    refuse(
       f'a --config.* flag names a field that configs/base.py lacks: {error}.'
     )
   except TypeError as error:
-    _refuse(f'a --config.* flag has a value of the wrong type: {error}.')
+    refuse(f'a --config.* flag has a value of the wrong type: {error}.')
 
 
-def _refuse(message: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
   print(f'error: {message}', file=sys.stderr)
   sys.exit(2)
 
 
-def _stop_on_sigterm() -> Callable[[], bool]:
+def stop_on_sigterm() -> Callable[[], bool]:
   asked = threading.Event()
   signal.signal(signal.SIGTERM, lambda *unused: asked.set())
   return asked.is_set
@@ -421,4 +491,4 @@ def _stop_on_sigterm() -> Callable[[], bool]:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  app.run(main, flags_parser=_parse)
+  app.run(main, flags_parser=parse)

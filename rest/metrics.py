@@ -65,22 +65,44 @@ def interval(successes: float, trials: int) -> tuple[float, float]:
   return (max(0.0, min(share, low)), min(1.0, max(share, high)))
 
 
+def mean_interval(
+  scores_SP: np.ndarray, resamples: int = 10_000
+) -> tuple[float, float, float]:
+  """Returns the mean of scores, with its 95 % bootstrap interval.
+
+  Seeds are the outer level: a draw takes seeds, and problems that are the same
+  for all of them, both with putting back (Owen, arXiv:0711.1044). The draws are
+  fixed.
+
+  Args:
+    scores_SP: By seed and problem; one row where there is one seed, whose own
+      luck the interval then leaves out.
+    resamples: Draws.
+  """
+  seeds, problems = scores_SP.shape
+  rng = np.random.default_rng(0)
+  means = []
+  chunk = max(1, min(resamples, 2_000_000 // (seeds * problems)))
+  for first in range(0, resamples, chunk):
+    count = min(chunk, resamples - first)
+    chosen = rng.integers(0, problems, (count, problems))
+    by_seed_SR = scores_SP[:, chosen].mean(-1)
+    drawn_SR = rng.integers(0, seeds, (seeds, count))
+    means.append(np.take_along_axis(by_seed_SR, drawn_SR, 0).mean(0))
+  low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+  return float(scores_SP.mean()), float(low), float(high)
+
+
 def paired_gain(
-  before: Sequence[float], after: Sequence[float], resamples: int = 10_000
+  before: Sequence[float], after: Sequence[float]
 ) -> tuple[float, float, float]:
   """Returns the mean gain over the same problems, with its 95 % interval.
 
-  A bootstrap over problems: both scores of a problem are drawn together, so
-  what is common to both (hard problems) cancels. The draws are fixed.
+  Both scores of a problem are drawn together, so that what is common to both
+  (hard problems) cancels.
   """
   gains = np.asarray(after, np.float64) - np.asarray(before, np.float64)
-  rng = np.random.default_rng(0)
-  means = [
-    float(gains[rng.integers(0, len(gains), len(gains))].mean())
-    for _ in range(resamples)
-  ]
-  low, high = np.quantile(means, [0.025, 0.975])
-  return float(gains.mean()), float(low), float(high)
+  return mean_interval(gains[None])
 
 
 def progress(total: int, title: str, unit: str) -> tqdm:

@@ -21,6 +21,7 @@ from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
 from rest.sampler.choice import candidates_for
 from rest.sampler.plan import Plan, sizes
+from rest.tasks.suites import Suite
 from rest.types import Task, Tokenizer
 
 _GIB = 2**30
@@ -47,6 +48,7 @@ class Outline:
     sampling: How.
     mstep: How it is trained on.
     eval: What is measured.
+    suites: And on what beside the task's own problems.
   """
 
   base: str
@@ -65,6 +67,7 @@ class Outline:
   sampling: SamplerConfig
   mstep: MStepConfig
   eval: EvaluateConfig
+  suites: Sequence[Suite]
 
 
 def check(run: Outline) -> None:
@@ -115,7 +118,12 @@ def describe(run: Outline, workdir: epath.PathLike) -> str:
       f'M-step    {mstep.rows} rows of {mstep.row_length} tokens a step, '
       f'{mstep.epochs} epochs, {mstep.optimizer}; {_step(run)} of '
       f'{_gib(run.device.memory)} GiB a device',
-      f'evaluate  {_scored(run):,} completions an iteration',
+      f'evaluate  {_scored(run):,} completions an iteration'
+      + ''.join(
+        f'; {suite.label} {len(suite.problems):,}, {len(suite.leaks)} dropped '
+        'as leaks'
+        for suite in run.suites
+      ),
       f'loop      {run.em.iterations} iterations, each from the '
       f'{run.em.start_from} model',
       f'compiles  {_programs(run)}',
@@ -167,6 +175,7 @@ def _scored(run: Outline) -> int:
   test = len(run.questions['test'])
   sampled = min(run.eval.num_problems or test, test)
   greedy = test + len(run.questions['validation'])
+  greedy += sum(len(suite.problems) for suite in run.suites)
   return greedy + run.eval.num_samples * sampled
 
 

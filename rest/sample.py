@@ -122,7 +122,9 @@ def answer(
     Ask(first + index, tuple(question), tuple(range(num_samples)))
     for index, (_, question) in enumerate(parts)
   ]
-  return sampler.sample(parts[0][0], asks, samples=num_samples, **decoding)
+  return sampler.sample(
+    parts[0][0], asks, samples=num_samples, stop=task.stop, **decoding
+  )
 
 
 def _open(arguments: argparse.Namespace, mesh: Mesh) -> Source:
@@ -263,8 +265,7 @@ def _answer_lines(
 def _make_sampler(
   source: Source, config: SamplerConfig, mesh: Mesh, seed: int
 ) -> Sampler:
-  stop = source.task.stop
-  return Sampler(source.model, source.tokenizer, config, mesh, seed, stop)
+  return Sampler(source.model, source.tokenizer, config, mesh, seed)
 
 
 def _read(path: str) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from etils import epath
 
-from rest.types import Completion, Graded, Problem, Verdict
+from rest.types import Completion, Graded, Kept, Problem, Verdict
 
 
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:
@@ -101,6 +101,10 @@ class Parts:
     path = self._folder / f'part-{index:06d}.jsonl'
     return list(read_lines(path))
 
+  def places(self) -> dict[str, int]:
+    """Returns the index of each problem whose samples are on disk, by id."""
+    return {self.read(i)[0].problem_id: i for i in sorted(self.done())}
+
   def read_all(self, count: int) -> Iterator[list[Graded]]:
     """Reads the samples of problems 0 to count - 1, a problem at a time."""
     for index in range(count):
@@ -157,34 +161,21 @@ def read_lines(path: epath.PathLike) -> Iterator[Graded]:
       ) from error
 
 
-def dataset_line(row: Graded) -> str:
-  """Returns one line of a dataset.
-
-  Only what training reads, and nothing that rounding could change from run to
-  run: the same samples give the same bytes.
-  """
+def dataset_line(row: Kept) -> str:
+  """Returns one line of a dataset."""
   fields = {
     'problem': row.problem_id,
     'sample': row.sample,
     'prompt': row.prompt,
-    'text': row.completion.text,
-    'tokens': list(row.completion.tokens),
+    'text': row.text,
+    'tokens': list(row.tokens),
+    'weight': row.weight,
+    'hinted': row.hinted,
   }
   return json.dumps(fields, ensure_ascii=False) + '\n'
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Kept:
-  """One line of a dataset: a solution to train on."""
-
-  problem_id: str
-  sample: int
-  prompt: str
-  text: str
-  tokens: tuple[int, ...]
-
-
-def write_dataset(path: epath.PathLike, rows: Iterable[Graded]) -> None:
+def write_dataset(path: epath.PathLike, rows: Iterable[Kept]) -> None:
   """Writes the immutable dataset of an iteration."""
   write_whole(path, ''.join(dataset_line(row) for row in rows))
 
@@ -202,6 +193,8 @@ def read_dataset(path: epath.PathLike) -> list[Kept]:
           prompt=fields['prompt'],
           text=fields['text'],
           tokens=tuple(fields['tokens']),
+          weight=fields['weight'],
+          hinted=fields['hinted'],
         )
       )
   return rows

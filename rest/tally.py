@@ -34,7 +34,8 @@ class EStepSummary:
     unknown: Samples without a verdict, never trained on.
     finished: Samples that ended within the length limit.
     kept: Solutions in the dataset.
-    solved: Problems with a solution in the dataset.
+    hinted: Of them, those whose question held the answer.
+    solved: Problems with a correct sample in the dataset, drawn without a hint.
     fates: What became of the samples: see `rest.fates`.
     kept_per_problem: How many problems have 0, 1, 2, ... kept solutions.
     distinct_per_problem: How many have 0, 1, 2, ... distinct correct texts.
@@ -51,6 +52,7 @@ class EStepSummary:
   unknown: int
   finished: int
   kept: int
+  hinted: int
   solved: int
   fates: dict[str, int]
   kept_per_problem: dict[str, int]
@@ -65,7 +67,7 @@ class Tally:
   """Counts samples, a problem at a time."""
 
   def __init__(self):
-    self._finished = 0
+    self._finished = self._hinted = self._solved = 0
     self._fates: Counter[str] = Counter()
     self._kept: Counter[int] = Counter()
     self._distinct: Counter[int] = Counter()
@@ -73,12 +75,25 @@ class Tally:
     self._reasons: Counter[str] = Counter()
     self._lengths: defaultdict[str, list[int]] = defaultdict(list)
 
-  def add(self, rows: Sequence[Graded], fates: Sequence[str]) -> None:
-    """Adds all samples of a problem, and what became of each."""
+  def add(
+    self, rows: Sequence[Graded], fates: Sequence[str], hinted: int = 0
+  ) -> None:
+    """Adds all samples of a problem, and what became of each.
+
+    Args:
+      rows: Those drawn without a hint.
+      fates: See `rest.fates`; aligned with `rows`.
+      hinted: Samples kept that were drawn with one.
+    """
     correct = [row for row in rows if row.verdict.reward == 1.0]
+    self._hinted += hinted
+    self._solved += any(
+      fate == KEPT and row.verdict.reward == 1.0
+      for row, fate in zip(rows, fates, strict=True)
+    )
     self._finished += sum(row.completion.finished for row in rows)
     self._fates.update(fates)
-    self._kept[sum(fate == KEPT for fate in fates)] += 1
+    self._kept[sum(fate == KEPT for fate in fates) + hinted] += 1
     texts = {row.completion.text.strip() for row in correct}
     self._distinct[len(texts)] += 1
     self._correct[rows[0].problem_id] = len(correct)
@@ -97,8 +112,9 @@ class Tally:
       correct=sum(self._correct.values()),
       unknown=self._fates[UNKNOWN],
       finished=self._finished,
-      kept=self._fates[KEPT],
-      solved=problems - self._kept[0],
+      kept=self._fates[KEPT] + self._hinted,
+      hinted=self._hinted,
+      solved=self._solved,
       fates=dict(self._fates),
       kept_per_problem=_by_size(self._kept),
       distinct_per_problem=_by_size(self._distinct),

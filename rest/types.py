@@ -110,6 +110,32 @@ class Graded:
   verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+  """One line of a dataset: a solution to train on.
+
+  Only what training reads, and nothing that rounding could change from run to
+  run: the same samples give the same bytes.
+
+  Attributes:
+    problem_id: What it solves.
+    sample: Its number.
+    prompt: The question as it was asked.
+    text: The solution.
+    tokens: As drawn.
+    weight: Of it in training.
+    hinted: Whether the question held the answer (rationalization).
+  """
+
+  problem_id: str
+  sample: int
+  prompt: str
+  text: str
+  tokens: tuple[int, ...]
+  weight: float = 1.0
+  hinted: bool = False
+
+
 class Task(Protocol):
   """A problem set, how it is asked, and who judges it.
 

@@ -3,6 +3,7 @@
 import pathlib
 
 from rest import fates, store, tally
+from rest.keep import to_kept
 from rest.types import Completion, Graded, Problem, Verdict
 
 HOSTILE = (
@@ -27,7 +28,11 @@ def write_run(workdir: pathlib.Path, problems: int = 6) -> pathlib.Path:
   ]
   splits = {'train': asked, 'test': asked}
   store.write_problems(workdir / 'problems.jsonl', splits)
-  config = {'task.name': '<i>set</i>', 'estep.cap': CAP, 'estep.distinct': True}
+  config = {
+    'task.name': '<i>set</i>',
+    'estep.cap': CAP,
+    'estep.distinct': 'text',
+  }
   record = {'config': config, 'device': '2 x cpu', 'versions': {'jax': '1'}}
   store.write_json(workdir / 'run.json', record)
   for iteration in range(3):
@@ -64,9 +69,9 @@ def _write_e_step(
     ]
     chosen = [row for row in rows if solves and row.sample in (0, 2)]
     samples = {row.sample for row in chosen}
-    counts.add(rows, fates.fates(rows, samples, CAP, distinct=True))
+    counts.add(rows, fates.fates(rows, samples, CAP, str))
     parts.write(index, rows)
-    kept += chosen
+    kept += [to_kept(row) for row in chosen]
   summary = counts.summary()
   fields = {name: getattr(summary, name) for name in summary.__slots__}
   store.write_json(folder / 'e_step.json', fields)

@@ -32,7 +32,8 @@ class Script:
       (task.target(problem), *WRONG) for problem in task.problems('train')
     ]
 
-  def sample(self, prefix, asks, *, samples, withdrawn):
+  def sample(self, prefix, asks, *, samples, withdrawn, stop):
+    assert '[DONE]' in stop
     assert self.codec.decode(prefix[1:]).startswith('You are an expert')
     for position, ask in enumerate(asks):
       question = self.codec.decode(ask.tokens, follows=True)

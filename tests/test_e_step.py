@@ -1,21 +1,26 @@
 """What is kept depends on samples and verdicts, never on order."""
 
+import collections
 import dataclasses
 import itertools
+import math
 import pathlib
 import random
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from etils import epath
 
 from rest import store, tasks, tokenizer, weights
 from rest.e_step import Tools, e_step, random_key
-from rest.keep import EStepConfig, keep
+from rest.keep import EStepConfig, equations, keep, weigh
 from rest.sampler import Sampler, SamplerConfig
 from rest.sharding import MeshConfig, make_mesh
 from rest.types import Completion, Graded, Verdict
 from rest.verify import Pool, VerifyConfig
+from rest.verify.math import extract as math_extract
 
 BASE = str(pathlib.Path(__file__).parent.parent / 'rest/assets/arithmetic-1m')
 
@@ -53,7 +58,59 @@ def test_equal_texts_count_once_before_the_cap():
     _row(i, text=text) for i, text in enumerate(['a', 'a ', 'b', 'a', 'c'])
   ]
   assert _samples(rows, EStepConfig(cap=3)) == [0, 2, 4]
-  assert _samples(rows, EStepConfig(cap=3, distinct=False)) == [0, 1, 2]
+  assert _samples(rows, EStepConfig(cap=3, distinct='off')) == [0, 1, 2]
+
+
+def test_equal_equations_count_once_whatever_the_words():
+  texts = ['Now it is 3 + 4 = 7.', 'That makes 3+4 = 7.', 'So 4 + 3 = 7.', '7']
+  rows = [_row(i, text=text) for i, text in enumerate(texts)]
+  assert _samples(rows, EStepConfig(distinct='equations')) == [0, 2, 3]
+  assert _samples(rows, EStepConfig()) == [0, 1, 2, 3]
+  text = 'She pays <<2.5*4=10>>, then (10 - 1,000) / 3 = -330.'
+  assert equations(text) == ('2.5*4=10', '(10-1,000)/3=-330')
+
+
+def _weights(rewards: list[float | None], weight: str) -> list[float]:
+  return weigh([_row(i, r) for i, r in enumerate(rewards)], weight)
+
+
+def test_weights_are_f_of_the_reward():
+  rewards = [1.0, 0.0, None]
+  assert _weights(rewards, 'identity') == [1.0, 0.0, 0.0]
+  assert _weights(rewards, 'exponential') == [math.e, 1.0, 0.0]
+  assert _weights(rewards, 'best') == [1.0, 0.0, 0.0]
+  assert _weights([0.0, None, 0.0], 'best') == [1.0, 0.0, 1.0]
+
+
+def test_a_vote_keeps_the_commonest_answer_whatever_is_right():
+  texts = ['#### 3', '#### 4', '#### 4', 'no answer', '#### 3']
+  rows = [_row(i, float(i == 0), text) for i, text in enumerate(texts)]
+  assert weigh(rows, 'majority', math_extract) == [1.0, 0.0, 0.0, 0.0, 1.0]
+  rows[4] = _row(4, 0.0, '#### 4 ')
+  assert weigh(rows, 'majority', math_extract) == [0.0, 1.0, 1.0, 0.0, 1.0]
+  with pytest.raises(ValueError, match='majority'):
+    weigh(rows, 'majority')
+
+
+def test_the_cap_takes_what_weighs_most_first():
+  rows = [_row(i, float(i in (2, 5))) for i in range(8)]
+  config = EStepConfig(weight='exponential', cap=3)
+  assert _samples(rows, config) == [0, 2, 5]
+  assert [row.weight for row in keep(rows, config)] == [1.0, math.e, math.e]
+  assert _samples(rows, EStepConfig(weight='best', cap=1)) == [2]
+
+
+def test_the_one_solution_kept_is_any_of_them_alike():
+  rng = np.random.default_rng(0)
+  chosen = collections.Counter(
+    kept.text
+    for _ in range(3000)
+    for kept in keep(
+      [_row(i, text='abc'[k]) for i, k in enumerate(rng.permutation(3))],
+      EStepConfig(cap=1),
+    )
+  )
+  assert all(900 < chosen[text] < 1100 for text in 'abc')
 
 
 def test_a_cap_of_zero_keeps_all():
@@ -85,7 +142,6 @@ def tools():
     SamplerConfig(max_tokens=96, max_prompt_tokens=128, rows=8),
     mesh,
     seed=0,
-    stop=task.stop,
   )
   with Pool(VerifyConfig(workers=1), ('math',)) as pool:
     yield Tools(sampler, mesh, pool, task, letters, lambda: False)
@@ -137,8 +193,11 @@ def test_what_stopped_at_the_cap_resumes_to_the_same_bytes(tools, stopped):
   assert {f: f.read_bytes() for f in stopped.rglob('*.json*')} == files
 
 
-@pytest.mark.parametrize(('field', 'value'), [('num_samples', 0), ('cap', -1)])
-def test_a_wrong_field_is_named(field: str, value: int):
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [('num_samples', 0), ('cap', -1), ('distinct', True), ('weight', 'r')],
+)
+def test_a_wrong_field_is_named(field: str, value: Any):
   with pytest.raises(ValueError, match=f'estep.{field}'):
     EStepConfig(**{field: value})
 

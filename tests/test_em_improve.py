@@ -12,7 +12,7 @@ from etils import epath
 from rest import checkpoint, em, main, sharding, store, weights
 from rest.e_step import Tools
 from rest.sampler import Sampler
-from rest.types import Completion, Graded, Verdict
+from rest.types import Kept
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -41,7 +41,7 @@ def make_run(workdir: epath.Path, **fields: Any) -> em.Run:
   problems = setup.task.problems('train')
   for iteration, texts in ((1, {0: 'ab', 1: 'c'}), (2, {0: 'ax', 2: 'd'})):
     rows = [
-      _graded(problems[index].id, sample, text, setup.tokenizer)
+      _kept(problems[index].id, sample, text, setup.tokenizer)
       for index, letters in texts.items()
       for sample, text in enumerate(letters)
     ]
@@ -59,13 +59,13 @@ def make_run(workdir: epath.Path, **fields: Any) -> em.Run:
     estep=setup.estep,
     mstep=setup.mstep,
     eval=setup.eval,
+    suites=(),
   )
 
 
-def _graded(problem: str, sample: int, text: str, tokenizer: Any) -> Graded:
+def _kept(problem: str, sample: int, text: str, tokenizer: Any) -> Kept:
   tokens = (*tokenizer.encode(text, follows=True), tokenizer.eos[0])
-  completion = Completion(text, tokens, (0.0,) * len(tokens), True)
-  return Graded(problem, sample, 'q', completion, Verdict(1.0, 'ok', 'math-1'))
+  return Kept(problem, sample, 'q', text, tokens)
 
 
 @pytest.mark.parametrize(

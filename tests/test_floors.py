@@ -32,6 +32,7 @@ FLOORS = {
   'live': 3,
   'report': 3,
   'card': 3,
+  'share': 3,
   'sampler': 3,
   'weights': 3,
   'checkpoint': 3,
@@ -40,6 +41,7 @@ FLOORS = {
   'runs': 4,
   'update': 4,
   'estimate': 4,
+  'curves': 4,
   'm_step': 5,
   'evaluate': 5,
   'export': 5,
@@ -48,11 +50,12 @@ FLOORS = {
   'pretrain': 6,
   'plan': 7,
   'main': 8,
+  'sweep': 9,
 }
 HOST = (
   *('types', 'hardware', 'tokenizer', 'metrics', 'keep', 'store', 'report'),
-  *('judging', 'card', 'events', 'fates', 'journal', 'tally'),
-  *('tasks', 'verify'),
+  *('judging', 'card', 'events', 'fates', 'journal', 'tally', 'share'),
+  *('tasks', 'verify', 'curves'),
 )
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')
 

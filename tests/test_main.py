@@ -82,12 +82,38 @@ def test_every_config_is_one_that_the_rooms_take(name):
     ({'mesh__tensor': 8}, r'mesh\.tensor=8.*heads'),
     ({'sampling__max_prompt_tokens': 40}, r'sampling\.max_prompt_tokens is 40'),
     ({'sampling__max_tokens': 10**9}, r'GiB.*sampling\.max_tokens'),
+    ({'em__source': 'samples_of'}, r'em\.samples_of'),
+    ({'em__samples_of': '/runs/1'}, r"em\.samples_of.*'/runs/1'"),
+    (
+      {'em__source': 'samples_of', 'em__samples_of': '/nowhere'},
+      r"em\.samples_of.*'/nowhere'",
+    ),
+    ({'em__problems_per_iteration': 9}, r'em\.problems_per_iteration.*8.*9'),
+    (
+      {'em__start_from': 'previous_state', 'mstep__lora_rank': 2},
+      r'previous_state.*lora_rank',
+    ),
+    ({'task__solved_by': '/nowhere'}, r"task\.solved_by='/nowhere'"),
+    ({'eval__suites': ('gsm8k',)}, r"eval\.suites, 'gsm8k'.*test\.jsonl"),
+    ({'eval__suites': ('bbh:cot:cot',)}, r"eval\.suites.*'bbh:cot:cot'"),
+    ({'eval__suites': ('arithmetic',) * 2}, r'eval\.suites.*twice'),
     ({'verify__workers': 0}, r'verify\.workers'),
   ],
 )
 def test_a_wrong_field_is_named_with_what_came(change, message):
   with pytest.raises((ValueError, FileNotFoundError), match=message):
     main.Setup(_quickstart(**change))
+
+
+def test_rationalization_and_votes_need_answers():
+  path = str(ROOT / 'tests/data/tasks/mbpp')
+  config = _quickstart(task__name='mbpp', task__path=path, task__prompt='')
+  config.task.num_train = config.task.num_test = 2
+  config.task.num_validation = 1
+  for field, value in (('rationalize', True), ('weight', 'majority')):
+    config.estep = {**base.get_config().estep, field: value}
+    with pytest.raises(ValueError, match=f'estep.{field}.*program'):
+      main.Setup(config)
 
 
 def test_a_changed_config_is_refused_by_field(tmp_path):

@@ -68,6 +68,27 @@ def test_a_paired_gain_is_surer_than_two_separate_scores():
   assert high - low < 0.08
 
 
+def test_the_interval_holds_the_luck_of_seeds_and_of_problems():
+  rng = np.random.default_rng(3)
+  covered = []
+  for _ in range(200):
+    problems_P = rng.normal(0, 0.3, 60)
+    seeds_S1 = rng.normal(0, 0.2, (8, 1))
+    scores_SP = 0.5 + problems_P + seeds_S1 + rng.normal(0, 0.1, (8, 60))
+    _, low, high = metrics.mean_interval(scores_SP, resamples=400)
+    covered.append(low <= 0.5 <= high)
+  assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_one_seed_gives_the_bootstrap_over_problems():
+  scores = np.random.default_rng(4).random(80)
+  mean, low, high = metrics.mean_interval(scores[None])
+  error = scores.std() / np.sqrt(80)
+  assert mean == pytest.approx(scores.mean())
+  assert high - low == pytest.approx(2 * 1.96 * error, rel=0.05)
+  assert metrics.paired_gain([0.0] * 80, list(scores)) == (mean, low, high)
+
+
 def test_columns_of_a_table_line_up():
   text = metrics.format_table(
     [{'a': '1', 'long name': 'x'}, {'a': '22', 'long name': ''}]

@@ -58,14 +58,14 @@ def test_every_sample_has_one_fate():
     _graded(6, 'e'),
   ]
   expected = [KEPT, DUPLICATE, INCORRECT, UNFINISHED, KEPT, OVER_CAP]
-  assert fates(rows, {0, 4}, 2, True) == [*expected, DUPLICATE]
-  assert fates(rows, {0, 1}, 2, False)[4:] == [OVER_CAP] * 3
+  assert fates(rows, {0, 4}, 2, str) == [*expected, DUPLICATE]
+  assert fates(rows, {0, 1}, 2, None)[4:] == [OVER_CAP] * 3
 
 
 def test_an_e_step_is_told_in_words():
   counts = tally.Tally()
   rows = [_graded(0, 'a'), _graded(1, 'a'), _graded(2, 'b', reward=0.0)]
-  counts.add(rows, fates(rows, {0}, 10, True))
+  counts.add(rows, fates(rows, {0}, 10, str))
   text = tally.describe(counts.summary(), 10)
   assert text.startswith('kept 1 of 3 samples (dropped: 1 wrong, 1 right but')
   assert text.endswith('1 of 1 problems have a solution')

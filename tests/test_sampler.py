@@ -374,7 +374,7 @@ def test_stop_texts_cut_whenever_the_host_notices(steps):
   settings = dataclasses.replace(SETTINGS, steps_per_call=steps)
   free = draw(make_sampler(settings=settings))
   stop = ('ab', free[ASKS[0].key, 0].text[5:7], free[ASKS[1].key, 2].text[8:9])
-  stopped = draw(make_sampler(settings=settings, stop=stop))
+  stopped = draw(make_sampler(settings=settings), stop=stop)
   cut = 0
   for key, completion in free.items():
     ends = [completion.text.find(s) for s in stop if s in completion.text]

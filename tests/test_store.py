@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from rest import store
+from rest.keep import EStepConfig, keep
 from rest.types import Completion, Graded, Problem, Verdict
 
 
@@ -57,7 +58,7 @@ def test_a_malformed_line_is_numbered(tmp_path):
 
 def test_datasets_hold_nothing_that_rounding_could_change(tmp_path):
   path = tmp_path / 'dataset.jsonl'
-  store.write_dataset(path, [_graded(0)])
+  store.write_dataset(path, keep([_graded(0)], EStepConfig()))
   assert '0.5' not in path.read_text()
   assert store.read_dataset(path)[0].tokens == (5, 6, 2)
 

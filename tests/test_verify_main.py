@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from rest import store, tasks
+from rest.keep import to_kept
 from rest.types import Completion, Graded, Verdict
 
 
@@ -55,7 +56,7 @@ def test_regrading_tells_which_samples_enter_and_leave(tmp_path):
   folder = tmp_path / 'iteration_1'
   store.Parts(folder / 'parts').write(0, rows)
   store.Parts(folder / 'parts').write(1, other)
-  kept = [rows[0], rows[2], rows[4]]
+  kept = [to_kept(rows[i]) for i in (0, 2, 4)]
   store.write_dataset(folder / 'dataset.jsonl', kept)
   before = (folder / 'dataset.jsonl').read_bytes()
   done = _run('regrade', tmp_path)

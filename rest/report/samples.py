@@ -17,6 +17,7 @@ from etils import epath
 
 from rest import store
 from rest.fates import fates
+from rest.keep import sameness
 from rest.report.read import Run
 from rest.types import Graded, Problem
 
@@ -72,15 +73,18 @@ def _find(run: Run) -> Iterator[SampleSet]:
   folders[e_step] = {}  # Stands first.
   for row in run.rows:
     folder = run.workdir / f'iteration_{row.iteration}'
-    if row.e_step:
-      folders[e_step][row.iteration] = folder / 'parts'
+    if row.e_step and (folder / 'parts').exists():  # Not another run's samples.
+      # Parts are numbered by the problems that an iteration asked.
+      few = run.config('em.problems_per_iteration')
+      title = f'{e_step} of iteration {row.iteration}' if few else e_step
+      folders[title][row.iteration] = folder / 'parts'
     for measured in sorted(folder.glob('*/*/part-000000.jsonl')):
       kind, name = measured.parent.name, measured.parent.parent.name
       folders[f'{name}, {kind}'][row.iteration] = measured.parent
   for title, found in folders.items():
     if found:
       count = min(len(store.Parts(path).done()) for path in found.values())
-      yield SampleSet(title, found, title == e_step, count)
+      yield SampleSet(title, found, title.startswith(e_step), count)
 
 
 def _pack(run: Run, found: SampleSet, problems: dict[str, Problem]) -> None:
@@ -100,8 +104,8 @@ def _pack(run: Run, found: SampleSet, problems: dict[str, Problem]) -> None:
       if found.is_e_step:
         samples = kept[iteration][rows[0].problem_id]
         cap = run.config('estep.cap') or 0
-        distinct = bool(run.config('estep.distinct'))
-        fate = fates(rows, samples, cap, distinct)
+        same = sameness(run.config('estep.distinct'))
+        fate = fates(rows, samples, cap, same)
       codes[iteration].append(_codes(rows, fate, outcomes))
       texts[iteration] = [_line(row) for row in rows]
     assert problem is not None

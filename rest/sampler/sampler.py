@@ -49,7 +49,6 @@ class Sampler:
     config: SamplerConfig,
     mesh: Mesh,
     seed: int,
-    stop: tuple[str, ...] = (),
   ):
     """Takes the weights over; nothing is compiled yet.
 
@@ -60,7 +59,6 @@ class Sampler:
       mesh: Devices of this process. Rows are shared out over `data` and `fsdp`
         (each of them holds the weights), heads over `tensor`.
       seed: Of all random numbers.
-      stop: Texts that end a completion.
 
     Raises:
       ValueError: More end tokens than the programs provide for.
@@ -70,18 +68,13 @@ class Sampler:
         f'A tokenizer may have {_ENDS} end tokens; this one has '
         f'{len(tokenizer.eos)}.'
       )
-    if stop and not tokenizer.eos:
-      raise ValueError(
-        'Stop texts need a tokenizer with an end token, which takes their '
-        'place in the completion; tokenizer.eos is empty.'
-      )
     self.stats = Stats()
     self._tokenizer = tokenizer
     self._config = config
     self._mesh = mesh
     self._shards = mesh.shape['data'] * mesh.shape['fsdp']
     self._seed = seed
-    self._stop = stop
+    self._stop: tuple[str, ...] = ()
     self._table: Table | None = None
     self._plan: Plan | None = None
     self._watch = Watch()
@@ -122,6 +115,7 @@ class Sampler:
     *,
     samples: int = 0,
     withdrawn: Collection[int] = (),
+    stop: tuple[str, ...] = (),
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -139,6 +133,7 @@ class Sampler:
         the table, so give it where asks may be what a killed run left over.
       withdrawn: Indices of asks that no more is wanted of. The consumer may add
         to it; a few samples that were under way may still come.
+      stop: Texts that end a completion.
       temperature: In place of the config's; likewise the following.
       top_k: See `SamplerConfig`.
       top_p: See `SamplerConfig`.
@@ -152,6 +147,11 @@ class Sampler:
       ValueError: A prompt that is too long, before any work where `asks` is a
         sequence; a table that does not fit.
     """
+    if stop and not self._tokenizer.eos:
+      raise ValueError(
+        'Stop texts need a tokenizer with an end token, which takes their '
+        'place in the completion; tokenizer.eos is empty.'
+      )
     given = {
       'temperature': temperature,
       'top_k': top_k,
@@ -190,7 +190,7 @@ class Sampler:
       self._seed,
       withdrawn,
     )
-    return self._run(plan, scheduler, prefix, config)
+    return self._run(plan, scheduler, prefix, config, stop)
 
   def _run(
     self,
@@ -198,8 +198,10 @@ class Sampler:
     scheduler: Scheduler,
     prefix: Sequence[int],
     config: SamplerConfig,
+    stop: tuple[str, ...],
   ) -> Iterator[tuple[int, int, Completion]]:
     begin = time.monotonic()
+    self._stop = stop
     knobs = self._knobs(config, len(prefix))
     table = self._take_table(plan)
     if prefix:

@@ -1,31 +1,38 @@
 """`arithmetic`: the embedded set of multi-step word problems, made on the fly.
 
 GSM8K's form: an English question, a solution of one equation a line, and
-`#### answer`. 4,000 problems to train, 300 to validate, 1,000 to test.
+`#### answer`. 4,000 problems to train, 300 to validate, 1,000 to test; and 300
+of nine or ten steps, more than a base model has seen, to test transfer.
 """
 
 import functools
 import itertools
 
 from rest.tasks import situations
-from rest.tasks.config import SPLITS
+from rest.tasks.config import SPLITS, TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
 
-_SIZES = {'train': 4000, 'validation': 300, 'test': 1000}
+_SIZES = {'train': 4000, 'validation': 300, 'test': 1000, 'longer': 300}
 
 
 class Arithmetic(ProblemSet):
-  """The embedded problem set; zero-shot."""
+  """The embedded problem set; zero-shot. 'longer' only tests."""
 
   name = 'arithmetic'
   version = '1'
   verifier = 'math'
   splits = SPLITS
   prompts = ('zero_shot',)
+  variants = ('standard', 'longer')
+
+  def __init__(self, config: TaskConfig):
+    super().__init__(config)
+    if self.variant == 'longer':
+      self.splits = ('test',)
 
   def read(self, split: str) -> list[Problem]:
-    return list(problems(split))
+    return list(problems('longer' if self.variant == 'longer' else split))
 
   def question(self, problem: Problem) -> str:
     return ask(problem.question)
@@ -46,7 +53,10 @@ def write_up(steps: list[situations.Step], answer: int) -> str:
 
 
 def problems(split: str) -> tuple[Problem, ...]:
-  """Returns all problems of a split, levels in turn, the same every time."""
+  """Returns all problems of a split, levels in turn, the same every time.
+
+  'longer' is a split here, too.
+  """
   return _all_problems()[split]
 
 
@@ -59,7 +69,7 @@ def _all_problems() -> dict[str, tuple[Problem, ...]]:
   """
   taken: set[tuple[situations.Event, situations.Event]] = set()
   made = {}
-  for split in reversed(SPLITS):
+  for split in (*reversed(SPLITS), 'longer'):
     stories = _stories(split, taken)
     taken.update(pair for story in stories for pair in _pairs(story))
     made[split] = tuple(
@@ -73,11 +83,12 @@ def _stories(
   split: str, taken: set[tuple[situations.Event, situations.Event]]
 ) -> list[situations.Story]:
   dice = situations.Dice('arithmetic', split)
-  levels = tuple(situations.LEVELS)
+  longer = split == 'longer'
+  levels = ('6',) if longer else tuple(situations.LEVELS)
   stories: dict[str, situations.Story] = {}
   while len(stories) < _SIZES[split]:
     level = levels[len(stories) % len(levels)]
-    story = situations.tell(dice, level, split)
+    story = situations.tell(dice, level, 'test' if longer else split)
     if story.question not in stories and taken.isdisjoint(_pairs(story)):
       stories[story.question] = story
   return list(stories.values())

@@ -20,6 +20,8 @@ class TaskConfig:
       and 'direct'. '' is the task's usual one.
     split: Variant of the problems, as the task's module lists them; '' is the
       first. For math: 'original', 'prm800k', 'math500'.
+    solved_by: Folder of a run's iteration: only those training problems are
+      left that its dataset solves; '' leaves all.
     num_train: Problems to train on, a nested random subset; 0 for all.
     num_validation: Problems held out of train, chosen by a hash; of the
       validation split where a set has its own (arithmetic 300, mbpp 90).
@@ -31,6 +33,7 @@ class TaskConfig:
   path: str = ''
   prompt: str = ''
   split: str = ''
+  solved_by: str = ''
   num_train: int = 0
   num_validation: int = 300
   num_test: int = 0

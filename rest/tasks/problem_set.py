@@ -4,6 +4,7 @@ import functools
 
 from etils import epath
 
+from rest.tasks import files
 from rest.tasks.config import SPLITS, TaskConfig, choose
 from rest.types import Problem
 
@@ -80,6 +81,14 @@ class ProblemSet:
       train = [problem for problem in train if problem.id not in ids]
     if config.num_train:
       train = choose(train, config.num_train, 'task.num_train', config.seed)
+    if config.solved_by:
+      path = epath.Path(config.solved_by) / 'dataset.jsonl'
+      if not path.exists():
+        raise ValueError(
+          f'task.solved_by={config.solved_by!r}: no {path.name}.'
+        )
+      solved = {record.text('problem') for record in files.read_jsonl(path)}
+      train = [problem for problem in train if problem.id in solved]
     test = chosen['test']
     if config.num_test:
       test = choose(test, config.num_test, 'task.num_test', config.seed)

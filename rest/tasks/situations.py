@@ -18,6 +18,8 @@ _Item = TypeVar('_Item')
 
 # Steps of a solution at each level.
 LEVELS = {'1': (2,), '2': (3,), '3': (4,), '4': (5, 6), '5': (7, 8)}
+# Longer than any solution in the corpus: to test transfer.
+_BEYOND = {'6': (9, 10)}
 
 # Largest amount in a right solution: longer sums teach a tiny model nothing.
 _LARGEST = 999
@@ -193,7 +195,7 @@ def tell(dice: Dice, level: str, split: str) -> Story:
   """
   while True:
     situation = dice.pick(situations())
-    plan = _plan(dice, situation, dice.pick(LEVELS[level]))
+    plan = _plan(dice, situation, dice.pick((LEVELS | _BEYOND)[level]))
     if plan is None or (split and _split_of(plan) != split):
       continue
     events = _events(dice, plan)

@@ -15,7 +15,7 @@ import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import TypeVar
@@ -24,7 +24,8 @@ import tqdm
 
 from rest import store, tasks
 from rest.keep import EStepConfig, keep
-from rest.types import Graded, Verdict
+from rest.types import Graded, Kept, Verdict
+from rest.verify.answers import EXTRACT
 from rest.verify.pool import Pool
 from rest.verify.request import Request, VerifyConfig, make_request
 from rest.verify.worker import read_tests
@@ -129,8 +130,9 @@ def _regrade_iteration(
   dataset = folder / 'dataset.jsonl'
   # An iteration that was interrupted has no dataset yet.
   kept = store.read_dataset(dataset) if dataset.exists() else None
-  was_in = _names(_kept(before, estep) if kept is None else kept)
-  is_in = _names(_kept(now, estep))
+  extract = EXTRACT.get(task.verifier)
+  was_in = _names(_kept(before, estep, extract) if kept is None else kept)
+  is_in = _names(_kept(now, estep, extract))
   changes: collections.Counter[str] = collections.Counter()
   for old, new in zip(before, now, strict=True):
     name = (old.problem_id, old.sample)
@@ -152,14 +154,19 @@ def _regrade_iteration(
   )
 
 
-def _kept(rows: Iterable[Graded], estep: EStepConfig) -> Iterator[Graded]:
+def _kept(
+  rows: Iterable[Graded],
+  estep: EStepConfig,
+  extract: Callable[[str], str | None] | None,
+) -> Iterator[Kept]:
   """Yields what is kept of rows that come a problem at a time."""
   for _, group in itertools.groupby(rows, key=lambda row: row.problem_id):
-    yield from keep(list(group), estep)
+    yield from keep(list(group), estep, extract)
 
 
-def _names(rows: Iterable[Graded | store.Kept]) -> set[tuple[str, int]]:
-  return {(row.problem_id, row.sample) for row in rows}
+def _names(rows: Iterable[Kept]) -> set[tuple[str, int]]:
+  """Returns problem and number; hinted samples are not judged again."""
+  return {(row.problem_id, row.sample) for row in rows if not row.hinted}
 
 
 def _judged(
