@@ -1,4 +1,4 @@
-"""Runs ReST-EM: flags and construction; the only file that sees a ConfigDict.
+"""Runs ReST-EM: flags, and what a run is made of.
 
   python -m rest.main --config=configs/quickstart.py
 
@@ -8,10 +8,7 @@ again, 2 when something is wrong with its input, and 1 otherwise.
 """
 
 import contextlib
-import dataclasses
-import importlib.metadata
 import json
-import platform
 import signal
 import sys
 import threading
@@ -24,31 +21,15 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-import rest
-from rest import (
-  em,
-  hardware,
-  plan,
-  processes,
-  report,
-  sharding,
-  store,
-  tasks,
-  tokenizer,
-  weights,
-)
-from rest.e_step import Tools, prompt_tokens
-from rest.evaluate import EvaluateConfig
-from rest.journal import Journal, LoggingConfig
-from rest.keep import EStepConfig
+from rest import em, plan, processes, report, sharding, store, weights
+from rest.e_step import Tools
+from rest.journal import Journal
 from rest.live import Live
-from rest.recipe import MStepConfig
-from rest.sampler import Sampler, SamplerConfig
-from rest.sampler.plan import find_device, make_plan
-from rest.tasks import TaskConfig, leaks, suites
-from rest.types import Preempted, Problem, Task, Tokenizer
-from rest.verify import Pool, VerifyConfig
-from rest.verify.answers import EXTRACT
+from rest.loop import Run
+from rest.sampler import Sampler
+from rest.setup import Setup, flat, record
+from rest.types import Preempted
+from rest.verify import Pool
 
 RESUME_ME = 75  # EX_TEMPFAIL: what schedulers take for 'try again'.
 
@@ -132,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def hold(setup: 'Setup', workdir: epath.Path) -> Iterator[None]:
+def hold(setup: Setup, workdir: epath.Path) -> Iterator[None]:
   """Holds a working directory for a run, and records what runs there.
 
   Raises:
@@ -152,7 +133,7 @@ def hold(setup: 'Setup', workdir: epath.Path) -> Iterator[None]:
 
 
 def run(
-  setup: 'Setup',
+  setup: Setup,
   workdir: epath.Path,
   should_stop: Callable[[], bool] = lambda: False,
   profile: bool = False,
@@ -176,12 +157,12 @@ def is_finished(config: Any, workdir: epath.Path) -> bool:
   record = store.read_json(workdir / 'run.json')
   if not finished or not record or finished['asked'] < config.em.iterations:
     return False
-  here = json.loads(json.dumps(_flat(config.to_dict())))
+  here = json.loads(json.dumps(flat(config.to_dict())))
   return not _differences(here, record['config'])
 
 
 def _iterate(
-  setup: 'Setup',
+  setup: Setup,
   workdir: epath.Path,
   should_stop: Callable[[], bool],
   profile: bool,
@@ -212,7 +193,7 @@ def _iterate(
       Live(journal, workdir / 'profile' if profile else None),
     )
     em.run_em(
-      em.Run(
+      Run(
         workdir=workdir,
         tools=tools,
         mesh=mesh,
@@ -229,194 +210,10 @@ def _iterate(
     )
 
 
-def _journal(setup: 'Setup', workdir: epath.Path) -> Journal:
+def _journal(setup: Setup, workdir: epath.Path) -> Journal:
   if not processes.is_first():
     return Journal()
-  return Journal(workdir, setup.logging, _flat(setup.config.to_dict()))
-
-
-class Setup:
-  """A config, checked: everything that can be wrong is found here.
-
-  Raises:
-    ValueError: A field, a file or a line of it is wrong; says which.
-    FileNotFoundError: A path is not there.
-  """
-
-  def __init__(self, config: Any, plan_for: str = ''):
-    """Checks a config for the devices here, or for those of `plan_for`."""
-    self.config = config
-    if config.compilation_cache:
-      jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
-      jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    self.seed = config.seed
-    self.base, self.dtype = config.model.path, config.model.dtype
-    self.sampling = _section(config, 'sampling', SamplerConfig)
-    self.verify = _section(config, 'verify', VerifyConfig)
-    self.em = _section(config, 'em', em.EMConfig)
-    self.estep = _section(config, 'estep', EStepConfig)
-    self.mstep = _section(config, 'mstep', MStepConfig)
-    self.eval = _section(config, 'eval', EvaluateConfig)
-    self.logging = _section(config, 'logging', LoggingConfig)
-    task = tasks.make(_section(config, 'task', TaskConfig))
-    self._check_fields(task.verifier)
-    self.leaks = leaks.find(task)
-    self.task: Task = leaks.Clean(task, self.leaks)
-    self.suites = suites.make(
-      self.task,
-      self.eval.suites,
-      self.eval.suite_folder,
-      self.eval.suite_problems,
-    )
-    if not epath.Path(self.base).exists():
-      raise FileNotFoundError(
-        f'model.path: there is no folder {self.base!r}. It must hold a Hugging '
-        'Face checkpoint: config.json, *.safetensors and a tokenizer.'
-      )
-    self.tokenizer: Tokenizer = tokenizer.load(self.base)
-    self.model = weights.read_config(self.base, self.dtype)
-    prefix, questions = self._check_prompts()
-    mesh_config = _section(config, 'mesh', sharding.MeshConfig)
-    if plan_for:
-      device, count = hardware.parse(plan_for)
-      self.mesh, local_mesh = sharding.plan_meshes(
-        mesh_config, count, device.a_host
-      )
-    else:
-      device = find_device()
-      self.mesh = sharding.make_mesh(mesh_config)
-      local_mesh = sharding.local_mesh(self.mesh)
-    self._check_mesh()
-    size, train = self.em.problems_per_iteration, len(questions['train'])
-    if size > train:
-      raise ValueError(
-        f'em.problems_per_iteration must be at most {train}, the training '
-        f'problems there are; got {size}.'
-      )
-    self.outline = plan.Outline(
-      base=self.base,
-      leaks=len(self.leaks),
-      task=self.task,
-      tokenizer=self.tokenizer,
-      model=self.model,
-      mesh=self.mesh,
-      local_mesh=local_mesh,
-      device=device,
-      prefix=prefix,
-      questions=questions,
-      table=make_plan(
-        self.sampling,
-        self.model,
-        local_mesh,
-        prefix,
-        self.estep.num_samples,
-        device,
-      ),
-      em=self.em,
-      estep=self.estep,
-      sampling=self.sampling,
-      mstep=self.mstep,
-      eval=self.eval,
-      suites=self.suites,
-    )
-    plan.check(self.outline)
-
-  def _check_fields(self, verifier: str) -> None:
-    """Refuses what no section can see alone."""
-    parts = epath.Path(self.em.samples_of) / 'parts'
-    if self.em.source == 'samples_of' and not parts.exists():
-      raise FileNotFoundError(
-        f'em.samples_of: there are no samples in {self.em.samples_of!r}; it '
-        'must be the folder of an iteration, such as RUN/iteration_1.'
-      )
-    if self.em.start_from == 'previous_state' and self.mstep.lora_rank:
-      raise ValueError(
-        "em.start_from='previous_state' needs mstep.lora_rank=0: each M-step "
-        'has adapters of its own, and so has their optimizer.'
-      )
-    votes = self.estep.weight == 'majority'
-    if (votes or self.estep.rationalize) and verifier not in EXTRACT:
-      field = "weight='majority'" if votes else 'rationalize'
-      raise ValueError(
-        f'estep.{field} needs problems with answers, but those of '
-        f'{self.config.task.name} are judged by verifier {verifier!r}.'
-      )
-
-  def _check_mesh(self) -> None:
-    """Refuses a mesh that does not divide what it splits."""
-    size = dict(self.mesh.shape)
-    rows = size['data'] * size['fsdp'] * self.mstep.accumulate
-    for field, parts, what, whole in (
-      ('tensor', size['tensor'], 'key/value heads', self.model.kv_heads),
-      ('tensor', size['tensor'], 'feed-forward width', self.model.ffn),
-      ('tensor', size['tensor'], 'vocabulary', self.model.vocab),
-      ('fsdp', size['fsdp'], 'model width', self.model.width),
-      ('data x mesh.fsdp x mstep.accumulate', rows, 'rows', self.mstep.rows),
-    ):
-      if whole % parts:
-        raise ValueError(
-          f'mesh.{field}={parts} must divide the {what} ({whole}).'
-        )
-
-  def _check_prompts(self) -> tuple[int, dict[str, list[int]]]:
-    """Returns tokens of the prefix and, by split, of each question.
-
-    Raises:
-      ValueError: A prompt is too long.
-    """
-    prefix, lengths = 0, {}
-    for split in tasks.SPLITS:
-      problems = self.task.problems(split)
-      shared, lengths[split] = self._count(self.task, problems, split)
-      prefix = max(prefix, shared)
-    for suite in self.suites:
-      self._count(suite.task, suite.problems, suite.label)
-    return prefix, lengths
-
-  def _count(
-    self, task: Task, problems: Sequence[Problem], name: str
-  ) -> tuple[int, list[int]]:
-    prefix, lengths = 0, []
-    for problem in problems:
-      parts = prompt_tokens(task, self.tokenizer, problem)
-      prefix, question = map(len, parts)
-      lengths.append(question)
-      if prefix + question > self.sampling.max_prompt_tokens:
-        raise ValueError(
-          f'The prompt of problem {problem.id!r} ({name}) has '
-          f'{prefix + question} tokens, but sampling.max_prompt_tokens is '
-          f'{self.sampling.max_prompt_tokens}: raise it, or drop the problem.'
-        )
-    return prefix, lengths
-
-
-def _section(config: Any, name: str, kind: type[Any]) -> Any:
-  """Returns one section of the config as the dataclass that a room wants."""
-  try:
-    return kind(**config[name])
-  except TypeError as error:  # A field that the dataclass does not have.
-    raise ValueError(f'config section {name}: {error}') from error
-
-
-def record(setup: Setup) -> dict[str, Any]:
-  """Returns what a run is, for run.json."""
-  fields = {
-    'config': _flat(setup.config.to_dict()),
-    'data': tasks.digest(setup.task),
-    'base': store.hash_files(setup.base),
-    'versions': _versions(),
-    'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-    'prefix': setup.task.prefix,
-    'leaks': [dataclasses.asdict(leak) for leak in setup.leaks],
-    'suites': {
-      suite.label: {
-        'data': store.hash_problems(suite.problems),
-        'leaks': [dataclasses.asdict(leak) for leak in suite.leaks],
-      }
-      for suite in setup.suites
-    },
-  }
-  return json.loads(json.dumps(fields))  # Tuples become lists, as on disk.
+  return Journal(workdir, setup.logging, flat(setup.config.to_dict()))
 
 
 def _compare(record: dict[str, Any], workdir: epath.Path) -> None:
@@ -441,27 +238,6 @@ def _differences(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
     for name, value in config.items()
     if known.get(name) != value and not name.startswith(FREE_FIELDS)
   ]
-
-
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat
-
-
-def _versions() -> dict[str, str]:
-  names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
-  names += ('numpy', 'math-verify', 'sympy', 'sentencepiece', 'tokenizers')
-  versions = {name: importlib.metadata.version(name) for name in names}
-  return {
-    'rest': rest.__version__,
-    'python': platform.python_version(),
-    **versions,
-  }
 
 
 def parse(argv: list[str]) -> list[str]:

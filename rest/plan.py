@@ -11,11 +11,11 @@ from etils import epath
 from jax.sharding import AbstractMesh, Mesh
 
 from rest import estimate, report
-from rest.em import EMConfig
 from rest.estimate import StepMemory
 from rest.evaluate import EvaluateConfig
 from rest.hardware import Device
 from rest.keep import EStepConfig
+from rest.loop import EMConfig
 from rest.model import ModelConfig
 from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig

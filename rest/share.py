@@ -58,7 +58,7 @@ def first_samples(
   Args:
     source: The other run's directory.
     target: The directory of the run that needs them.
-    record: What that run is: see `rest.main.record`.
+    record: What that run is: see `rest.setup.record`.
     wanted: What it needs.
 
   Returns:

@@ -20,6 +20,7 @@ from absl import app, flags, logging
 from etils import epath
 
 from rest import curves, main, plan, share, store
+from rest.setup import Setup, record
 from rest.types import Preempted
 
 # Fields of `sampling` that decide which token is drawn.
@@ -37,7 +38,7 @@ def sweep(argv: Sequence[str]) -> None:
     check(config, str(workdir))
     if main.DRY_RUN.value:
       for arm, _, changed in arms(config, workdir):
-        outline = main.Setup(changed).outline
+        outline = Setup(changed).outline
         text = plan.describe(outline, epath.Path(workdir / arm))
         print(f'{arm}\n{text}\n')
       return
@@ -66,7 +67,7 @@ def run(
       folder = epath.Path(workdir / arm)
       if at == seed and not main.is_finished(changed, folder):
         print(f'{config.name}: {arm}', flush=True)
-        setup = main.Setup(changed)
+        setup = Setup(changed)
         with main.hold(setup, folder):
           _share(setup, workdir, arm, seed, config.arms)
           main.run(setup, folder, should_stop)
@@ -111,26 +112,26 @@ def _filled(changes: dict[str, Any], folders: dict[str, str]) -> dict[str, Any]:
 
 
 def _share(
-  setup: main.Setup,
+  setup: Setup,
   workdir: pathlib.Path,
   arm: str,
   seed: int,
   names: Sequence[str],
 ) -> None:
   """Copies what other arms of this seed have drawn from the base already."""
-  record, target = main.record(setup), workdir / arm
+  here, target = record(setup), workdir / arm
   for name in names:
     source = workdir / name / f'seed_{seed}'
     if source == target:
       continue
-    if share.first_iteration(source, target, record, main.FREE_FIELDS):
+    if share.first_iteration(source, target, here, main.FREE_FIELDS):
       print(f'{arm}: the first iteration is that of {name}.')
-    copied = share.first_samples(source, target, record, _wanted(setup))
+    copied = share.first_samples(source, target, here, _wanted(setup))
     if copied:
       print(f'{arm}: {copied:,} samples are those of {name}.', flush=True)
 
 
-def _wanted(setup: main.Setup) -> list[share.Wanted]:
+def _wanted(setup: Setup) -> list[share.Wanted]:
   task, test = setup.task, setup.task.problems('test')
   sampled = test[: setup.eval.num_problems or len(test)]
   wanted = [

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rest import checkpoint, main, sharding, store, weights
+from rest.setup import Setup
 from rest.types import Completion, Graded, Verdict
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -29,7 +30,7 @@ def write(workdir: pathlib.Path, **changes) -> pathlib.Path:
   for name, value in changes.items():
     section, field = name.split('__')
     config[section][field] = value
-  setup = main.Setup(config)
+  setup = Setup(config)
   with main.hold(setup, workdir):
     pass
   for iteration, right in enumerate((2, 6)):

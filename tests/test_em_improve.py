@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rest import checkpoint, em, main, sharding, store, weights
+from rest import checkpoint, em, sharding, store, weights
 from rest.e_step import Tools
+from rest.loop import Policy, Run
+from rest.runs import iteration_folder
 from rest.sampler import Sampler
+from rest.setup import Setup
+from rest.training_data import training_examples
 from rest.types import Kept
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def make_run(workdir: epath.Path, **fields: Any) -> em.Run:
+def make_run(workdir: epath.Path, **fields: Any) -> Run:
   """Returns a run of three problems, with two iterations' datasets on disk."""
   config = importlib.import_module('configs.quickstart').get_config()
   config.update_from_flattened_dict(
@@ -32,7 +36,7 @@ def make_run(workdir: epath.Path, **fields: Any) -> em.Run:
       **{f'em.{name}': value for name, value in fields.items()},
     }
   )
-  setup = main.Setup(config)
+  setup = Setup(config)
   mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
   base = weights.load(setup.base, mesh, setup.dtype)
   sampler = Sampler(base, setup.tokenizer, setup.sampling, mesh, seed=0)
@@ -45,9 +49,9 @@ def make_run(workdir: epath.Path, **fields: Any) -> em.Run:
       for index, letters in texts.items()
       for sample, text in enumerate(letters)
     ]
-    folder = em.iteration_folder(workdir, iteration)
+    folder = iteration_folder(workdir, iteration)
     store.write_dataset(folder / 'dataset.jsonl', rows)
-  return em.Run(
+  return Run(
     workdir=workdir,
     tools=tools,
     mesh=mesh,
@@ -87,7 +91,7 @@ def test_examples_are_those_of_the_config_with_its_weights(
   tmp_path, fields, expected
 ):
   run = make_run(epath.Path(tmp_path), **fields)
-  examples = em.training_examples(run, 2)
+  examples = training_examples(run, 2)
   assert [example.weight for example in examples] == pytest.approx(expected)
 
 
@@ -96,9 +100,9 @@ def test_an_m_step_starts_from_the_base_unless_told_otherwise(tmp_path, start):
   run = make_run(epath.Path(tmp_path), start_from=start)
   base = weights.load(run.base, run.mesh, run.dtype)
   changed = jax.tree.map(lambda x: x + 1, base)
-  first, second = (em.iteration_folder(run.workdir, i) for i in (1, 2))
+  first, second = (iteration_folder(run.workdir, i) for i in (1, 2))
   checkpoint.save_model(first / 'model', changed)
-  em.improve(run, em.Policy(run), 2)
+  em.improve(run, Policy(run), 2)
   config = weights.read_config(run.base, run.dtype)
   trained = checkpoint.load_model(second / 'model', config, run.mesh)
   expected = base if start == 'base' else changed

@@ -46,11 +46,14 @@ FLOORS = {
   'evaluate': 5,
   'export': 5,
   'sample': 5,
-  'em': 6,
+  'loop': 6,
   'pretrain': 6,
+  'training_data': 7,
   'plan': 7,
-  'main': 8,
-  'sweep': 9,
+  'em': 8,
+  'setup': 8,
+  'main': 9,
+  'sweep': 10,
 }
 HOST = (
   *('types', 'hardware', 'tokenizer', 'metrics', 'keep', 'store', 'report'),

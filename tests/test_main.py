@@ -8,12 +8,13 @@ import pytest
 
 from configs import base
 from rest import main, plan, sharding
-from rest.em import EMConfig
 from rest.evaluate import EvaluateConfig
 from rest.journal import LoggingConfig
 from rest.keep import EStepConfig
+from rest.loop import EMConfig
 from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
+from rest.setup import Setup
 from rest.tasks import TaskConfig
 from rest.verify import VerifyConfig
 
@@ -102,7 +103,7 @@ def test_every_config_is_one_that_the_rooms_take(name):
 )
 def test_a_wrong_field_is_named_with_what_came(change, message):
   with pytest.raises((ValueError, FileNotFoundError), match=message):
-    main.Setup(_quickstart(**change))
+    Setup(_quickstart(**change))
 
 
 def test_rationalization_and_votes_need_answers():
@@ -113,16 +114,16 @@ def test_rationalization_and_votes_need_answers():
   for field, value in (('rationalize', True), ('weight', 'majority')):
     config.estep = {**base.get_config().estep, field: value}
     with pytest.raises(ValueError, match=f'estep.{field}.*program'):
-      main.Setup(config)
+      Setup(config)
 
 
 def test_a_changed_config_is_refused_by_field(tmp_path):
-  with main.hold(main.Setup(_quickstart()), tmp_path):
+  with main.hold(Setup(_quickstart()), tmp_path):
     pass
-  free = main.Setup(_quickstart(em__iterations=9, verify__workers=1))
+  free = Setup(_quickstart(em__iterations=9, verify__workers=1))
   with main.hold(free, tmp_path):
     pass
-  other = main.Setup(_quickstart(estep__cap=3, task__num_train=9))
+  other = Setup(_quickstart(estep__cap=3, task__num_train=9))
   with (
     pytest.raises(
       ValueError, match=r'task\.num_train was 8.*estep|estep.*task'
@@ -133,7 +134,7 @@ def test_a_changed_config_is_refused_by_field(tmp_path):
 
 
 def test_a_plan_touches_nothing(tmp_path):
-  text = plan.describe(main.Setup(_quickstart()).outline, tmp_path / 'run')
+  text = plan.describe(Setup(_quickstart()).outline, tmp_path / 'run')
   assert '8 train' in text
   assert '1.1 M parameters' in text
   assert not (tmp_path / 'run').exists()

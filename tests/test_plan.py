@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from bench.shapes import SHAPES
-from rest import attention, estimate, hardware, main, plan, update, weights
+from rest import attention, estimate, hardware, plan, update, weights
 from rest.model import Transformer
 from rest.optimizer import abstract_state
 from rest.packing import Batch
 from rest.recipe import MStepConfig
+from rest.setup import Setup
 from rest.sharding import MeshConfig, make_mesh, plan_meshes, shardings
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -64,7 +65,7 @@ def plan_for(path: str, devices: str, **changes: object) -> plan.Outline:
   config = importlib.import_module('configs.math').get_config()
   changes = {k.replace('__', '.'): v for k, v in changes.items()}
   config.update_from_flattened_dict(flags(path) | changes)
-  return main.Setup(config, devices).outline
+  return Setup(config, devices).outline
 
 
 def test_a_plan_touches_no_device(qwen, tmp_path):

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from configs import ablations
-from rest import em, evaluate, store, sweep, tasks
+from rest import evaluate, store, sweep, tasks
 from rest.keep import EStepConfig
+from rest.loop import EMConfig
 from rest.recipe import MStepConfig
 from rest.types import Preempted
 
@@ -185,7 +186,7 @@ def test_every_arm_is_a_config_that_the_rooms_take(name, base, tmp_path):
     assert changed.seed == seed
     assert '{' not in changed.em.samples_of + changed.task.solved_by
     for section, kind in (
-      ('em', em.EMConfig),
+      ('em', EMConfig),
       ('estep', EStepConfig),
       ('mstep', MStepConfig),
       ('eval', evaluate.EvaluateConfig),

@@ -1,0 +1,68 @@
+"""What the M-step of an iteration trains on."""
+
+from collections import defaultdict
+
+import numpy as np
+
+from rest import store
+from rest.e_step import prompt_tokens
+from rest.loop import Run
+from rest.packing import Example
+from rest.runs import iteration_folder
+from rest.types import Problem
+
+
+def asked(run: Run, iteration: int) -> list[Problem]:
+  """Returns the training problems that an iteration asks, in order."""
+  problems = run.tools.task.problems('train')
+  size = run.em.problems_per_iteration
+  if not size:
+    return problems
+  epoch, turn = divmod(iteration - 1, len(problems) // size)
+  order = np.random.default_rng([run.seed, epoch]).permutation(len(problems))
+  return [problems[i] for i in sorted(order[turn * size : (turn + 1) * size])]
+
+
+def training_examples(run: Run, iteration: int) -> list[Example]:
+  """Returns what the M-step of an iteration trains on, in a fixed order."""
+  problems = {p.id: p for p in run.tools.task.problems('train')}
+  # By problem and tokens: iterations may have drawn the same text.
+  rows: dict[tuple[str, tuple[int, ...]], float] = {}
+  if run.em.source != 'human':
+    first = 1 if run.em.accumulate else iteration
+    for index in range(first, iteration + 1):
+      path = iteration_folder(run.workdir, index) / 'dataset.jsonl'
+      for row in store.read_dataset(path):
+        rows.setdefault((row.problem_id, row.tokens), row.weight)
+  if run.em.source == 'human' or run.em.include_human:
+    for problem in problems.values():
+      if problem.solution is not None:
+        rows.setdefault((problem.id, human_tokens(run, problem)), 1.0)
+  sums: defaultdict[str, float] = defaultdict(float)
+  for (problem_id, _), weight in rows.items():
+    sums[problem_id] += weight
+  uniform = run.em.problem_weight == 'uniform'
+  return [
+    Example(
+      prompt=training_prompt(run, problems[problem_id]),
+      completion=tokens,
+      weight=weight / sums[problem_id] if uniform else weight,
+    )
+    for (problem_id, tokens), weight in rows.items()
+  ]
+
+
+def human_tokens(run: Run, problem: Problem) -> tuple[int, ...]:
+  """Returns the human solution, with the token that ends it."""
+  tokenizer = run.tools.tokenizer
+  text = run.tools.task.target(problem)
+  return (*tokenizer.encode(text, follows=True), tokenizer.eos[0])
+
+
+def training_prompt(run: Run, problem: Problem) -> tuple[int, ...]:
+  """Returns what stands before a solution in training."""
+  tokenizer = run.tools.tokenizer
+  prefix, question = prompt_tokens(run.tools.task, tokenizer, problem)
+  if run.em.train_prompt == 'zero_shot':
+    prefix = prefix[: 0 if tokenizer.bos is None else 1]
+  return (*prefix, *question)
