@@ -105,6 +105,7 @@ def _write_test(
     'scores': scores,
   }
   store.write_json(folder / 'test.json', test)
+  store.write_json(folder / 'suites' / 'other-set.json', test)
   store.write_json(folder / 'validation.json', test)
 
 

@@ -84,6 +84,8 @@ def test_numbers_behind_figures_are_those_of_the_files(workdir):
   # Three of four samples of every second problem; then of every one.
   assert train.iterations == [0, 1]
   assert train.values == pytest.approx([3 / 8, 3 / 4])
+  (transfer,) = series.transfers(run).values()
+  assert transfer.values == test.values
   changes = [(c.split, c.gained, c.lost) for c in series.turnover(run)]
   assert changes == [('test', 2, 0), ('test', 2, 0), ('training', 3, 0)]
   assert [(b.name, b.problems) for b in series.difficulty(run)] == [
@@ -116,6 +118,7 @@ def test_nothing_that_a_model_or_a_config_says_becomes_markup(html):
   assert '<i>set' not in html
   assert '<u>3' not in html
   assert '&lt;i&gt;set&lt;/i&gt;' in html
+  assert '>other-set</th>' in html
   assert html.count('</script>') == html.count('<script')
 
 

@@ -19,6 +19,7 @@ class Row:
   m_step: dict[str, Any] | None
   validation: dict[str, Any] | None
   test: dict[str, Any] | None
+  suites: dict[str, dict[str, Any]]  # Transfer sets, by label.
   seconds: dict[str, float]
 
 
@@ -58,6 +59,10 @@ def read(workdir: epath.PathLike) -> list[Row]:
       m_step=store.read_json(folder / 'm_step.json'),
       validation=store.read_json(folder / 'validation.json'),
       test=store.read_json(folder / 'test.json'),
+      suites={
+        path.stem: store.read_json(path)
+        for path in sorted((folder / 'suites').glob('*.json'))
+      },
       seconds=store.read_json(folder / 'seconds.json') or {},
     )
     if row.test is None:

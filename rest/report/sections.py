@@ -52,6 +52,8 @@ def scores(run: Run) -> str:
       cells[f'pass@{k}'] = percent(test['pass_at_k'][k])
     if test['maj_at_k'] is not None:
       cells['majority'] = percent(test['maj_at_k'])
+    for label, suite in row.suites.items():
+      cells[label] = percent(suite['pass_1'])
     cells['cut off'] = percent(test['unfinished'])
     cells['tokens'] = f'{test["mean_tokens"]:.0f}'
     cells['unjudged'] = f'{test["unknown"]:,}'

@@ -75,6 +75,20 @@ def accuracies(run: Run) -> tuple[Points, Points | None, Points | None]:
   )
 
 
+def transfers(run: Run) -> dict[str, Points]:
+  """Returns the accuracy on each transfer set, by its label."""
+  return {
+    label: _scores(
+      [
+        (row.iteration, row.suites[label])
+        for row in run.rows
+        if label in row.suites
+      ]
+    )
+    for label in run.rows[0].suites
+  }
+
+
 def majority(run: Run) -> tuple[list[int], list[float]] | None:
   """Returns iterations and majority votes in per cent, if there are any."""
   found = [
