@@ -1,5 +1,6 @@
 """Whole runs on the embedded model: killed, stopped, changed, and run again."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -180,7 +181,8 @@ def _kill_until_done(
         break
       time.sleep(0.02)
     time.sleep(rng.random() * 0.5)
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # It may have finished.
+      os.killpg(process.pid, signal.SIGKILL)
     process.wait()
   done = _run(workdir, cache)
   assert done.returncode == 0, done.stderr
