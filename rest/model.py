@@ -219,6 +219,8 @@ def backbone(
     x_BTD, aux = jax.lax.scan(body, x_BTD, (model.layers, windows_L, caches))
   else:
     aux = []
+    # Traced and lowered once for all layers of a kind.
+    layer_step = jax.jit(layer_step, static_argnums=(2, 3))
     caches = [None] * config.layers if caches is None else caches
     for layer, window, cache in zip(
       model.layers, config.layer_windows, caches, strict=True
@@ -325,8 +327,9 @@ def _layer(config, layer, x_BTD, rope, attend, window, cache):
     k_BTKH = _norm(config, k_BTKH, layer.k_norm_H[...])
   q_BTKGH, k_BTKH = _rotate(q_BTKGH, rope), _rotate(k_BTKH, rope)
   out_BTKGH, aux = attend(q_BTKGH, k_BTKH, v_BTKH, window, cache)
-  h_BTD = jnp.einsum(
-    'BTKGH,KGHD->BTD', out_BTKGH.astype(dtype), layer.o_KGHD[...].astype(dtype)
+  # Not einsum: it contracts in another order, and XLA then transposes weights.
+  h_BTD = jnp.tensordot(
+    out_BTKGH.astype(dtype), layer.o_KGHD[...].astype(dtype), 3
   )
   if layer.attn_post_norm_D is not None:
     h_BTD = _norm(config, h_BTD, layer.attn_post_norm_D[...])

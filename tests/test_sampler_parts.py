@@ -13,8 +13,8 @@ from rest.sampler.cache import TableShape, empty
 from rest.sharding import MeshConfig, make_mesh
 
 
-@pytest.mark.parametrize('vocab', [97, 5000, 40_000])
-def test_the_best_in_two_levels_are_the_best(vocab):
+@pytest.mark.parametrize('vocab', [97, 5000, 40_000, 151_936])
+def test_the_best_by_groups_are_the_best(vocab):
   random = np.random.default_rng(vocab)
   # Few distinct values: equal logits must keep the order of their ids.
   logits_BV = random.integers(0, 300, (4, vocab)).astype(np.float32)
@@ -92,11 +92,13 @@ def test_the_kernels_equal_plain_attention(
   )
   def kernels(q_BKGH, k_BKH, v_BKH, cache, where):
     q_BKGH *= jnp.asarray(query_scale(config), dtype)
-    return kernel.attend(
+    cache = cache._replace(k2=jnp.swapaxes(cache.k2, 2, 3))
+    out_BKGH, k2_BKSH, v2_BKSH = kernel.attend(
       *(q_BKGH, k_BKH, v_BKH, cache, where, window, cap),
       kernel.Blocks(shared_keys=32),
       interpret=True,
     )
+    return out_BKGH, jnp.swapaxes(k2_BKSH, 2, 3), v2_BKSH
 
   given = (q_BKGH, k_BKH, v_BKH, cache, where)
   expected, suffix = reference(*given)

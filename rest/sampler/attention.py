@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from rest.model import ModelConfig, query_scale, softcap
 from rest.sampler import kernel
-from rest.sampler.cache import ROWS, SPECS, LayerCache
+from rest.sampler.cache import ROWS, SPECS, LayerCache, has_kernels
 
 _NEVER = -1e30  # The logit of a key that must not be seen.
 
@@ -55,7 +55,7 @@ def three_levels(
     mesh: Rows are shared out over data, heads over tensor; no device needs
       anything of another.
   """
-  runs_kernels = has_kernel(config, mesh)
+  runs_kernels = has_kernels(config, mesh)
 
   def attend(q_BTKGH, k_BTKH, v_BTKH, window, cache):
     rows, heads = P(ROWS), P(ROWS, None, 'tensor')
@@ -71,7 +71,7 @@ def three_levels(
       check_vma=False,
     )
     out_BTKGH, (k2, v2) = local(q_BTKGH, k_BTKH, v_BTKH, cache, where)
-    return out_BTKGH, cache._replace(k2_BKHS=k2, v2_BKSH=v2)
+    return out_BTKGH, cache._replace(k2=k2, v2_BKSH=v2)
 
   return attend
 
@@ -103,12 +103,12 @@ def decode_attention(
   q_BKGH = (q_BTKGH[:, 0] * query_scale(config)).astype(cache.v2_BKSH.dtype)
   cap = config.attention_softcap
   if runs_kernels:
-    out_BKGH, k2_BKHS, v2_BKSH = kernel.attend(
+    out_BKGH, k2_BKSH, v2_BKSH = kernel.attend(
       q_BKGH, k_BTKH[:, 0], v_BTKH[:, 0], cache, where, window, cap
     )
-    return out_BKGH[:, None], (k2_BKHS, v2_BKSH)
+    return out_BKGH[:, None], (k2_BKSH, v2_BKSH)
   drawn_B = where.drawn_QR.reshape(-1)
-  k2_BKHS = _append(cache.k2_BKHS, jnp.moveaxis(k_BTKH, 1, 3), drawn_B, axis=2)
+  k2_BKHS = _append(cache.k2, jnp.moveaxis(k_BTKH, 1, 3), drawn_B, axis=2)
   v2_BKSH = _append(cache.v2_BKSH, jnp.swapaxes(v_BTKH, 1, 2), drawn_B, axis=1)
   parts = []
   if cache.v0_KSH.shape[1]:
@@ -139,21 +139,10 @@ def read_for(
     config: The model's shape.
     mesh: Of the devices.
   """
-  if has_kernel(config, mesh):
+  if has_kernels(config, mesh):
     return capacity
   part = max(128, 1 << (longest - 1).bit_length())
   return part if 4 * part <= capacity else capacity
-
-
-def has_kernel(config: ModelConfig, mesh: Mesh) -> bool:
-  """Whether the Pallas kernels can run: NVIDIA, 16 bits, a width in tiles."""
-  h = config.head_width
-  return (
-    mesh.devices.flat[0].platform == 'gpu'
-    and jnp.dtype(config.dtype).itemsize == 2
-    and h >= 16
-    and h & (h - 1) == 0
-  )
 
 
 def merge(parts: list[Part]) -> jax.Array:

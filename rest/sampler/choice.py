@@ -4,11 +4,13 @@ The uniform is a counter: a function of the problem's key, the sample and the
 position, and of nothing else, so that any sample can be drawn again alone.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 _ONE_BITS = 0x3F800000  # The bits of 1.0; of floats in [0, 1], order is kept.
-_GROUP = 64  # Members of a group in the two-level search for the best.
+_SORTED = 32  # Times as many as the best are wanted: sorted at once.
 
 
 def uniforms(
@@ -92,23 +94,25 @@ def choose(
 def best(logits_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
   """Returns the `count` largest logits and their ids, exactly, in order.
 
-  In two levels: only the groups with the `count` largest maxima can hold
-  them. One `top_k` over a large vocabulary costs more than the model's layers.
+  Only the groups with the `count` largest maxima can hold them, and both the
+  best maxima and the best members of those groups are found in the same way.
+  One sort of a large vocabulary costs more than the model's layers.
   """
   batch, vocab = logits_BV.shape
-  width = _GROUP
-  groups = -(-vocab // width)
-  if groups < 4 * count:
+  if vocab <= _SORTED * count:
     logit_BC, id_BC = jax.lax.top_k(logits_BV, count)
     return logit_BC, id_BC
+  # As wide as makes both searches about equally long.
+  width = 1 << round(math.log2(vocab / count) / 2)
+  groups = -(-vocab // width)
   padded = jnp.pad(
     logits_BV, ((0, 0), (0, groups * width - vocab)), constant_values=-jnp.inf
   ).reshape(batch, groups, width)
-  _, group_BC = jax.lax.top_k(padded.max(axis=-1), count)
+  _, group_BC = best(padded.max(axis=-1), count)
   # In order of id, so that equal logits keep theirs.
   group_BC = jnp.sort(group_BC, axis=-1)
   member = jnp.take_along_axis(padded, group_BC[..., None], axis=1)
-  logit_BC, place_BC = jax.lax.top_k(member.reshape(batch, -1), count)
+  logit_BC, place_BC = best(member.reshape(batch, -1), count)
   chosen_BC = jnp.take_along_axis(group_BC, place_BC // width, axis=-1)
   return logit_BC, chosen_BC * width + place_BC % width
 

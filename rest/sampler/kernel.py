@@ -52,7 +52,7 @@ def attend(
     q_BKGH: Scaled queries.
     k_BKH: Keys of the tokens that ask.
     v_BKH: Their values.
-    cache: The layer's; its suffix is overwritten in place.
+    cache: The layer's, with k2 as BKSH; its suffix is overwritten in place.
     where: `attention.Where`.
     window: How far back attention reaches; 0 is everything.
     cap: Soft-cap of the logits; 0 is off.
@@ -60,7 +60,7 @@ def attend(
     interpret: Runs without a GPU, for tests.
 
   Returns:
-    out_BKGH, k2_BKHS and v2_BKSH.
+    out_BKGH, k2_BKSH and v2_BKSH.
   """
   q, r = where.buffer_QR.shape
   q_QKRGH = jnp.moveaxis(q_BKGH.reshape(q, r, *q_BKGH.shape[1:]), 1, 2)
@@ -239,13 +239,13 @@ def _own(q_QKRGH, new, shared, cache, where, window, cap, blocks, interpret):
       at_row(),
       at_head(h),
       at_head(h),
-      at_head(h, s),
+      at_head(s, h),
       at_head(s, h),
     ],
-    out_specs=[at_head(_tile(g), h), at_head(h, s), at_head(s, h)],
+    out_specs=[at_head(_tile(g), h), at_head(s, h), at_head(s, h)],
     out_shape=[
       jax.ShapeDtypeStruct((q * r, k, g, h), q_QKRGH.dtype),
-      jax.ShapeDtypeStruct(cache.k2_BKHS.shape, cache.k2_BKHS.dtype),
+      jax.ShapeDtypeStruct(cache.k2.shape, cache.k2.dtype),
       jax.ShapeDtypeStruct(cache.v2_BKSH.shape, cache.v2_BKSH.dtype),
     ],
     input_output_aliases={7: 1, 8: 2},
@@ -259,7 +259,7 @@ def _own(q_QKRGH, new, shared, cache, where, window, cap, blocks, interpret):
     q_QKRGH,
     *shared,
     *new,
-    cache.k2_BKHS,
+    cache.k2,
     cache.v2_BKSH,
   )
 
@@ -299,7 +299,7 @@ def _own_kernel(
     seen = (key < drawn)[None]
     if window:
       seen &= ((drawn - key) < window)[None]
-    return _grow(state, q, k_ref[:, at], v_ref[at, :], seen, cap)
+    return _grow(state, q, k_ref[at, :].T, v_ref[at, :], seen, cap)
 
   state = jax.lax.fori_loop(0, pl.cdiv(drawn, keys), block, state)
   # The newest key is not read back: it goes from registers into the sum.
@@ -312,7 +312,7 @@ def _own_kernel(
   out = out * share[:, None] + weight[:, None] * new_v.astype(jnp.float32)[None]
   out = out / (total * share + weight)[:, None]
   plgpu.store(out_ref.at[:, :], out.astype(out_ref.dtype), mask=mask)
-  grown_k_ref[:, pl.ds(drawn, 1)] = new_k[:, None]
+  grown_k_ref[pl.ds(drawn, 1), :] = new_k[None]
   grown_v_ref[pl.ds(drawn, 1), :] = new_v[None]
 
 

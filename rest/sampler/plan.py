@@ -164,8 +164,12 @@ def make_plan(
       f'mesh.tensor must divide the {model.kv_heads} key/value heads; got '
       f'{tensor}.'
     )
-  per_slot = config.rows_per_slot or min(8, _power(samples))
-  rows = config.rows or (64 if is_cpu else 1024 * data)
+  # Measured: bench/NOTES.md. Accelerators have a fixed cost a step, which many
+  # rows share; short calls let the table shrink as soon as it can.
+  most = 8 if is_cpu else 16
+  steps = config.steps_per_call or (16 if is_cpu else 8)
+  per_slot = config.rows_per_slot or min(most, _power(samples))
+  rows = config.rows or (64 if is_cpu else 2048 * data)
   unit = per_slot * data * (tensor if per_slot % tensor else 1)
   available = int(device.memory * config.memory_share)
 
@@ -178,10 +182,9 @@ def make_plan(
       suffix=bucket(config.max_tokens),
       samples=_power(2 * samples - 1),
     )
-    least = config.min_rows or (shape.size if is_cpu else 128 * data)
-    least = max(least, mesh.size)
-    steps = config.steps_per_call or 16
-    return _weigh(model, mesh, shape, min(least, shape.size), steps, available)
+    least = config.min_rows or (shape.size if is_cpu else 32 * data)
+    least = min(max(least, mesh.size), shape.size)
+    return _weigh(model, mesh, shape, least, steps, available)
 
   plan = attempt(rows)
   while not config.rows and plan.total_bytes > available:

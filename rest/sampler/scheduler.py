@@ -1,5 +1,6 @@
 """The host's side of the table: which question goes where, what came back."""
 
+import bisect
 import hashlib
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -236,17 +237,22 @@ class Scheduler:
         if order
         for piece in _pieces(order, shape.rows, self._left(old) / new_slots)
       ]
-      pieces.sort(key=lambda item: -item[2].begun)
+      pieces.sort(key=lambda item: item[2].begun)
       load, used = dict.fromkeys(new, 0), dict.fromkeys(new, 0)
-      for slot, buffer, piece in pieces:
-        room = [
-          q
-          for q in new
-          if owners[q][-1] is None and used[q] + piece.begun <= shape.rows
-        ]
-        if not room:
-          return None
-        q = min(room, key=load.__getitem__)
+      while pieces:
+        slot, buffer, piece = pieces.pop()  # The largest.
+        free = {q: shape.rows - used[q] for q in new if owners[q][-1] is None}
+        room = [q for q in free if piece.begun <= free[q]]
+        if room:
+          q = min(room, key=load.__getitem__)
+        else:
+          q = max(free, key=free.__getitem__, default=-1)
+          if not free.get(q):
+            return None
+          piece, rest = _split(piece, free[q])
+          bisect.insort(
+            pieces, (slot, buffer, rest), key=lambda item: item[2].begun
+          )
         e = int(owners[q][0] is not None)
         owners[q][e] = piece
         move.slot_QE[q, e], move.buffer_QE[q, e] = slot % old_slots, buffer
@@ -373,6 +379,18 @@ def _pieces(order: Order, rows: int, share: float) -> list[Order]:
       Order(order.index, order.ask, places, list(drafts), len(drafts), waiting)
     )
   return parts
+
+
+def _split(order: Order, count: int) -> tuple[Order, Order]:
+  """Returns an order of the first so many drafts, and one of the others."""
+  parts = []
+  for part in (slice(count), slice(count, None)):
+    places, drafts = order.places[part], order.drafts[part]
+    waiting = sum(not draft.tokens for draft in drafts)
+    parts.append(
+      Order(order.index, order.ask, places, drafts, len(drafts), waiting)
+    )
+  return parts[0], parts[1]
 
 
 def random_key(seed: int, key: tuple[int, ...] | int) -> np.ndarray:
