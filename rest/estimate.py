@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from rest import attention, lora, loss, sharding
+from rest import attention, flash, lora, loss, sharding
 from rest.hardware import Device, parse
 from rest.model import ModelConfig, Transformer
 from rest.optimizer import abstract_state
@@ -171,8 +171,9 @@ def _bytes_a_token(
   # Scores and their softmax, float32; of a chunk, they are never kept.
   chunk = attention.query_chunk(config.row_length)
   scores = 8 * heads * chunk
-  if attention.allow_cudnn and device.platform == 'gpu':
-    matmuls, scores = matmuls + size * queries, 0
+  if flash.has_kernel(model, config.row_length, device.platform):
+    # Its output, and a sum a head in float32.
+    matmuls, scores = matmuls + size * queries + 4 * heads, 0
   if chunk == config.row_length:
     everything, scores = everything + scores, 0
   kept = {'none': everything, 'matmuls': matmuls, 'full': size * width}

@@ -14,7 +14,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rest.attention import packed_attention, saves_flash
+from rest.attention import plain_attention
+from rest.flash import KEPT, flash_attention, has_kernel
 from rest.lora import attach
 from rest.loss import weighted_loss
 from rest.model import Transformer, backbone, unstack
@@ -163,15 +164,23 @@ def _loss_sum(model, batch, remat):
     'matmuls': functools.partial(jax.checkpoint, policy=_MATMULS),
     'full': jax.checkpoint,
   }[remat]
-  attend = packed_attention(model.config, batch.segments_BT, batch.positions_BT)
+  attend = _attention(model.config, batch)
   x_BTD, _ = backbone(
     unstack(model), batch.tokens_BT, batch.positions_BT, attend, remat=wrap
   )
   return weighted_loss(model, x_BTD, batch.targets_BT, batch.weights_BT)
 
 
+def _attention(config, batch):
+  length = batch.segments_BT.shape[1]
+  if has_kernel(config, length, jax.devices()[0].platform):
+    return flash_attention(config, batch.segments_BT)
+  return plain_attention(config, batch.segments_BT, batch.positions_BT)
+
+
 _MATMULS = jax.checkpoint_policies.save_from_both_policies(
-  jax.checkpoint_policies.dots_with_no_batch_dims_saveable, saves_flash
+  jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  jax.checkpoint_policies.save_only_these_names(*KEPT),
 )
 
 

@@ -25,6 +25,7 @@ FLOORS = {
   'journal': 2,
   'tally': 2,
   'attention': 3,
+  'flash': 3,
   'loss': 3,
   'lora': 3,
   'schedule': 3,

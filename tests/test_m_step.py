@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from rest import lora, sharding
-from rest.attention import runs
 from rest.m_step import Diverged, FineTuned, MStepConfig, fine_tune
 from rest.model import ModelConfig, Transformer
 from rest.optimizer import decayed, init_state
@@ -163,20 +162,6 @@ def test_packed_equals_unpacked():
   loss_1, gradient_1 = run_gradients(make_model(), unpacked, config=CONFIG)
   assert abs(float(loss) - float(loss_1)) < 1e-6
   assert distance(gradient, gradient_1) < 2e-6
-
-
-def test_runs_of_segments_cover_every_position_once():
-  """Kernels leave what is in no run unwritten."""
-  batch = only_batch(make_examples(12))
-  starts_BM, lengths_BM = runs(jnp.asarray(batch.segments_BT))
-  for row, starts, lengths in zip(
-    batch.segments_BT, starts_BM.tolist(), lengths_BM.tolist(), strict=True
-  ):
-    edges = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)]
-    count = len(edges) - 1
-    assert starts[:count] == edges[:-1]
-    assert lengths[:count] == np.diff(edges).tolist()
-    assert set(starts[count:] + lengths[count:]) <= {-1}
 
 
 def test_an_example_of_weight_two_counts_as_two():
