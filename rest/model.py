@@ -316,7 +316,9 @@ def _layer(config, layer, x_BTD, rope, attend, window, cache):
     'BTD,DKPH->BTKPH', h_BTD, layer.qkv_DKPH[...].astype(dtype)
   )
   if layer.qkv_bias_KPH is not None:
-    qkv_BTKPH += layer.qkv_bias_KPH[...].astype(dtype)[None, None]
+    # In float32, and so is its gradient, a sum over all tokens.
+    bias_KPH = layer.qkv_bias_KPH[...].astype(jnp.float32)
+    qkv_BTKPH = (qkv_BTKPH + bias_KPH[None, None]).astype(dtype)
   groups = config.groups
   q_BTKGH, k_BTKPH, v_BTKPH = jnp.split(
     qkv_BTKPH, (groups, groups + 1), axis=-2
