@@ -3,15 +3,26 @@
   python -m rest.pretrain --config=configs/pretrain_quickstart.py
 
 Makes its own corpus of word problems with solutions, many of them wrong, and
-learns its tokenizer from it. Runs anywhere; about a minute on one H200.
+learns its tokenizer from it. Runs anywhere; about a minute on one H200. After a
+colon may stand another size, for configs/ablations/model_size.py:
+--config=configs/pretrain_quickstart.py:6m.
 """
 
 from ml_collections import ConfigDict
 
+# Width, layers, query heads, width of a head, and of the feed-forward layer.
+_SIZES = {
+  '0.3m': (64, 4, 4, 16, 192),
+  '1m': (128, 5, 4, 32, 384),
+  '6m': (256, 8, 8, 32, 768),
+  '37m': (512, 12, 8, 64, 1536),
+}
 
-def get_config() -> ConfigDict:
+
+def get_config(size: str = '1m') -> ConfigDict:
+  width, layers, heads, head_width, ffn = _SIZES[size]
   c = ConfigDict()
-  c.name = 'pretrain_quickstart'  # Names the default working directory.
+  c.name = f'pretrain_{size}'  # Names the default working directory.
   c.seed = 0  # Of the first weights and the order of the data.
 
   c.corpus = ConfigDict()
@@ -35,12 +46,12 @@ def get_config() -> ConfigDict:
 
   c.model = ConfigDict()  # Fields of rest.model.ModelConfig; Llama's form.
   c.model.vocab = 1024
-  c.model.width = 128
-  c.model.layers = 5
-  c.model.heads = 4
+  c.model.width = width
+  c.model.layers = layers
+  c.model.heads = heads
   c.model.kv_heads = 2
-  c.model.head_width = 32
-  c.model.ffn = 384
+  c.model.head_width = head_width
+  c.model.ffn = ffn
   c.model.context = 512
   c.model.norm_eps = 1e-5
   c.model.tied = True

@@ -82,7 +82,7 @@ def table(experiment: Experiment) -> str:
 def caption(experiment: Experiment) -> str:
   """Returns what the figure shows, with n, seeds and the interval's kind."""
   sizes = {
-    score: _matrix(points[0].scores)[0].shape[1]
+    score: len(set().union(*(_shared(point.scores) for point in points)))
     for score, points in read(experiment).items()
   }
   seeds = len(next(iter(experiment.arms.values())))
@@ -242,7 +242,11 @@ def _by_k(
 def _by_difficulty(
   name: str, workdirs: Sequence[pathlib.Path], score: str
 ) -> list[Point]:
-  """Bins by one half of the base's samples, measures it on the other."""
+  """Bins by one half of the base's samples, measures it on the other.
+
+  All seeds have the same base, so their samples together say how hard a problem
+  is, and its bin is that of all seeds.
+  """
   base, tuned = [], []
   chosen = [best(workdir) for workdir in workdirs]
   halves = [
@@ -253,23 +257,20 @@ def _by_difficulty(
     store.read_json(workdir / f'iteration_{index}/test.json')['halves']
     for workdir, index in zip(workdirs, chosen, strict=True)
   ]
+  shared = set.intersection(*(set(half) for half in halves))
+  bins = {
+    id: bin_of(sum(half[id][0] for half in halves) / len(halves))
+    for id in sorted(shared)
+  }
   for number, label in enumerate(_BINS):
-    members = [
-      [id for id, (even, _) in half.items() if bin_of(even) == number]
-      for half in halves
-    ]
-    if not all(members):
+    ids = [id for id in bins if bins[id] == number]
+    if not ids:
       continue
-    before = [
-      {id: half[id][1] for id in ids}
-      for half, ids in zip(halves, members, strict=True)
-    ]
-    now = [
-      {id: half[id][1] for id in ids}
-      for half, ids in zip(after, members, strict=True)
-    ]
-    base.append(Point(f'{name}: base', label, before))
-    tuned.append(Point(name, label, now, before))
+    x = f'{label} ({len(ids)})'
+    before = [{id: half[id][1] for id in ids} for half in halves]
+    now = [{id: half[id][1] for id in ids} for half in after]
+    base.append(Point(f'{name}: base', x, before))
+    tuned.append(Point(name, x, now, before))
   return base + tuned
 
 
@@ -301,12 +302,16 @@ def _list(values: Sequence[int]) -> str:
 
 def _matrix(*scores: list[dict[str, float]]) -> list[np.ndarray]:
   """Returns scores by seed and problem, on the problems that all share."""
-  common = set.intersection(*(set(s) for group in scores for s in group))
-  ids = sorted(common)
+  ids = sorted(_shared([s for group in scores for s in group]))
   return [
     np.array([[s[id] for id in ids] for s in group], np.float64)
     for group in scores
   ]
+
+
+def _shared(scores: Sequence[dict[str, float]]) -> set[str]:
+  """Returns the problems that all have."""
+  return set.intersection(*map(set, scores))
 
 
 def _row(

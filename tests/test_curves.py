@@ -90,13 +90,25 @@ def test_problems_are_sorted_by_one_half_and_measured_on_the_other(tmp_path):
     for name in ('a: base', 'a')
   )
   assert base == {
-    '< 25 %': {'hard': 0.3, 'lucky': 0.25},
-    '>= 75 %': {'easy': 0.5},
+    '< 25 % (2)': {'hard': 0.3, 'lucky': 0.25},
+    '>= 75 % (1)': {'easy': 0.5},
   }
   assert tuned == {
-    '< 25 %': {'hard': 0.7, 'lucky': 0.5},
-    '>= 75 %': {'easy': 1.0},
+    '< 25 % (2)': {'hard': 0.7, 'lucky': 0.5},
+    '>= 75 % (1)': {'easy': 1.0},
   }
+  assert 'n = 3 problems' in curves.caption(shown)
+
+
+def test_seeds_sort_a_problem_together_and_none_is_left_out(tmp_path):
+  workdirs = [tmp_path / str(seed) for seed in range(2)]
+  for workdir, first in zip(workdirs, (0.2, 0.4), strict=True):
+    halves = {'a': (first, 0.5), 'b': (1 - first, 0.5)}
+    _iteration(workdir, 0, [0.0], halves=halves)
+    _iteration(workdir, 1, [1.0], halves=halves)
+  shown = curves.Experiment('T', {'a': workdirs}, 'difficulty', ('test',))
+  places = {p.x: set(p.scores[0]) for p in curves.read(shown)['test']}
+  assert places == {'25-50 % (1)': {'a'}, '50-75 % (1)': {'b'}}
 
 
 def test_bins_begin_at_their_lower_edge():

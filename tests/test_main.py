@@ -4,14 +4,16 @@ import dataclasses
 import importlib
 import pathlib
 
+import jax
 import pytest
 
-from configs import base
+from configs import base, pretrain_quickstart
 from rest import main, plan, sharding
 from rest.evaluate import EvaluateConfig
 from rest.journal import LoggingConfig
 from rest.keep import EStepConfig
 from rest.loop import EMConfig
+from rest.model import ModelConfig, Transformer
 from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
 from rest.setup import Setup
@@ -66,6 +68,14 @@ def test_every_config_is_one_that_the_rooms_take(name):
   assert config.name
   for section, kind in SECTIONS.items():
     kind(**config[section])
+
+
+@pytest.mark.parametrize('size', ['0.3m', '1m', '6m', '37m'])
+def test_a_pretrained_model_has_the_size_that_it_is_called(size):
+  config = ModelConfig(**pretrain_quickstart.get_config(size).model)
+  model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+  millions = sum(x.size for x in jax.tree.leaves(model)) / 1e6
+  assert millions == pytest.approx(float(size.removesuffix('m')), rel=0.2)
 
 
 @pytest.mark.parametrize(
