@@ -21,7 +21,7 @@ from rest.recipe import MStepConfig
 
 # (parameters, tokens drawn a second, share of the data sheet's FLOP/s that
 # training reaches) of one H200, at Qwen2.5's shapes (bench/NOTES.md).
-_MEASURED = ((1.54e9, 81_360, 0.554), (7.62e9, 24_804, 0.540))
+_MEASURED = ((1.54e9, 100_050, 0.574), (7.62e9, 28_286, 0.560))
 _MEASURED_ON, _ = parse('h200-1')
 
 
@@ -29,8 +29,8 @@ _MEASURED_ON, _ = parse('h200-1')
 class StepMemory:
   """Bytes on each device at the peak of a step of the M-step.
 
-  On one H200, in GiB: 72.3 where 71 were measured (1.5 B, 16 rows of 2,048,
-  'matmuls'), 134.7 for 133 (7 B, 3 rows), 163.3 for 163 (1.5 B, 'none').
+  On one H200, in GiB: 72.3 where 67.8 were measured (1.5 B, 16 rows of 2,048,
+  'matmuls'), 134.1 for 132.4 (7 B, 3 rows).
 
   Attributes:
     weights: Parameters, float32; adapters too.

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# A row holds at most row_length / 128 segments (but 16 in a short row): kernels
-# that are given a table of segments, as cuDNN's are, work on as many as fit it.
+# A row holds at most row_length / 128 segments (but 16 in a short row), so that
+# one row is not filled with a great many tiny sequences.
 _TOKENS_A_SEGMENT = 128
 _SEGMENTS_ALWAYS = 16
 # A row is full when less than this is left.
