@@ -49,6 +49,16 @@ def pool():
     yield pool
 
 
+def test_workers_find_what_is_on_the_python_path(tmp_path, monkeypatch):
+  # As where libraries are installed with `pip install --target`.
+  seen = tmp_path / 'seen'
+  (tmp_path / 'sitecustomize.py').write_text(f"open({str(seen)!r}, 'w')")
+  monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+  with Pool(VerifyConfig(workers=1), ('math',)) as pool:
+    assert pool.submit(_math(1, 1)).result().reward == 1
+  assert seen.exists()
+
+
 def test_each_request_gets_its_own_verdict(pool):
   draw = random.Random(0)
   pairs = [(draw.randint(0, 3), draw.randint(0, 3)) for _ in range(300)]

@@ -59,6 +59,9 @@ class Child:
     }
     root = pathlib.Path(__file__).resolve().parents[2]
     kept = {k: os.environ[k] for k in _KEPT if k in os.environ}
+    # It finds what this process finds, its libraries perhaps among them.
+    given = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    paths = [str(root), *(os.path.abspath(path) for path in given if path)]
     self._process = subprocess.Popen(
       [sys.executable, '-P', '-m', 'rest.verify.worker', json.dumps(setup)],
       stdin=subprocess.PIPE,
@@ -66,7 +69,7 @@ class Child:
       bufsize=0,
       env=kept
       | {
-        'PYTHONPATH': str(root),
+        'PYTHONPATH': os.pathsep.join(paths),
         'PYTHONHASHSEED': '0',
         # gmpy2 computes for hours without returning to Python.
         'SYMPY_GROUND_TYPES': 'python',
