@@ -20,6 +20,8 @@ _SIZES = {
 
 
 def get_config(size: str = '1m') -> ConfigDict:
+  if size not in _SIZES:
+    raise ValueError(f'The size must be one of {[*_SIZES]}; got {size!r}.')
   width, layers, heads, head_width, ffn = _SIZES[size]
   c = ConfigDict()
   c.name = f'pretrain_{size}'  # Names the default working directory.

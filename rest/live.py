@@ -116,7 +116,7 @@ class Drawing:
     """Counts a sample; its verdict is still to come."""
     self._tokens += tokens
     now = time.monotonic()
-    if now - self._shown > self._bar.mininterval:
+    if not self._bar.disable and now - self._shown > self._bar.mininterval:
       self._shown = now
       self._bar.set_postfix_str(self._text(now), refresh=False)
     self._bar.update()

@@ -7,9 +7,11 @@ import sys
 
 import pytest
 from etils import epath
+from tqdm import tqdm
 
 from rest import events, metrics
 from rest.journal import Journal, LoggingConfig, read_journal
+from rest.live import Drawing
 
 
 def _records(data: bytes) -> list[bytes]:
@@ -83,3 +85,10 @@ def test_bars_are_lines_where_nobody_watches(monkeypatch):
   assert lines.pop() == ''
   assert all(line and line.isprintable() for line in lines)
   assert any('2 of 4' in line and 'loss 0.5' in line for line in lines)
+
+
+def test_sampling_goes_on_where_bars_are_off():
+  # As with TQDM_DISABLE=1.
+  drawing = Drawing(tqdm(total=2, disable=True), 2, lambda: 0)
+  for tokens in (3, 4):
+    drawing.drawn(tokens)

@@ -78,6 +78,11 @@ def test_a_pretrained_model_has_the_size_that_it_is_called(size):
   assert millions == pytest.approx(float(size.removesuffix('m')), rel=0.2)
 
 
+def test_an_unknown_size_to_pretrain_is_named():
+  with pytest.raises(ValueError, match=r"one of \['0.3m'.*got '2m'"):
+    pretrain_quickstart.get_config('2m')
+
+
 @pytest.mark.parametrize(
   ('change', 'message'),
   [

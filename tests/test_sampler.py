@@ -18,7 +18,9 @@ from rest.model import (
 )
 from rest.sampler import Ask, Sampler, SamplerConfig
 from rest.sampler.attention import read_for
+from rest.sampler.cache import TableShape
 from rest.sampler.decode import decode, load_prefix, load_questions
+from rest.sampler.order import Draft, Order
 from rest.sampler.plan import make_plan, smallest
 from rest.sampler.scheduler import Scheduler
 from rest.sharding import MeshConfig, leaf_name, make_mesh
@@ -430,3 +432,28 @@ def test_too_little_memory_names_the_fields_to_lower():
 def test_settings_out_of_range_are_refused(field, value):
   with pytest.raises(ValueError, match=field):
     dataclasses.replace(SETTINGS, **{field: value})
+
+
+def test_rows_that_are_left_fit_a_smaller_table():
+  random = np.random.default_rng(0)
+  for _ in range(50):
+    slots, rows = 8, int(random.integers(4, 16))
+    shape = TableShape(slots, 16, 0, 32, 32, 16)
+    scheduler = Scheduler(shape, iter(()), 16, 1, 32, 0, ())
+    left = total = int(0.75 * slots * rows)
+    for slot in range(slots):
+      count = min(left, int(random.integers(1, 17)))
+      left -= count
+      drafts = [Draft([1], [0.0], slot * 16 + i) for i in range(count)]
+      ask = Ask(slot, (1, 2), tuple(range(count)))
+      places = tuple(range(count))
+      if count:
+        order = Order(slot, ask, places, drafts, count, 0)
+        scheduler.owners[slot][0] = order
+    smaller = dataclasses.replace(shape, rows=rows)
+    moved = scheduler.rearrange(smaller, 1)
+    assert moved is not None
+    move, _, state = moved
+    at_work = (state.entry_QR >= 0).ravel()
+    assert at_work.sum() == total - left
+    assert len(set(move.row_B[at_work].tolist())) == at_work.sum()

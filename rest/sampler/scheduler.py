@@ -230,19 +230,20 @@ class Scheduler:
     for shard in range(shards):
       old = range(shard * old_slots, (shard + 1) * old_slots)
       new = range(shard * new_slots, (shard + 1) * new_slots)
+      share = self._left(old) / new_slots
       pieces = [
         (slot, buffer, piece)
         for slot in old
         for buffer, order in enumerate(self.owners[slot])
         if order
-        for piece in _pieces(order, shape.rows, self._left(old) / new_slots)
+        for piece in _pieces(order, shape.rows, share)
       ]
       pieces.sort(key=lambda item: item[2].begun)
       load, used = dict.fromkeys(new, 0), dict.fromkeys(new, 0)
+      free = dict.fromkeys(new, shape.rows)  # Of slots with a free buffer.
       while pieces:
         slot, buffer, piece = pieces.pop()  # The largest.
-        free = {q: shape.rows - used[q] for q in new if owners[q][-1] is None}
-        room = [q for q in free if piece.begun <= free[q]]
+        room = [q for q, rows_left in free.items() if piece.begun <= rows_left]
         if room:
           q = min(room, key=load.__getitem__)
         else:
@@ -266,6 +267,9 @@ class Scheduler:
           move.row_B[new_row] = draft.row % (old_slots * self.shape.rows)
         load[q] += piece.left
         used[q] += piece.begun
+        free[q] -= piece.begun
+        if e == BUFFERS - 1:
+          del free[q]
     self.shape, self.owners = shape, owners
     self._free.clear()  # Nothing is left to be loaded.
     return move, slots, rows
