@@ -1,4 +1,4 @@
-"""Attention of packed rows in plain XLA: the reference for `flash.py`.
+"""Attention of packed rows in plain XLA: the reference for `rest.flash`.
 
 Masked, a chunk of queries at a time so that scores stay small. The M-step runs
 it wherever the kernels do not.

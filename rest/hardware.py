@@ -93,6 +93,22 @@ def known(device_kind: str, platform: Any, memory: int) -> Device:
   return Device(device_kind, memory, platform=platform)
 
 
+def runs_kernels(platform: str, dtype: str, width: int) -> bool:
+  """Whether our Pallas kernels run: NVIDIA, 16 bits, heads in whole tiles.
+
+  Args:
+    platform: JAX's name for the devices' family.
+    dtype: That is computed in.
+    width: Of a head.
+  """
+  return (
+    platform == 'gpu'
+    and dtype in ('bfloat16', 'float16')
+    and width >= 16
+    and width & (width - 1) == 0
+  )
+
+
 def cpu(devices: int) -> Device:
   """Returns this host as one of so many devices that share its memory."""
   total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')

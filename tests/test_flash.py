@@ -18,6 +18,7 @@ from rest.model import ModelConfig, Transformer, backbone, unstack
 from rest.packing import Batch, Example, pack
 from rest.sharding import make_mesh
 from rest.update import _MATMULS
+from tests.programs import equations
 
 LENGTH = 64
 # Sequences shorter than a block, longer, ending at an edge and across one,
@@ -236,27 +237,17 @@ def test_kept_outputs_are_not_made_again(remat, forward):
   model = jax.eval_shape(lambda: make_model(config))
   run = jax.grad(functools.partial(kernel_loss, remat=remat))
   with jax.set_mesh(make_mesh(sharding.MeshConfig(2, 2, 2))):
-    names = kernels(jax.make_jaxpr(run)(model, batch).jaxpr)
+    program = jax.make_jaxpr(run)(model, batch).jaxpr
+  names = [
+    equation.params['name']
+    for equation in equations(program)
+    if equation.primitive.name == 'pallas_call'
+  ]
   assert {name: names.count(name) for name in names} == {
     'flash_forward': forward * config.layers,
     'flash_dq': config.layers,
     'flash_dkv': config.layers,
   }
-
-
-def kernels(jaxpr: Any) -> list[str]:
-  """Returns the names of the kernels in a program."""
-  names = []
-  for equation in jaxpr.eqns:
-    if equation.primitive.name == 'pallas_call':
-      names.append(equation.params['name'])
-      continue
-    for value in equation.params.values():
-      for inner in value if isinstance(value, (list, tuple)) else [value]:
-        inner = getattr(inner, 'jaxpr', inner)
-        if hasattr(inner, 'eqns'):
-          names += kernels(inner)
-  return names
 
 
 @pytest.mark.parametrize(

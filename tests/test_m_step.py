@@ -23,6 +23,7 @@ from rest.packing import Batch, Example, pack
 from rest.schedule import Schedule, learning_rates
 from rest.types import Preempted
 from rest.update import gradients, held_out_loss, put, update
+from tests.programs import equations
 
 MODEL = ModelConfig(
   vocab=64, width=32, layers=2, heads=4, kv_heads=2, head_width=8, ffn=48
@@ -219,21 +220,12 @@ def test_no_array_of_the_size_of_all_logits_exists():
   jaxpr = jax.make_jaxpr(lambda m, b: gradients(m, b, config=m_step))(
     model, batch
   )
-  largest = max(_sizes(jaxpr.jaxpr))
+  largest = max(
+    math.prod(made.aval.shape)
+    for equation in equations(jaxpr.jaxpr)
+    for made in equation.outvars
+  )
   assert largest <= batch.tokens_BT.size * config.vocab / 8
-
-
-def _sizes(jaxpr) -> list[int]:
-  """Returns the size of every array that a program makes."""
-  sizes = [0]
-  for equation in jaxpr.eqns:
-    sizes += [math.prod(v.aval.shape) for v in equation.outvars]
-    for value in equation.params.values():
-      for inner in value if isinstance(value, (list, tuple)) else [value]:
-        inner = getattr(inner, 'jaxpr', inner)
-        if hasattr(inner, 'eqns'):
-          sizes += _sizes(inner)
-  return sizes
 
 
 def test_bfloat16_tracks_float32():

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from rest.flash import kernels
+from rest.hardware import runs_kernels
 from rest.model import Attend, ModelConfig, query_scale
 from rest.sharding import ACTIVATIONS, spec
 
@@ -34,16 +35,10 @@ class _Reach(NamedTuple):
 
 
 def has_kernel(config: ModelConfig, length: int, platform: str) -> bool:
-  """Whether the kernels can run on rows of a length.
-
-  On NVIDIA, in 16 bits, where heads and blocks of rows come in tiles.
-  """
-  h = config.head_width
+  """Whether the kernels can run on rows of a length: it comes in tiles too."""
   return (
-    platform == 'gpu'
-    and jnp.dtype(config.dtype).itemsize == 2
-    and 16 <= h <= 256
-    and h & (h - 1) == 0
+    runs_kernels(platform, config.dtype, config.head_width)
+    and config.head_width <= 256
     and length % 64 == 0
   )
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rest.hardware import runs_kernels
 from rest.model import ModelConfig
 
 BUFFERS = 2
@@ -190,14 +191,9 @@ def empty(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
 
 
 def has_kernels(config: ModelConfig, mesh: Mesh) -> bool:
-  """Whether the kernels can run: NVIDIA, 16 bits, a width in tiles."""
-  h = config.head_width
-  return (
-    mesh.devices.flat[0].platform == 'gpu'
-    and jnp.dtype(config.dtype).itemsize == 2
-    and h >= 16
-    and h & (h - 1) == 0
-  )
+  """Whether the kernels run on a mesh's devices."""
+  platform = mesh.devices.flat[0].platform
+  return runs_kernels(platform, config.dtype, config.head_width)
 
 
 def idle(shape: TableShape) -> tuple[Slots, Rows]:

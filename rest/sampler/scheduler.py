@@ -239,7 +239,7 @@ class Scheduler:
         for piece in _pieces(order, shape.rows, share)
       ]
       pieces.sort(key=lambda item: item[2].begun)
-      load, used = dict.fromkeys(new, 0), dict.fromkeys(new, 0)
+      load = dict.fromkeys(new, 0)
       free = dict.fromkeys(new, shape.rows)  # Of slots with a free buffer.
       while pieces:
         slot, buffer, piece = pieces.pop()  # The largest.
@@ -258,15 +258,15 @@ class Scheduler:
         owners[q][e] = piece
         move.slot_QE[q, e], move.buffer_QE[q, e] = slot % old_slots, buffer
         self._describe(piece, slots, (q, e))
+        used = shape.rows - free[q]
         for place, draft in enumerate(piece.drafts[: piece.begun]):
-          row = (q, used[q] + place)
+          row = (q, used + place)
           rows.entry_QR[row] = e * shape.samples + place
           rows.token_QR[row] = draft.tokens[-1]
           rows.drawn_QR[row] = len(draft.tokens)
           new_row = q * shape.rows + row[1]
           move.row_B[new_row] = draft.row % (old_slots * self.shape.rows)
         load[q] += piece.left
-        used[q] += piece.begun
         free[q] -= piece.begun
         if e == BUFFERS - 1:
           del free[q]
@@ -378,23 +378,23 @@ def _pieces(order: Order, rows: int, share: float) -> list[Order]:
   parts = []
   for start in range(min(count, len(left))):
     places, drafts = zip(*left[start::count], strict=True)
-    waiting = sum(not draft.tokens for draft in drafts)
-    parts.append(
-      Order(order.index, order.ask, places, list(drafts), len(drafts), waiting)
-    )
+    parts.append(_part(order, places, list(drafts)))
   return parts
 
 
 def _split(order: Order, count: int) -> tuple[Order, Order]:
   """Returns an order of the first so many drafts, and one of the others."""
-  parts = []
-  for part in (slice(count), slice(count, None)):
-    places, drafts = order.places[part], order.drafts[part]
-    waiting = sum(not draft.tokens for draft in drafts)
-    parts.append(
-      Order(order.index, order.ask, places, drafts, len(drafts), waiting)
-    )
-  return parts[0], parts[1]
+  places, drafts = order.places, order.drafts
+  return (
+    _part(order, places[:count], drafts[:count]),
+    _part(order, places[count:], drafts[count:]),
+  )
+
+
+def _part(order: Order, places: tuple[int, ...], drafts: list[Draft]) -> Order:
+  """Returns an order of some of another's drafts, none of which is done."""
+  waiting = sum(not draft.tokens for draft in drafts)
+  return Order(order.index, order.ask, places, drafts, len(drafts), waiting)
 
 
 def random_key(seed: int, key: tuple[int, ...] | int) -> np.ndarray:
