@@ -271,14 +271,13 @@ def test_a_shrinking_table_draws_the_same():
     Ask(index, (5, 6), tuple(range(6)), tuple(limits[index].tolist()))
     for index in range(24)
   ]
-  # From 4 slots of 2 rows over 4 of 1 to 2 of 1.
-  wide = dataclasses.replace(
-    SETTINGS, rows=8, rows_per_slot=2, steps_per_call=2
-  )
+  # From 4 slots of 4 rows over 4 of 3, 2 and 1 to 2 of 1.
+  wide = dataclasses.replace(SETTINGS, steps_per_call=4)
   least = dataclasses.replace(wide, min_rows=2)
   whole, shrinking = make_sampler(settings=wide), make_sampler(settings=least)
   assert tokens(draw(whole, asks=asks)) == tokens(draw(shrinking, asks=asks))
   assert shrinking.stats.row_steps < whole.stats.row_steps
+  assert shrinking.stats.busy_row_steps == shrinking.stats.tokens
   assert shrinking.stats.busy > whole.stats.busy
 
 
@@ -291,7 +290,7 @@ def test_tables_shrink_by_rows_of_a_slot_and_then_by_slots():
     shape = smallest(plan, mesh, lambda shape, left=left: shape.size >= left)
     found.append((shape.slots, shape.rows))
   assert list(dict.fromkeys(found)) == [
-    *((4, rows) for rows in (8, 6, 4, 3, 2, 1)),
+    *((4, rows) for rows in (8, 7, 6, 5, 4, 3, 2, 1)),
     (2, 1),
   ]
 
@@ -371,9 +370,9 @@ def test_few_programs_serve_all_lengths():
   assert reads == {128, 256, 512, 1024, 4096}
 
 
-@pytest.mark.parametrize('steps', [1, 16])
-def test_stop_texts_cut_whenever_the_host_notices(steps):
-  settings = dataclasses.replace(SETTINGS, steps_per_call=steps)
+@pytest.mark.parametrize('steps, least', [(1, 0), (16, 0), (2, 2)])
+def test_stop_texts_cut_whenever_the_host_notices(steps, least):
+  settings = dataclasses.replace(SETTINGS, steps_per_call=steps, min_rows=least)
   free = draw(make_sampler(settings=settings))
   stop = ('ab', free[ASKS[0].key, 0].text[5:7], free[ASKS[1].key, 2].text[8:9])
   stopped = draw(make_sampler(settings=settings), stop=stop)
@@ -444,16 +443,15 @@ def test_rows_that_are_left_fit_a_smaller_table():
     for slot in range(slots):
       count = min(left, int(random.integers(1, 17)))
       left -= count
-      drafts = [Draft([1], [0.0], slot * 16 + i) for i in range(count)]
+      drafts = [Draft(i, [1], [0.0], slot * 16 + i, i) for i in range(count)]
       ask = Ask(slot, (1, 2), tuple(range(count)))
-      places = tuple(range(count))
       if count:
-        order = Order(slot, ask, places, drafts, count, 0)
+        order = Order(slot, ask, drafts, count, 0)
         scheduler.owners[slot][0] = order
     smaller = dataclasses.replace(shape, rows=rows)
     moved = scheduler.rearrange(smaller, 1)
     assert moved is not None
-    move, _, state = moved
-    at_work = (state.entry_QR >= 0).ravel()
+    move, _ = moved
+    at_work = (move.entry_QR >= 0).ravel()
     assert at_work.sum() == total - left
     assert len(set(move.row_B[at_work].tolist())) == at_work.sum()

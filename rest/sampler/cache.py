@@ -153,14 +153,21 @@ class Dropped(NamedTuple):
 
 
 class Move(NamedTuple):
-  """Which slot, buffer and row each of a rearranged table comes from.
+  """Where slots and rows of a rearranged table come from.
 
-  Numbers count from the first of the device's own slots and rows.
+  Numbers of slots and rows count from the first of the device's own.
+
+  Attributes:
+    slot_QE: The slot that each buffer was in.
+    buffer_QE: Which of its buffers it was.
+    row_B: Which row each was.
+    entry_QR: What it draws for from now on; -1 for none.
   """
 
-  slot_QE: jax.Array
-  buffer_QE: jax.Array
-  row_B: jax.Array
+  slot_QE: jax.Array | np.ndarray
+  buffer_QE: jax.Array | np.ndarray
+  row_B: jax.Array | np.ndarray
+  entry_QR: jax.Array | np.ndarray
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'shape', 'mesh'))
@@ -350,7 +357,34 @@ def moved(cache: LayerCache, move: Move, mesh: Mesh) -> LayerCache:
   return jax.shard_map(
     local,
     mesh=mesh,
-    in_specs=(specs, Move._make([PartitionSpec(ROWS)] * 3)),
+    in_specs=(specs, PartitionSpec(ROWS)),
     out_specs=specs,
     check_vma=False,
   )(cache, move)
+
+
+@functools.partial(jax.jit, static_argnames='mesh')
+def moved_rows(rows: Rows, move: Move, mesh: Mesh) -> Rows:
+  """Returns the rows of a rearranged table; those that have ended stay idle.
+
+  Args:
+    rows: As the calls under way leave them.
+    move: What is kept.
+    mesh: As in `moved`.
+  """
+
+  def local(rows, move):
+    old = Rows._make(
+      x.reshape(-1)[move.row_B].reshape(move.entry_QR.shape) for x in rows
+    )
+    is_drawn_QR = (old.entry_QR >= 0) & (move.entry_QR >= 0)
+    return old._replace(entry_QR=jnp.where(is_drawn_QR, move.entry_QR, -1))
+
+  places = PartitionSpec(ROWS)
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(places, places),
+    out_specs=places,
+    check_vma=False,
+  )(rows, move)

@@ -24,11 +24,22 @@ class Ask:
 
 @dataclass(slots=True)
 class Draft:
-  """A completion that is being drawn."""
+  """A completion that is being drawn.
 
+  Attributes:
+    place: Which of the ask's samples it is, by place.
+    tokens: Drawn so far.
+    logprobs: Theirs.
+    row: Of the table, where it is drawn, once it has begun.
+    entry: What that row calls it (`cache.Rows`).
+    is_done: Whether no more of it is wanted.
+  """
+
+  place: int
   tokens: list[int] = field(default_factory=list)
   logprobs: list[float] = field(default_factory=list)
-  row: int = 0  # Of the table, where it was last seen.
+  row: int = -1
+  entry: int = -1
   is_done: bool = False
 
 
@@ -39,15 +50,13 @@ class Order:
   Attributes:
     index: Of the ask.
     ask: What is asked.
-    places: Which of the ask's samples, by place.
-    drafts: One a place.
+    drafts: Of its samples.
     left: Drafts not done.
     waiting: Drafts that no row has begun, as far as the host knows.
   """
 
   index: int
   ask: Ask
-  places: tuple[int, ...]
   drafts: list[Draft]
   left: int
   waiting: int
@@ -56,17 +65,6 @@ class Order:
   def begun(self) -> int:
     """Drafts that are being drawn."""
     return self.left - self.waiting
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-  """Where a draft is: what a stop must reach."""
-
-  order: Order
-  place: int
-  slot: int
-  row: int
-  entry: int
 
 
 Owners = list[list[Order | None]]

@@ -1,5 +1,6 @@
 """What the sampler is asked for, and the table that serves it."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -165,9 +166,10 @@ def make_plan(
       f'{tensor}.'
     )
   # Measured: bench/NOTES.md. Accelerators have a fixed cost a step, which many
-  # rows share; short calls let the table shrink as soon as it can.
+  # rows share.
   most = 8 if is_cpu else 16
-  steps = config.steps_per_call or (16 if is_cpu else 8)
+  weight_bytes = _weight_bytes(model, tensor)
+  steps = config.steps_per_call or _steps(weight_bytes, device)
   per_slot = config.rows_per_slot or min(most, _power(samples))
   rows = config.rows or (64 if is_cpu else 2048 * data)
   unit = per_slot * data * (tensor if per_slot % tensor else 1)
@@ -184,7 +186,7 @@ def make_plan(
     )
     least = config.min_rows or (shape.size if is_cpu else 32 * data)
     least = min(max(least, mesh.size), shape.size)
-    return _weigh(model, mesh, shape, least, steps, available)
+    return _weigh(model, mesh, shape, least, steps, weight_bytes, available)
 
   plan = attempt(rows)
   while not config.rows and plan.total_bytes > available:
@@ -240,38 +242,54 @@ def smallest(
 def sizes(plan: Plan, mesh: Mesh | AbstractMesh) -> Iterator[TableShape]:
   """Yields the tables that a table may shrink to, itself first.
 
-  Sizes go down by rows of a slot, 8 6 4 3 2 1, and then by slots.
+  Sizes go down by an eighth of a slot's rows, 16 14 12 10 8 7 6 5 4 3 2 1, and
+  then by halves of the slots.
   """
   shape, shards = plan.shape, mesh.shape['data'] * mesh.shape['fsdp']
   while shape.size >= plan.least_rows:
     if shape.slots % shards == 0 and shape.size % mesh.size == 0:
       yield shape
-    rows = shape.rows
-    if rows > 1:
-      power = _power(rows)
-      rows = power if power < rows else max(1, rows * 3 // 4)
-      shape = replace(shape, rows=rows)
+    if shape.rows > 1:
+      shape = replace(shape, rows=shape.rows - -(-shape.rows // 8))
     else:
       shape = replace(shape, slots=shape.slots // 2)
 
 
-def _weigh(model, mesh, shape, least, steps, available) -> Plan:
+def _steps(weight_bytes: int, device: hardware.Device) -> int:
+  """Returns the steps of a call, a power of two.
+
+  Short calls let the table shrink as soon as it can; but the shortest, those of
+  the smallest table, must leave the host time to file the one before.
+  """
+  if not device.bandwidth:
+    return 16 if device.platform == 'cpu' else 8
+  step = 2e-3 + weight_bytes / device.bandwidth
+  return _power(2 * max(1, math.ceil(16e-3 / step)) - 1)
+
+
+def _weight_bytes(model: ModelConfig, tensor: int) -> int:
+  """Returns the bytes of a device's weights, in the compute type."""
+  embeddings = model.vocab * model.width * (1 if model.tied else 2)
+  layer = model.width * (
+    model.head_width * 2 * (model.heads + model.kv_heads) + 3 * model.ffn
+  )
+  size = jnp.dtype(model.dtype).itemsize
+  return (embeddings + model.layers * layer) * size // tensor
+
+
+def _weigh(model, mesh, shape, least, steps, weight_bytes, available) -> Plan:
   data = mesh.shape['data'] * mesh.shape['fsdp']
   tensor = mesh.shape['tensor']
   size = jnp.dtype(model.dtype).itemsize
   token = 2 * model.layers * model.kv_heads // tensor * model.head_width * size
   slots = shape.slots // data
   questions = data * max(1, min(8, 8192 // shape.question, slots))
-  embeddings = model.vocab * model.width * (1 if model.tied else 2)
-  layer = model.width * (
-    model.head_width * 2 * (model.heads + model.kv_heads) + 3 * model.ffn
-  )
   return Plan(
     shape=shape,
     least_rows=least,
     steps=steps,
     questions=questions,
-    weight_bytes=(embeddings + model.layers * layer) * size // tensor,
+    weight_bytes=weight_bytes,
     prefix_bytes=token * shape.prefix,
     question_bytes=token * slots * BUFFERS * shape.question,
     suffix_bytes=token * slots * shape.rows * shape.suffix,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from rest.model import Transformer, unstack
 from rest.sampler import cache
 from rest.sampler.attention import read_for
-from rest.sampler.cache import Dropped, LayerCache, Table, TableShape
+from rest.sampler.cache import Dropped, LayerCache, Table
 from rest.sampler.choice import candidates_for
 from rest.sampler.decode import (
   Knobs,
@@ -23,7 +23,7 @@ from rest.sampler.decode import (
   load_prefix,
   load_questions,
 )
-from rest.sampler.order import Ask, Place
+from rest.sampler.order import Ask, Draft, Order
 from rest.sampler.plan import Plan, SamplerConfig, make_plan, smallest
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Call, Stats, Watch
@@ -234,10 +234,13 @@ class Sampler:
         continue
       target = smallest(plan, self._mesh, scheduler.fits)
       if target != plan.shape or scheduler.is_uneven():
-        while calls:
+        # What waits may begin in a call under way, in a row not yet known.
+        while calls and scheduler.waiting:
           yield from self._collect(calls.popleft(), scheduler, dropped_QR)
-        table, plan = self._rearrange(table, scheduler, plan, target)
-        dropped_QR = _no_rows(plan)
+        if moves := scheduler.rearrange(target, self._shards):
+          table = self._rearrange(table, *moves)
+          plan = replace(plan, shape=target)
+          dropped_QR = _no_rows(plan)  # What was dropped is not moved.
     self._table, self._plan = table, plan
     self.stats.idle_seconds += self._watch.idle
     self.stats.seconds += time.monotonic() - begin
@@ -255,18 +258,15 @@ class Sampler:
     )
 
   def _rearrange(
-    self, table: Table, scheduler: Scheduler, plan: Plan, shape: TableShape
-  ) -> tuple[Table, Plan]:
-    """Returns the table with what is left shared out evenly, and its plan."""
-    moves = scheduler.rearrange(shape, self._shards)
-    if moves is None:
-      return table, plan
-    move, slots, rows = moves
+    self, table: Table, move: cache.Move, slots: cache.Slots
+  ) -> Table:
+    """Returns the table with what is left shared out evenly."""
     with jax.set_mesh(self._mesh):
+      rows = cache.moved_rows(table.rows, move, self._mesh)
       caches = []
       while table.caches:  # Each layer's old cache is freed before the next.
         caches.append(cache.moved(table.caches.pop(0), move, self._mesh))
-    return self._put(caches, slots, rows), replace(plan, shape=shape)
+    return self._put(caches, slots, rows)
 
   def _collect(
     self, call: Call, scheduler: Scheduler, dropped_QR: np.ndarray
@@ -277,22 +277,19 @@ class Sampler:
     self.stats.calls += 1
     self.stats.row_steps += entry_TB.size
     self.stats.busy_row_steps += int((entry_TB >= 0).sum())
-    for place, ended in scheduler.collect(call.owners, *arrays):
-      draft = place.order.drafts[place.place]
+    for draft, ended in scheduler.collect(call.owners, *arrays):
       if not ended:
         if not has_stop(draft, entry_TB.shape[0], self._tokenizer, self._stop):
           continue
-        dropped_QR[place.slot, place.row] = place.entry
-      scheduler.close(place)
-      yield self._complete(place)
+        dropped_QR.reshape(-1)[draft.row] = draft.entry
+      yield self._complete(scheduler.close(draft), draft)
 
-  def _complete(self, place: Place) -> tuple[int, int, Completion]:
-    order = place.order
-    draft = order.drafts[place.place]
+  def _complete(
+    self, order: Order, draft: Draft
+  ) -> tuple[int, int, Completion]:
     completion = complete(draft, self._tokenizer, self._stop)
     self.stats.tokens += len(completion.tokens)
-    sample = order.ask.samples[order.places[place.place]]
-    return order.index, sample, completion
+    return order.index, order.ask.samples[draft.place], completion
 
   def _knobs(self, config: SamplerConfig, prefix: int) -> Knobs:
     ends_X = np.full(_ENDS, -1, np.int32)

@@ -7,16 +7,8 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from rest.sampler.cache import (
-  BUFFERS,
-  Load,
-  Move,
-  Rows,
-  Slots,
-  TableShape,
-  idle,
-)
-from rest.sampler.order import Ask, Draft, Order, Owners, Place
+from rest.sampler.cache import BUFFERS, Load, Move, Slots, TableShape, idle
+from rest.sampler.order import Ask, Draft, Order, Owners
 
 _COPIES = 4  # Slots that a load can fill, for each question it prefills.
 _AHEAD = 8  # Loads' worth of orders among which those of a width are found.
@@ -81,6 +73,11 @@ class Scheduler:
     """Whether samples are still to be drawn."""
     return any(any(slot) for slot in self.owners)
 
+  @property
+  def waiting(self) -> int:
+    """Samples in buffers that no row has begun, as far as the host knows."""
+    return sum(order.waiting for slot in self.owners for order in slot if order)
+
   def load(self) -> Load | None:
     """Returns the next questions for the free buffers, or None.
 
@@ -117,8 +114,10 @@ class Scheduler:
 
   def collect(
     self, owners: Owners, tokens_TB, logprobs_TB, entry_TB, ended_TB
-  ) -> Iterator[tuple[Place, bool]]:
+  ) -> Iterator[tuple[Draft, bool]]:
     """Files a call's tokens; yields each draft that grew, and if it ended.
+
+    The table may have been rearranged since the call was made.
 
     Args:
       owners: Who held the buffers when the call was made.
@@ -128,6 +127,7 @@ class Scheduler:
       ended_TB: Whether that was the last token of its sample.
     """
     steps, size = entry_TB.shape
+    rows = size // len(owners)  # Of a slot.
     entries = entry_TB.T.reshape(-1)
     tokens, logprobs = tokens_TB.T.reshape(-1), logprobs_TB.T.reshape(-1)
     ended = ended_TB.T.reshape(-1)
@@ -138,28 +138,36 @@ class Scheduler:
     used = entries[starts] >= 0
     for start, stop in zip(starts[used], stops[used], strict=True):
       entry = int(entries[start])
-      slot, row = divmod(int(start) // steps, self.shape.rows)
-      buffer, place = divmod(entry, self.shape.samples)
-      order = owners[slot][buffer]
+      row = int(start) // steps
+      buffer, index = divmod(entry, self.shape.samples)
+      order = owners[row // rows][buffer]
       assert order is not None
-      draft = order.drafts[place]
+      draft = order.drafts[index]
       if draft.is_done:
         continue  # The host ended it at a stop; the device did not know yet.
-      order.waiting -= not draft.tokens
-      draft.row = slot * self.shape.rows + row
+      if not draft.tokens:
+        order.waiting -= 1
+        draft.row, draft.entry = row, entry
       draft.tokens.extend(tokens[start:stop].tolist())
       draft.logprobs.extend(logprobs[start:stop].tolist())
-      yield Place(order, place, slot, row, entry), bool(ended[stop - 1])
+      yield draft, bool(ended[stop - 1])
 
-  def close(self, place: Place) -> None:
-    """Marks a draft as done; its buffer falls free with its last one."""
-    order = place.order
-    order.drafts[place.place].is_done = True
+  def close(self, draft: Draft) -> Order:
+    """Marks a draft as done; its buffer falls free with its last one.
+
+    Returns:
+      The order that it was part of.
+    """
+    slot = draft.row // self.shape.rows
+    buffer = draft.entry // self.shape.samples
+    order = self.owners[slot][buffer]
+    assert order is not None
+    draft.is_done = True
     order.left -= 1
     if not order.left:
-      buffer = place.entry // self.shape.samples
-      self.owners[place.slot][buffer] = None
-      self._free.append((place.slot, buffer))
+      self.owners[slot][buffer] = None
+      self._free.append((slot, buffer))
+    return order
 
   def withdraw(self) -> np.ndarray:
     """Forgets the asks that were withdrawn, and frees their buffers.
@@ -195,10 +203,7 @@ class Scheduler:
     """Whether rows are idle while samples wait at other slots."""
     if self._orders or self._cut():
       return False
-    waiting = sum(
-      order.waiting for slot in self.owners for order in slot if order
-    )
-    left, some = self._left(), self.shape.size // 16
+    left, waiting, some = self._left(), self.waiting, self.shape.size // 16
     is_uneven = min(self.shape.size - (left - waiting), waiting) > some
     # Not again at once, where samples could not be shared out better.
     if not is_uneven or left > self._evened - some:
@@ -208,24 +213,30 @@ class Scheduler:
 
   def rearrange(
     self, shape: TableShape, shards: int
-  ) -> tuple[Move, Slots, Rows] | None:
+  ) -> tuple[Move, Slots] | None:
     """Shares out evenly what is left, in a table of the same or smaller size.
 
-    To be called at the end of the list, with no call under way.
+    To be called at the end of the list. Calls may be under way as long as
+    nothing waits: their rows are known then, and are moved after them.
 
     Args:
       shape: Of the new table.
       shards: Into how many parts the devices split slots; each keeps its own.
 
     Returns:
-      What the device moves, and the new state; None where it does not fit.
+      What the device moves, and what the slots hold; None, with nothing
+      changed, where it does not fit.
     """
     owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
-    move = Move._make(
-      np.zeros(axes, np.int32)
-      for axes in ((shape.slots, BUFFERS), (shape.slots, BUFFERS), shape.size)
-    )
+    buffers = (shape.slots, BUFFERS)
     slots, rows = idle(shape)
+    move = Move(
+      slot_QE=np.zeros(buffers, np.int32),
+      buffer_QE=np.zeros(buffers, np.int32),
+      row_B=np.zeros(shape.size, np.int32),
+      entry_QR=rows.entry_QR,
+    )
+    moved: list[tuple[Draft, int, int]] = []
     old_slots, new_slots = self.shape.slots // shards, shape.slots // shards
     for shard in range(shards):
       old = range(shard * old_slots, (shard + 1) * old_slots)
@@ -259,20 +270,21 @@ class Scheduler:
         move.slot_QE[q, e], move.buffer_QE[q, e] = slot % old_slots, buffer
         self._describe(piece, slots, (q, e))
         used = shape.rows - free[q]
-        for place, draft in enumerate(piece.drafts[: piece.begun]):
-          row = (q, used + place)
-          rows.entry_QR[row] = e * shape.samples + place
-          rows.token_QR[row] = draft.tokens[-1]
-          rows.drawn_QR[row] = len(draft.tokens)
-          new_row = q * shape.rows + row[1]
-          move.row_B[new_row] = draft.row % (old_slots * self.shape.rows)
+        for index, draft in enumerate(piece.drafts[: piece.begun]):
+          row, entry = used + index, e * shape.samples + index
+          move.entry_QR[q, row] = entry
+          row += q * shape.rows
+          move.row_B[row] = draft.row % (old_slots * self.shape.rows)
+          moved.append((draft, row, entry))
         load[q] += piece.left
         free[q] -= piece.begun
         if e == BUFFERS - 1:
           del free[q]
+    for draft, row, entry in moved:
+      draft.row, draft.entry = row, entry
     self.shape, self.owners = shape, owners
     self._free.clear()  # Nothing is left to be loaded.
-    return move, slots, rows
+    return move, slots
 
   def _left(self, slots: range | None = None) -> int:
     """Returns how many samples are not done, of some slots or of all."""
@@ -302,11 +314,9 @@ class Scheduler:
       if index in self._withdrawn:
         continue
       for start in range(0, len(ask.samples), self._chunk):
-        places = tuple(range(len(ask.samples)))[start : start + self._chunk]
-        drafts = [Draft() for _ in places]
-        self._orders.append(
-          Order(index, ask, places, drafts, len(drafts), len(drafts))
-        )
+        stop = min(start + self._chunk, len(ask.samples))
+        drafts = [Draft(place) for place in range(start, stop)]
+        self._orders.append(Order(index, ask, drafts, len(drafts), len(drafts)))
       if ask.samples:
         return True
     return False
@@ -354,9 +364,10 @@ class Scheduler:
   def _samples(self, order: Order) -> tuple[list[int], list[int]]:
     ask = order.ask
     limits = ask.limits or (self._limit,) * len(ask.samples)
+    places = [draft.place for draft in order.drafts]
     return (
-      [ask.samples[p] for p in order.places],
-      [min(limits[p], self._limit) for p in order.places],
+      [ask.samples[p] for p in places],
+      [min(limits[p], self._limit) for p in places],
     )
 
 
@@ -368,33 +379,23 @@ def _pieces(order: Order, rows: int, share: float) -> list[Order]:
     rows: Most drafts of a part that have begun: each needs a row.
     share: About how many drafts a part should have.
   """
-  left = [
-    (place, draft)
-    for place, draft in zip(order.places, order.drafts, strict=True)
-    if not draft.is_done
-  ]
-  left.sort(key=lambda pair: not pair[1].tokens)  # Those that have begun first.
+  left = [draft for draft in order.drafts if not draft.is_done]
+  left.sort(key=lambda draft: not draft.tokens)  # Those that have begun first.
   count = max(1, -(-order.begun // rows), round(len(left) / share))
-  parts = []
-  for start in range(min(count, len(left))):
-    places, drafts = zip(*left[start::count], strict=True)
-    parts.append(_part(order, places, list(drafts)))
-  return parts
+  return [
+    _part(order, left[start::count]) for start in range(min(count, len(left)))
+  ]
 
 
 def _split(order: Order, count: int) -> tuple[Order, Order]:
   """Returns an order of the first so many drafts, and one of the others."""
-  places, drafts = order.places, order.drafts
-  return (
-    _part(order, places[:count], drafts[:count]),
-    _part(order, places[count:], drafts[count:]),
-  )
+  return _part(order, order.drafts[:count]), _part(order, order.drafts[count:])
 
 
-def _part(order: Order, places: tuple[int, ...], drafts: list[Draft]) -> Order:
+def _part(order: Order, drafts: list[Draft]) -> Order:
   """Returns an order of some of another's drafts, none of which is done."""
   waiting = sum(not draft.tokens for draft in drafts)
-  return Order(order.index, order.ask, places, drafts, len(drafts), waiting)
+  return Order(order.index, order.ask, drafts, len(drafts), waiting)
 
 
 def random_key(seed: int, key: tuple[int, ...] | int) -> np.ndarray:
