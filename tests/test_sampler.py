@@ -19,7 +19,7 @@ from rest.model import (
 from rest.sampler import Ask, Sampler, SamplerConfig
 from rest.sampler.attention import read_for
 from rest.sampler.cache import TableShape
-from rest.sampler.decode import decode, load_prefix, load_questions
+from rest.sampler.decode import decoding, load_prefix, load_questions
 from rest.sampler.order import Draft, Order
 from rest.sampler.plan import make_plan, smallest
 from rest.sampler.scheduler import Scheduler
@@ -301,7 +301,7 @@ def tokens(completions):
 
 def test_options_and_lengths_change_without_compiling(sampler, drawn):
   del drawn  # All that is needed is compiled by now.
-  programs = (decode, load_prefix, load_questions)
+  programs = (decoding('cpu'), load_prefix, load_questions)
   before = [program._cache_size() for program in programs]
   draw(sampler, temperature=0.0)
   draw(sampler, temperature=1.5, top_k=7, top_p=0.5, max_tokens=11)

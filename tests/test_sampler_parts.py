@@ -95,7 +95,7 @@ def test_the_kernels_equal_plain_attention(
     cache = cache._replace(k2=jnp.swapaxes(cache.k2, 2, 3))
     out_BKGH, k2_BKSH, v2_BKSH = kernel.attend(
       *(q_BKGH, k_BKH, v_BKH, cache, where, window, cap),
-      kernel.Blocks(shared_keys=32),
+      kernel.Blocks(prefix_rows=16, prefix_keys=16, question_keys=32),
       interpret=True,
     )
     return out_BKGH, jnp.swapaxes(k2_BKSH, 2, 3), v2_BKSH

@@ -1,6 +1,7 @@
 """The compiled programs of the sampler: prefill and a bounded run of steps."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,7 +63,6 @@ class Drawn(NamedTuple):
   ended_TQR: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames='program', donate_argnames='table')
 def decode(
   model: Transformer,
   table: Table,
@@ -79,6 +79,28 @@ def decode(
     dropped: What the host wants no more of.
     program: Static.
   """
+  return decoding(program.mesh.devices.flat[0].platform)(
+    model, table, knobs, dropped, program
+  )
+
+
+@functools.cache
+def decoding(platform: str) -> Callable[..., tuple[Table, Drawn]]:
+  """Returns `decode` as compiled for a platform."""
+  options = {}
+  if platform == 'gpu':
+    # Of Triton's matrix products few are quicker here than the library's, and
+    # trying them takes half of the compilation (bench/NOTES.md).
+    options['xla_gpu_enable_triton_gemm'] = False
+  return jax.jit(
+    _decode,
+    static_argnames='program',
+    donate_argnames='table',
+    compiler_options=options,
+  )
+
+
+def _decode(model, table, knobs, dropped, program):
   slots, rows = drop(table.slots, table.rows, dropped)
   table = table._replace(slots=slots, rows=rows)
   shape = (program.steps, *rows.entry_QR.shape)

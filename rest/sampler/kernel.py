@@ -1,9 +1,12 @@
-"""Attention of a decoding step on NVIDIA GPUs, in two Pallas kernels.
+"""Attention of a decoding step on NVIDIA GPUs, in three Pallas kernels.
 
-The first runs over the prefix and the questions, all rows of a slot at once;
-the second over each row's suffix, of which it reads only what is filled, and
-begins with what the first one found. `attention.py` is the reference, and the
-path on other devices.
+The first runs over the prefix, for queries of all rows at once; the second over
+the questions, for all rows of a slot; the third over each row's suffix, of
+which it reads only what is filled, and begins with what the others found.
+`attention.py` is the reference, and the path on other devices. Letters beside
+those of `cache.py`:
+
+  M queries of all rows that share a key head    N parts of the keys
 """
 
 import functools
@@ -15,21 +18,44 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from rest.model import softcap
-from rest.sampler.cache import LayerCache
+from rest.sampler.cache import BUFFERS, LayerCache, pick
 
 _NEVER = -1e30
 _TILE = 16  # Fewest queries that a matrix instruction takes.
+_PARTS = 4  # Most that the prefix is cut into: the third kernel reads them all.
 
 
 class Blocks(NamedTuple):
-  """How the kernels are cut; chosen by measurement on an H200."""
+  """How the kernels are cut; chosen by measurement on an H200.
 
-  shared_keys: int = 64
-  shared_warps: int = 4
-  shared_stages: int = 2
+  Rows are queries of a program; the prefix is cut into parts until there are
+  `prefix_programs` of them.
+  """
+
+  prefix_rows: int = 64
+  prefix_keys: int = 64
+  prefix_warps: int = 4
+  prefix_stages: int = 3
+  prefix_programs: int = 256
+  question_rows: int = 64
+  question_keys: int = 64
+  question_warps: int = 4
+  question_stages: int = 2
   own_keys: int = 32
   own_warps: int = 2
   own_stages: int = 3
+
+
+class Part(NamedTuple):
+  """Attention over some of the keys; sums are not normalised.
+
+  Sums of values are rounded to the type of the values, as the result is;
+  maxima and sums of weights are float32.
+  """
+
+  out_NKMH: jax.Array
+  max_NKM: jax.Array
+  sum_NKM: jax.Array
 
 
 _BLOCKS = Blocks()
@@ -62,159 +88,197 @@ def attend(
   Returns:
     out_BKGH, k2_BKSH and v2_BKSH.
   """
-  q, r = where.buffer_QR.shape
-  q_QKRGH = jnp.moveaxis(q_BKGH.reshape(q, r, *q_BKGH.shape[1:]), 1, 2)
-  shared = _shared(q_QKRGH, cache, where, window, cap, blocks, interpret)
+  options = (window, cap, blocks, interpret)
+  parts = [_questions(q_BKGH, cache, where, *options)]
+  if cache.v0_KSH.shape[1]:
+    parts.append(_prefix(q_BKGH, cache, where, *options))
   new = (k_BKH.astype(q_BKGH.dtype), v_BKH.astype(q_BKGH.dtype))
-  return _own(
-    q_QKRGH, new, shared, cache, where, window, cap, blocks, interpret
-  )
+  return _own(q_BKGH, new, parts, cache, where, *options)
 
 
-def _shared(q_QKRGH, cache, where, window, cap, blocks, interpret):
-  q, k, r, g, h = q_QKRGH.shape
-  rows = r * g
-  tile = _tile(rows)
-  buffer_QM = jnp.repeat(where.buffer_QR, g, axis=1)
-  offset_QM = jnp.repeat(where.drawn_QR, g, axis=1)
-  # A buffer that no row answers need not be read.
-  is_used_QE = jnp.stack(
-    [(where.buffer_QR == e).any(axis=1) for e in range(2)], axis=1
-  )
-  length_QE = where.question_QE * is_used_QE
-  k0_KHS, v0_KSH = cache.k0_KHS, cache.v0_KSH
-  if not v0_KSH.shape[1]:  # A kernel takes no empty array; this is not read.
-    k0_KHS, v0_KSH = (
-      jnp.zeros((k, h, 1), q_QKRGH.dtype),
-      jnp.zeros((k, 1, h), q_QKRGH.dtype),
+def _prefix(q_BKGH, cache, where, window, cap, blocks, interpret) -> Part:
+  b, k, g, h = q_BKGH.shape
+  m = b * g
+  p = cache.v0_KSH.shape[1]
+  keys = _cut(p, blocks.prefix_keys)
+  tile = min(blocks.prefix_rows, _tile(m))
+  tiles = pl.cdiv(m, tile)
+  parts = min(_PARTS, p // keys, pl.cdiv(blocks.prefix_programs, k * tiles))
+  position_QR = pick(where.question_QE, where.buffer_QR) + where.drawn_QR
+  position_B = where.prefix + position_QR.reshape(-1)
+  return Part._make(
+    pl.pallas_call(
+      functools.partial(
+        _prefix_kernel,
+        tile=tile,
+        window=window,
+        cap=cap,
+        keys=keys,
+        parts=parts,
+      ),
+      grid=(tiles, k, parts),
+      in_specs=[
+        pl.BlockSpec((1,), lambda i, j, n: (0,)),
+        pl.BlockSpec((b,), lambda i, j, n: (0,)),
+        pl.BlockSpec((b, None, g, h), lambda i, j, n: (0, j, 0, 0)),
+        pl.BlockSpec((None, h, p), lambda i, j, n: (j, 0, 0)),
+        pl.BlockSpec((None, p, h), lambda i, j, n: (j, 0, 0)),
+      ],
+      out_specs=[
+        pl.BlockSpec((None, None, tile, h), lambda i, j, n: (n, j, i, 0)),
+        pl.BlockSpec((None, None, tile), lambda i, j, n: (n, j, i)),
+        pl.BlockSpec((None, None, tile), lambda i, j, n: (n, j, i)),
+      ],
+      out_shape=_part_shape(q_BKGH.dtype, parts, k, m, h),
+      compiler_params=plgpu.CompilerParams(
+        num_warps=blocks.prefix_warps, num_stages=blocks.prefix_stages
+      ),
+      interpret=interpret,
+      name='prefix_attention',
+    )(
+      where.prefix.reshape(1),
+      position_B,
+      q_BKGH,
+      cache.k0_KHS,
+      cache.v0_KSH,
     )
-  p, s = v0_KSH.shape[1], cache.v1_QEKSH.shape[3]
-
-  def whole(*axes):
-    return jax.ShapeDtypeStruct(axes, jnp.float32)
-
-  def at_row(*axes):
-    return pl.BlockSpec(
-      (None, None, tile, *axes), lambda i, j: (i, j, 0) + (0,) * len(axes)
-    )
-
-  out, top, total = pl.pallas_call(
-    functools.partial(
-      _shared_kernel,
-      rows=rows,
-      window=window,
-      cap=cap,
-      prefix_keys=_cut(p, blocks.shared_keys),
-      keys=_cut(s, blocks.shared_keys),
-    ),
-    grid=(q, k),
-    in_specs=[
-      pl.BlockSpec((1,), lambda i, j: (0,)),
-      pl.BlockSpec((None, 2), lambda i, j: (i, 0)),
-      pl.BlockSpec((None, 2), lambda i, j: (i, 0)),
-      pl.BlockSpec((None, tile), lambda i, j: (i, 0)),
-      pl.BlockSpec((None, tile), lambda i, j: (i, 0)),
-      at_row(h),
-      pl.BlockSpec((None, h, p), lambda i, j: (j, 0, 0)),
-      pl.BlockSpec((None, p, h), lambda i, j: (j, 0, 0)),
-      pl.BlockSpec((None, 2, None, h, s), lambda i, j: (i, 0, j, 0, 0)),
-      pl.BlockSpec((None, 2, None, s, h), lambda i, j: (i, 0, j, 0, 0)),
-    ],
-    out_specs=[at_row(h), at_row(), at_row()],
-    out_shape=[whole(q, k, rows, h), whole(q, k, rows), whole(q, k, rows)],
-    compiler_params=plgpu.CompilerParams(
-      num_warps=blocks.shared_warps, num_stages=blocks.shared_stages
-    ),
-    interpret=interpret,
-    name='shared_attention',
-  )(
-    where.prefix.reshape(1),
-    length_QE,
-    where.question_QE,
-    buffer_QM,
-    offset_QM,
-    q_QKRGH.reshape(q, k, rows, h),
-    k0_KHS,
-    v0_KSH,
-    cache.k1_QEKHS,
-    cache.v1_QEKSH,
-  )
-  return (
-    out.reshape(q, k, r, g, h),
-    top.reshape(q, k, r, g),
-    total.reshape(q, k, r, g),
   )
 
 
-def _shared_kernel(
+def _prefix_kernel(
   prefix_ref,
-  length_ref,
-  question_ref,
-  buffer_ref,
-  offset_ref,
+  position_ref,
   q_ref,
-  k0_ref,
-  v0_ref,
-  k1_ref,
-  v1_ref,
+  k_ref,
+  v_ref,
   out_ref,
   max_ref,
   sum_ref,
   *,
-  rows,
+  tile,
   window,
   cap,
-  prefix_keys,
   keys,
+  parts,
 ):
-  tile, width = q_ref.shape
-  is_row = jnp.arange(tile) < rows
-  q = plgpu.load(q_ref.at[:, :], mask=is_row[:, None], other=0.0)
-  buffer = plgpu.load(buffer_ref.at[:], mask=is_row, other=0)
-  offset = plgpu.load(offset_ref.at[:], mask=is_row, other=0)
-  prefix = prefix_ref[0]
-  mine = jnp.where(buffer > 0, question_ref[1], question_ref[0])
-  position = prefix + mine + offset
-  state = _begin(tile, width)
+  q, row, is_row = _queries(q_ref, tile)
+  position = plgpu.load(position_ref.at[row], mask=is_row, other=0)
+  prefix, part = prefix_ref[0], pl.program_id(2)
 
-  def prefix_block(i, state):
-    at = pl.ds(i * prefix_keys, prefix_keys)
-    key = i * prefix_keys + jnp.arange(prefix_keys)
+  def block(i, state):
+    start = (i * parts + part) * keys
+    at, key = pl.ds(start, keys), start + jnp.arange(keys)
     seen = (key < prefix)[None]
     if window:
       seen &= (position[:, None] - key[None]) < window
-    return _grow(state, q, k0_ref[:, at], v0_ref[at, :], seen, cap)
+    return _grow(state, q, k_ref[:, at], v_ref[at, :], seen, cap)
 
-  state = jax.lax.fori_loop(
-    0, pl.cdiv(prefix, prefix_keys), prefix_block, state
+  # Parts take blocks by turns.
+  count = pl.cdiv(pl.cdiv(prefix, keys) - part, parts)
+  state = jax.lax.fori_loop(0, count, block, _begin(*q.shape))
+  _store(state, is_row, out_ref, max_ref, sum_ref)
+
+
+def _questions(q_BKGH, cache, where, window, cap, blocks, interpret) -> Part:
+  b, k, g, h = q_BKGH.shape
+  q, r = where.buffer_QR.shape
+  rows, s = r * g, cache.v1_QEKSH.shape[3]
+  tile = min(blocks.question_rows, _tile(rows))
+  # A buffer that no row answers need not be read.
+  is_used_QE = jnp.stack(
+    [(where.buffer_QR == e).any(axis=1) for e in range(BUFFERS)], axis=1
   )
-  for e in range(2):
 
-    def question_block(i, state, e=e):
-      at = pl.ds(i * keys, keys)
-      key = i * keys + jnp.arange(keys)
+  def at_slot(*axes):
+    return pl.BlockSpec(
+      (None, BUFFERS, None, *axes), lambda i, j, n: (n, 0, j, 0, 0)
+    )
+
+  def at_rows(*axes):
+    return pl.BlockSpec(
+      (None, None, tile, *axes), lambda i, j, n: (j, n, i) + (0,) * len(axes)
+    )
+
+  part = pl.pallas_call(
+    functools.partial(
+      _question_kernel,
+      tile=tile,
+      window=window,
+      cap=cap,
+      keys=_cut(s, blocks.question_keys),
+    ),
+    grid=(pl.cdiv(rows, tile), k, q),
+    in_specs=[
+      pl.BlockSpec((None, BUFFERS), lambda i, j, n: (n, 0)),
+      pl.BlockSpec((None, BUFFERS), lambda i, j, n: (n, 0)),
+      pl.BlockSpec((None, r), lambda i, j, n: (n, 0)),
+      pl.BlockSpec((None, r), lambda i, j, n: (n, 0)),
+      pl.BlockSpec((r, None, g, h), lambda i, j, n: (n, j, 0, 0)),
+      at_slot(h, s),
+      at_slot(s, h),
+    ],
+    out_specs=[at_rows(h), at_rows(), at_rows()],
+    out_shape=_part_shape(q_BKGH.dtype, k, q, rows, h),
+    compiler_params=plgpu.CompilerParams(
+      num_warps=blocks.question_warps, num_stages=blocks.question_stages
+    ),
+    interpret=interpret,
+    name='question_attention',
+  )(
+    where.question_QE * is_used_QE,
+    where.question_QE,
+    where.buffer_QR,
+    where.drawn_QR,
+    q_BKGH,
+    cache.k1_QEKHS,
+    cache.v1_QEKSH,
+  )
+  return Part._make(x.reshape(1, k, b * g, *x.shape[3:]) for x in part)
+
+
+def _question_kernel(
+  length_ref,
+  question_ref,
+  buffer_ref,
+  drawn_ref,
+  q_ref,
+  k_ref,
+  v_ref,
+  out_ref,
+  max_ref,
+  sum_ref,
+  *,
+  tile,
+  window,
+  cap,
+  keys,
+):
+  q, row, is_row = _queries(q_ref, tile)
+  buffer = plgpu.load(buffer_ref.at[row], mask=is_row, other=0)
+  drawn = plgpu.load(drawn_ref.at[row], mask=is_row, other=0)
+  mine = jnp.where(buffer > 0, question_ref[1], question_ref[0])
+  state = _begin(*q.shape)
+  for e in range(BUFFERS):
+
+    def block(i, state, e=e):
+      at, key = pl.ds(i * keys, keys), i * keys + jnp.arange(keys)
       seen = (key < length_ref[e])[None] & (buffer == e)[:, None]
       if window:
-        seen &= (position[:, None] - prefix - key[None]) < window
-      return _grow(state, q, k1_ref[e, :, at], v1_ref[e, at, :], seen, cap)
+        seen &= ((mine + drawn)[:, None] - key[None]) < window
+      return _grow(state, q, k_ref[e, :, at], v_ref[e, at, :], seen, cap)
 
-    state = jax.lax.fori_loop(
-      0, pl.cdiv(length_ref[e], keys), question_block, state
-    )
-  out, top, total = state
-  plgpu.store(out_ref.at[:, :], out, mask=is_row[:, None])
-  plgpu.store(max_ref.at[:], top, mask=is_row)
-  plgpu.store(sum_ref.at[:], total, mask=is_row)
+    state = jax.lax.fori_loop(0, pl.cdiv(length_ref[e], keys), block, state)
+  _store(state, is_row, out_ref, max_ref, sum_ref)
 
 
-def _own(q_QKRGH, new, shared, cache, where, window, cap, blocks, interpret):
-  q, k, r, g, h = q_QKRGH.shape
+def _own(q_BKGH, new, parts, cache, where, window, cap, blocks, interpret):
+  b, k, g, h = q_BKGH.shape
   s = cache.v2_BKSH.shape[2]
 
-  def at_row(*axes):
+  def at_part(n, *axes):
     return pl.BlockSpec(
-      (None, None, None, _tile(g), *axes),
-      lambda i, j: (i // r, j, i % r, 0) + (0,) * len(axes),
+      (n, None, None, _tile(g), *axes),
+      lambda i, j: (0, j, i, 0) + (0,) * len(axes),
     )
 
   def at_head(*axes):
@@ -222,6 +286,12 @@ def _own(q_QKRGH, new, shared, cache, where, window, cap, blocks, interpret):
       (None, None, *axes), lambda i, j: (i, j) + (0,) * len(axes)
     )
 
+  found, found_specs = [], []
+  for part in parts:
+    n = part.sum_NKM.shape[0]
+    found += [x.reshape(n, k, b, g, *x.shape[3:]) for x in part]
+    found_specs += [at_part(n, h), at_part(n), at_part(n)]
+  last = 4 + len(found)
   return pl.pallas_call(
     functools.partial(
       _own_kernel,
@@ -230,25 +300,21 @@ def _own(q_QKRGH, new, shared, cache, where, window, cap, blocks, interpret):
       cap=cap,
       keys=_cut(s, blocks.own_keys),
     ),
-    grid=(q * r, k),
+    grid=(b, k),
     in_specs=[
       pl.BlockSpec((1,), lambda i, j: (i,)),
-      at_row(h),
-      at_row(h),
-      at_row(),
-      at_row(),
-      at_head(h),
-      at_head(h),
-      at_head(s, h),
-      at_head(s, h),
+      at_head(_tile(g), h),
+      *(at_head(h), at_head(h)),
+      *found_specs,
+      *(at_head(s, h), at_head(s, h)),
     ],
     out_specs=[at_head(_tile(g), h), at_head(s, h), at_head(s, h)],
     out_shape=[
-      jax.ShapeDtypeStruct((q * r, k, g, h), q_QKRGH.dtype),
+      jax.ShapeDtypeStruct((b, k, g, h), q_BKGH.dtype),
       jax.ShapeDtypeStruct(cache.k2.shape, cache.k2.dtype),
       jax.ShapeDtypeStruct(cache.v2_BKSH.shape, cache.v2_BKSH.dtype),
     ],
-    input_output_aliases={7: 1, 8: 2},
+    input_output_aliases={last: 1, last + 1: 2},
     compiler_params=plgpu.CompilerParams(
       num_warps=blocks.own_warps, num_stages=blocks.own_stages
     ),
@@ -256,64 +322,74 @@ def _own(q_QKRGH, new, shared, cache, where, window, cap, blocks, interpret):
     name='suffix_attention',
   )(
     where.drawn_QR.reshape(-1),
-    q_QKRGH,
-    *shared,
+    q_BKGH,
     *new,
+    *found,
     cache.k2,
     cache.v2_BKSH,
   )
 
 
 def _own_kernel(
-  drawn_ref,
-  q_ref,
-  out0_ref,
-  max0_ref,
-  sum0_ref,
-  new_k_ref,
-  new_v_ref,
-  k_ref,
-  v_ref,
-  out_ref,
-  grown_k_ref,
-  grown_v_ref,
-  *,
-  rows,
-  window,
-  cap,
-  keys,
+  drawn_ref, q_ref, new_k_ref, new_v_ref, *refs, rows, window, cap, keys
 ):
-  is_row = jnp.arange(q_ref.shape[0]) < rows
+  *found, k_ref, v_ref, out_ref, grown_k_ref, grown_v_ref = refs
+  tile, width = q_ref.shape
+  is_row = jnp.arange(tile) < rows
   mask = is_row[:, None]
   q = plgpu.load(q_ref.at[:, :], mask=mask, other=0.0)
-  state = (
-    plgpu.load(out0_ref.at[:, :], mask=mask, other=0.0),
-    plgpu.load(max0_ref.at[:], mask=is_row, other=_NEVER),
-    plgpu.load(sum0_ref.at[:], mask=is_row, other=0.0),
-  )
+  state = _begin(tile, width)
+  for at in range(0, len(found), 3):
+    parts_ref, max_ref, sum_ref = found[at : at + 3]
+    for n in map(jnp.int32, range(parts_ref.shape[0])):
+      part = (
+        plgpu.load(parts_ref.at[n], mask=mask, other=0.0),
+        plgpu.load(max_ref.at[n], mask=is_row, other=_NEVER),
+        plgpu.load(sum_ref.at[n], mask=is_row, other=0.0),
+      )
+      state = _merge(state, part)
   drawn = drawn_ref[0]
 
   def block(i, state):
-    at = pl.ds(i * keys, keys)
-    key = i * keys + jnp.arange(keys)
-    seen = (key < drawn)[None]
-    if window:
-      seen &= ((drawn - key) < window)[None]
-    return _grow(state, q, k_ref[at, :].T, v_ref[at, :], seen, cap)
+    at, key = pl.ds(i * keys, keys), i * keys + jnp.arange(keys)
+    has = key < drawn  # The rest is not even read.
+    k_SH = plgpu.load(k_ref.at[at, :], mask=has[:, None], other=0.0)
+    v_SH = plgpu.load(v_ref.at[at, :], mask=has[:, None], other=0.0)
+    seen = has & ((drawn - key) < window) if window else has
+    return _grow(state, q, k_SH.T, v_SH, seen[None], cap)
 
   state = jax.lax.fori_loop(0, pl.cdiv(drawn, keys), block, state)
   # The newest key is not read back: it goes from registers into the sum.
   new_k, new_v = new_k_ref[:], new_v_ref[:]
-  out, top, total = state
   logit = (q.astype(jnp.float32) * new_k.astype(jnp.float32)[None]).sum(axis=1)
-  logit = softcap(logit, cap)
-  above = jnp.maximum(top, logit)
-  weight, share = jnp.exp(logit - above), jnp.exp(top - above)
-  out = out * share[:, None] + weight[:, None] * new_v.astype(jnp.float32)[None]
-  out = out / (total * share + weight)[:, None]
+  one = jnp.ones_like(logit)
+  part = (jnp.broadcast_to(new_v[None], q.shape), softcap(logit, cap), one)
+  out, _, total = _merge(state, part)
+  out = out / total[:, None]
   plgpu.store(out_ref.at[:, :], out.astype(out_ref.dtype), mask=mask)
   grown_k_ref[pl.ds(drawn, 1), :] = new_k[None]
   grown_v_ref[pl.ds(drawn, 1), :] = new_v[None]
+
+
+def _queries(q_ref, tile):
+  """Returns a program's queries, of which rows they are, and if they exist.
+
+  Args:
+    q_ref: [rows, G, H]; a program takes `tile` of its rows * G queries.
+    tile: How many.
+  """
+  rows, groups, width = q_ref.shape
+  query = pl.program_id(0) * tile + jnp.arange(tile)
+  row, is_query = query // groups, query < rows * groups
+  at = (row[:, None], (query % groups)[:, None], jnp.arange(width)[None])
+  q = plgpu.load(q_ref.at[at], mask=is_query[:, None], other=0.0)
+  return q, row, is_query
+
+
+def _part_shape(dtype, *axes):
+  """Returns a part's outputs: sums, maxima and sums of weights."""
+  one = jax.ShapeDtypeStruct(axes[:-1], jnp.float32)
+  return [jax.ShapeDtypeStruct(axes, dtype), one, one]
 
 
 def _begin(tile, width):
@@ -336,6 +412,24 @@ def _grow(state, q, k_HS, v_SH, seen, cap):
     weights.astype(v_SH.dtype), v_SH, preferred_element_type=jnp.float32
   )
   return out, above, total * share + weights.sum(axis=1)
+
+
+def _merge(state, part):
+  """Adds what another softmax has come to."""
+  out, top, total = state
+  more, other, weight = part
+  above = jnp.maximum(top, other)
+  share, gain = jnp.exp(top - above), jnp.exp(other - above)
+  out = out * share[:, None] + more.astype(jnp.float32) * gain[:, None]
+  return out, above, total * share + weight * gain
+
+
+def _store(state, is_row, out_ref, max_ref, sum_ref):
+  out, top, total = state
+  mask = is_row[:, None]
+  plgpu.store(out_ref.at[:, :], out.astype(out_ref.dtype), mask=mask)
+  plgpu.store(max_ref.at[:], top, mask=is_row)
+  plgpu.store(sum_ref.at[:], total, mask=is_row)
 
 
 def _tile(rows: int) -> int:

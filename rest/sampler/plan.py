@@ -264,7 +264,7 @@ def _steps(weight_bytes: int, device: hardware.Device) -> int:
   if not device.bandwidth:
     return 16 if device.platform == 'cpu' else 8
   step = 2e-3 + weight_bytes / device.bandwidth
-  return _power(2 * max(1, math.ceil(16e-3 / step)) - 1)
+  return _power(2 * max(1, math.ceil(8e-3 / step)) - 1)
 
 
 def _weight_bytes(model: ModelConfig, tensor: int) -> int:
