@@ -28,8 +28,9 @@ from rest.model import ModelConfig, Transformer
 from rest.packing import Batch, Example, pack
 from rest.recipe import MStepConfig
 from rest.sampler.plan import find_device
+from rest.schedule import Schedule
 from rest.sharding import leaf_name
-from rest.update import gradients
+from rest.update import gradients, put
 
 PEAK = 990e12  # Dense bfloat16 FLOP/s of an H200, by the datasheet.
 
@@ -73,15 +74,39 @@ def measure(
   rate = step_tokens / np.median(steady)
   share = rate * flops_per_token(config, m_step.row_length) / PEAK
   share /= jax.device_count()
+  feeding = time_feeding(examples, m_step, mesh)[2:-1]
   _print('parameters', f'{count_parameters(config):,}')
   _print('step', f'{step_tokens:,} tokens, {m_step.remat} kept, {steps} steps')
   _print('padding', f'{result.summary["padding"]:.1%}')
   _print('first step', f'{seconds[0]:.1f} s, compilation included')
   _print('median step', f'{np.median(steady) * 1e3:.1f} ms')
-  _print('p99 / median', f'{np.quantile(steady, 0.99) / np.median(steady):.3f}')
+  late = np.quantile(steady, 0.99) / np.median(steady)
+  _print('p99 / median', f'{late:.3f} (must 1.1)')
+  _print(
+    'data wait',
+    f'{feeding.sum() / steady.sum():.2%} of a step (must 1 %), '
+    f'{np.median(feeding) * 1e3:.2f} ms a batch',
+  )
   _print('tokens/s', f'{rate:,.0f}')
   _print('a device', f'{share * PEAK / 1e12:.0f} TFLOP/s, {share:.1%} of 990')
   _print_memory(config, m_step, mesh)
+
+
+def time_feeding(
+  examples: list[Example], m_step: MStepConfig, mesh: Mesh
+) -> np.ndarray:
+  """Returns the seconds for the batch of each step, made and on the devices.
+
+  Fed as the trainer feeds its steps, but on idle devices, and waited for. In
+  training they compute meanwhile: they wait for less than this, if at all.
+  """
+  schedule = Schedule(examples, m_step, seed=0)
+  seconds = []
+  for step in range(schedule.steps):
+    start = time.perf_counter()
+    jax.block_until_ready(put(schedule.batch(step), mesh))
+    seconds.append(time.perf_counter() - start)
+  return np.array(seconds)
 
 
 def check_packing(config: ModelConfig) -> None:

@@ -8,6 +8,7 @@ Results never depend on it.
 import importlib.util
 import json
 import pathlib
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from etils import epath
 from tqdm import tqdm
 
 from rest import events
+from rest.types import Preempted
 
 _FILE = 'metrics.jsonl'
 _PUBLISH_EVERY = 30.0  # Seconds between uploads, where a folder is remote.
@@ -28,7 +30,8 @@ class LoggingConfig:
   """Where metrics go besides metrics.jsonl and TensorBoard.
 
   Attributes:
-    wandb: Project of Weights & Biases; '' is none.
+    wandb: Project of Weights & Biases; '' is none. Its own files are in the
+      run's folder wandb/, or in ./wandb where the run is remote.
   """
 
   wandb: str = ''
@@ -62,6 +65,7 @@ class Journal:
     self._local = None
     self._events: dict[pathlib.Path, pathlib.Path] = {}  # By folder.
     self._wandb = None
+    self._wandb_step = 0
     self._published = time.monotonic()
     if workdir is None:
       return
@@ -73,16 +77,22 @@ class Journal:
     _end_the_line(self._local / _FILE)
     if config and config.wandb:
       self._wandb = _start_wandb(config.wandb, workdir, run_config or {})
+      # W&B drops steps that go back. Without network it does not know how far
+      # an earlier process came.
+      lines = _count_lines(self._local / _FILE)
+      self._wandb_step = max(self._wandb.starting_step, lines)
 
   def __enter__(self) -> 'Journal':
     return self
 
-  def __exit__(self, *unused: object) -> None:
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
     if self._local is None:
       return
     self._publish()
     if self._wandb:
-      self._wandb.finish()
+      if kind is Preempted:
+        self._wandb.mark_preempting()  # Else it would count as failed.
+      self._wandb.finish(exit_code=int(kind is not None))
 
   def write(
     self, kind: str, iteration: int, step: int | None, **values: float
@@ -108,7 +118,12 @@ class Journal:
     path = self._event_file(self._local / 'tensorboard' / folder, now)
     _append(path, events.scalars(now, at, numbers))
     if self._wandb:
-      self._wandb.log(numbers | {'iteration': iteration, f'{kind}/step': at})
+      self._wandb.log(
+        numbers | {'iteration': iteration, f'{kind}/step': at},
+        step=self._wandb_step,
+        commit=True,
+      )
+      self._wandb_step += 1
     if time.monotonic() - self._published > _PUBLISH_EVERY:
       self._publish()
 
@@ -163,13 +178,32 @@ def _end_the_line(path: pathlib.Path) -> None:
     _append(path, b'\n')
 
 
+def _count_lines(path: pathlib.Path) -> int:
+  return path.read_bytes().count(b'\n') if path.exists() else 0
+
+
 def _start_wandb(project: str, workdir: epath.Path, config: dict[str, Any]):
   import wandb  # pyright: ignore[reportMissingImports] - Optional.
 
   return wandb.init(
     project=project,
     name=workdir.name,
-    id=''.join(c if c.isalnum() else '-' for c in str(workdir)).strip('-'),
+    id=_wandb_id(workdir),
     resume='allow',  # A run that is started again goes on there, too.
+    dir=None if '://' in str(workdir) else str(workdir),
     config=config,
   )
+
+
+def _wandb_id(workdir: epath.Path) -> str:
+  """Returns what W&B knows a run by, and makes it at the first start.
+
+  Not made of the folder's name: a new run in a folder of that name, here or on
+  another machine, would go on where this one ended.
+  """
+  file = workdir / 'wandb_id.txt'
+  known = file.read_text() if file.exists() else ''
+  if not known:  # Or a kill left it empty.
+    known = secrets.token_hex(4)
+    file.write_text(known)
+  return known

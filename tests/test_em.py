@@ -139,10 +139,13 @@ def test_another_config_is_refused_and_named(reference, cache):
   assert 'estep.cap was 10, now 3' in refused.stderr
 
 
-def test_the_notebook_looks_into_a_run(reference, monkeypatch, capsys):
+def test_the_notebook_looks_into_a_run(
+  reference, tmp_path, monkeypatch, capsys
+):
   pytest.importorskip('IPython')
-  monkeypatch.chdir(ROOT)
+  monkeypatch.chdir(tmp_path)  # As on Colab: no checkout beside it.
   monkeypatch.setenv('REST_WORKDIR', str(reference))
+  monkeypatch.setenv('REST_BASE', str(ROOT / 'rest/assets/arithmetic-1m'))
   notebooks.run('look_into_a_run')
   out = capsys.readouterr().out
   assert 'test pass@1' in out

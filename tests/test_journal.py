@@ -2,8 +2,10 @@
 
 import importlib.util
 import io
+import pathlib
 import struct
 import sys
+from typing import Any
 
 import pytest
 from etils import epath
@@ -12,6 +14,7 @@ from tqdm import tqdm
 from rest import events, metrics
 from rest.journal import Journal, LoggingConfig, read_journal
 from rest.live import Drawing
+from rest.types import Preempted
 
 
 def _records(data: bytes) -> list[bytes]:
@@ -68,6 +71,81 @@ def test_a_journal_without_a_folder_writes_and_says_nothing(capsys):
 def test_a_logger_that_is_asked_for_must_be_installed():
   with pytest.raises(ValueError, match=r'logging\.wandb.*pip install wandb'):
     LoggingConfig(wandb='project')
+
+
+def _wandb_records(folder: pathlib.Path) -> list[Any]:
+  """Reads the runs that W&B keeps where there is no network, oldest first."""
+  import wandb
+  from wandb.proto import wandb_internal_pb2
+
+  wandb.teardown()  # Its process may still be writing when `finish` returns.
+  found = []
+  for path in sorted(folder.glob('wandb/offline-run-*/*.wandb')):
+    data, at, record = path.read_bytes(), 7, b''  # After the file's header.
+    while at + 7 <= len(data):
+      left = 32768 - at % 32768  # Of the block, as in LevelDB's logs.
+      if left < 7:
+        at += left
+        continue
+      _, length, part = struct.unpack_from('<IHB', data, at)
+      record += data[at + 7 : at + 7 + length]
+      at += 7 + length
+      if part in (1, 4):  # Whole, or the last one.
+        found.append(wandb_internal_pb2.Record.FromString(record))
+        record = b''
+  return found
+
+
+def test_a_run_that_is_started_again_goes_on_in_wandb(tmp_path, monkeypatch):
+  pytest.importorskip('wandb')
+  monkeypatch.setenv('WANDB_MODE', 'offline')
+  monkeypatch.setenv('WANDB_SILENT', 'true')
+  workdir = epath.Path(tmp_path) / 'quickstart'
+  stops = (ArithmeticError, Preempted, None)
+  for step, stop in enumerate(stops, 1):
+    try:
+      with Journal(workdir, LoggingConfig('project'), {'seed': 3}) as journal:
+        journal.write('train', 1, step, loss=1 / step)
+        journal.write('score', 1, None, test=0.5)
+        if stop:
+          raise stop
+    except (ArithmeticError, Preempted):
+      pass
+  records = _wandb_records(workdir)
+  runs = [record.run for record in records if record.HasField('run')]
+  assert len(runs) == 3
+  assert {run.run_id for run in runs} == {
+    (workdir / 'wandb_id.txt').read_text()
+  }
+  assert {run.display_name for run in runs} == {'quickstart'}
+  config = {x.key: x.value_json for x in runs[0].config.update}
+  assert config['seed'] == '3'
+  rows = [record.history for record in records if record.HasField('history')]
+  assert [row.step.num for row in rows] == list(range(6))
+  values = {'/'.join(x.nested_key) or x.key: x.value_json for x in rows[2].item}
+  assert values['train/loss'] == '0.5'
+  assert values['train/step'] == '2'
+  ends = [record.exit for record in records if record.HasField('exit')]
+  assert [end.exit_code for end in ends] == [1, 1, 0]
+  assert sum(record.HasField('preempting') for record in records) == 1
+
+
+def test_another_run_in_a_folder_of_that_name_is_another_in_wandb(
+  tmp_path, monkeypatch
+):
+  pytest.importorskip('wandb')
+  monkeypatch.setenv('WANDB_MODE', 'offline')
+  monkeypatch.setenv('WANDB_SILENT', 'true')
+  for place in ('here', 'there'):
+    (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / place)
+    with Journal(epath.Path('quickstart'), LoggingConfig('project')):
+      pass
+  here, there = (
+    (tmp_path / place / 'quickstart/wandb_id.txt').read_text()
+    for place in ('here', 'there')
+  )
+  assert here != there
 
 
 def test_bars_are_lines_where_nobody_watches(monkeypatch):

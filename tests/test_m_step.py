@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from rest import lora, sharding
+from rest.flash import has_kernel
 from rest.m_step import Diverged, FineTuned, MStepConfig, fine_tune
 from rest.model import ModelConfig, Transformer
 from rest.optimizer import decayed, init_state
@@ -37,6 +38,9 @@ CONFIG = MStepConfig(
   save_every=3,
   remat='none',
 )
+# What our kernels take, on a GPU.
+WIDE = dataclasses.replace(MODEL, head_width=64, dtype='bfloat16')
+LONG = dataclasses.replace(CONFIG, row_length=64)
 
 
 def make_examples(count: int = 40, seed: int = 0) -> list[Example]:
@@ -350,13 +354,15 @@ def test_stop_rules(stop: Any, scores: dict, ends: bool, chosen: int | None):
   assert schedule.chosen(scores) == chosen
 
 
-def run(folder, should_stop=None, seed: int = 5) -> tuple[FineTuned, list]:
+def run(
+  folder, should_stop=None, seed: int = 5, kernels: bool = False
+) -> tuple[FineTuned, list]:
   """Fine-tunes; validation peaks after step 8."""
   losses = []
   result = fine_tune(
-    make_model(),
-    make_examples(),
-    CONFIG,
+    make_model(config=WIDE if kernels else MODEL),
+    make_examples(80 if kernels else 40),
+    LONG if kernels else CONFIG,
     one_device(),
     seed,
     validate=lambda model, done: -abs(done - 8.0),
@@ -411,12 +417,15 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
     run(tmp_path, seed=6)
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
-  expected, _ = run(tmp_path / 'whole')
+@pytest.mark.parametrize('kernels', [False, True])
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, kernels):
+  if kernels and not has_kernel(WIDE, 64, jax.devices()[0].platform):
+    pytest.skip('on a GPU')
+  expected, _ = run(tmp_path / 'whole', kernels=kernels)
   code = (
     'import jax; jax.config.update("jax_num_cpu_devices", 8)\n'
     'from tests import test_m_step\n'
-    f'test_m_step.run({str(tmp_path / "torn")!r})\n'
+    f'test_m_step.run({str(tmp_path / "torn")!r}, kernels={kernels})\n'
   )
   flags = os.environ.get('REST_TEST_FLAGS', os.environ.get('XLA_FLAGS', ''))
   environment = os.environ | {'XLA_FLAGS': flags}  # Compiled as it is here.
@@ -429,7 +438,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
         break
       time.sleep(0.01)
   assert process.returncode == -signal.SIGKILL
-  result, losses = run(tmp_path / 'torn')
+  result, losses = run(tmp_path / 'torn', kernels=kernels)
   assert losses[0][0] > 3
   assert same_bytes(result.model, expected.model)
   assert result.summary == expected.summary
