@@ -1,5 +1,6 @@
 """What the M-step of an iteration trains on."""
 
+import dataclasses
 from collections import defaultdict
 
 import numpy as np
@@ -24,7 +25,11 @@ def asked(run: Run, iteration: int) -> list[Problem]:
 
 
 def training_examples(run: Run, iteration: int) -> list[Example]:
-  """Returns what the M-step of an iteration trains on, in a fixed order."""
+  """Returns what the M-step of an iteration trains on, in a fixed order.
+
+  A solution that does not fit into a training row is left out, and the log says
+  so: what was sampled for a week must not end in an error for one of them.
+  """
   problems = {p.id: p for p in run.tools.task.problems('train')}
   # By problem and tokens: iterations may have drawn the same text.
   rows: dict[tuple[str, tuple[int, ...]], float] = {}
@@ -38,17 +43,25 @@ def training_examples(run: Run, iteration: int) -> list[Example]:
     for problem in problems.values():
       if problem.solution is not None:
         rows.setdefault((problem.id, human_tokens(run, problem)), 1.0)
-  sums: defaultdict[str, float] = defaultdict(float)
-  for (problem_id, _), weight in rows.items():
-    sums[problem_id] += weight
-  uniform = run.em.problem_weight == 'uniform'
-  return [
-    Example(
-      prompt=training_prompt(run, problems[problem_id]),
-      completion=tokens,
-      weight=weight / sums[problem_id] if uniform else weight,
+  examples = {
+    key: Example(training_prompt(run, problems[key[0]]), key[1], weight)
+    for key, weight in rows.items()
+  }
+  limit = run.mstep.row_length
+  fitting = {k: e for k, e in examples.items() if e.length <= limit}
+  if len(fitting) < len(examples):
+    run.tools.live.journal.say(
+      f'{len(examples) - len(fitting):,} of {len(examples):,} solutions are '
+      f'left out: longer than a training row (mstep.row_length={limit})'
     )
-    for (problem_id, tokens), weight in rows.items()
+  if run.em.problem_weight != 'uniform':
+    return [*fitting.values()]
+  sums: defaultdict[str, float] = defaultdict(float)
+  for (problem_id, _), example in fitting.items():
+    sums[problem_id] += example.weight
+  return [
+    dataclasses.replace(example, weight=example.weight / sums[problem_id])
+    for (problem_id, _), example in fitting.items()
   ]
 
 

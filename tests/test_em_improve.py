@@ -1,5 +1,6 @@
 """What an M-step trains on, and which model it starts from."""
 
+import dataclasses
 import importlib
 import pathlib
 from typing import Any
@@ -11,6 +12,8 @@ from etils import epath
 
 from rest import checkpoint, em, sharding, store, weights
 from rest.e_step import Tools
+from rest.journal import Journal
+from rest.live import Live
 from rest.loop import Policy, Run
 from rest.runs import iteration_folder
 from rest.sampler import Sampler
@@ -93,6 +96,23 @@ def test_examples_are_those_of_the_config_with_its_weights(
   run = make_run(epath.Path(tmp_path), **fields)
   examples = training_examples(run, 2)
   assert [example.weight for example in examples] == pytest.approx(expected)
+
+
+def test_solutions_longer_than_a_training_row_are_left_out(tmp_path, capsys):
+  run = make_run(epath.Path(tmp_path), problem_weight='uniform')
+  live = Live(Journal(run.workdir))
+  run = dataclasses.replace(
+    run, tools=dataclasses.replace(run.tools, live=live)
+  )
+  lengths = [example.length for example in training_examples(run, 2)]
+  assert capsys.readouterr().out == ''
+  limit = max(lengths) - 1
+  m_step = dataclasses.replace(run.mstep, row_length=limit)
+  examples = training_examples(dataclasses.replace(run, mstep=m_step), 2)
+  assert [e.length for e in examples] == [n for n in lengths if n <= limit]
+  left_out = len(lengths) - len(examples)
+  assert f'{left_out} of 3 solutions are left out' in capsys.readouterr().out
+  assert sum(e.weight for e in examples) in (1.0, 2.0)  # One a problem.
 
 
 @pytest.mark.parametrize('start', ['base', 'previous'])
