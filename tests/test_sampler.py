@@ -342,7 +342,7 @@ def test_questions_are_prefilled_together_but_at_their_own_width():
   lengths = np.random.default_rng(0).integers(1, 512, 100).tolist()
   asks = [Ask(i, (3,) * length, (0,)) for i, length in enumerate(lengths)]
   scheduler = Scheduler(
-    plan.shape, iter(enumerate(asks)), 1, plan.questions, 64, 0, ()
+    plan.shape, iter(enumerate(asks)), 1, plan.questions, 64, 0, (), 1
   )
   loads = []
   while load := scheduler.load():
@@ -363,7 +363,7 @@ def test_few_programs_serve_all_lengths():
   widths = set()
   for length in range(1, 2049, 7):
     asks = enumerate([Ask(0, (3,) * length, (0,))])
-    scheduler = Scheduler(plan.shape, asks, 1, plan.questions, 4096, 0, ())
+    scheduler = Scheduler(plan.shape, asks, 1, plan.questions, 4096, 0, (), 1)
     widths.add(scheduler.load().tokens_XT.shape[1])
   assert widths == {64, 128, 256, 512, 1024, 2048}
   reads = {read_for(n, 4096, CONFIG, mesh) for n in range(1, 4097)}
@@ -433,13 +433,13 @@ def test_settings_out_of_range_are_refused(field, value):
     dataclasses.replace(SETTINGS, **{field: value})
 
 
-def test_rows_that_are_left_fit_a_smaller_table():
+def test_rows_that_are_left_fill_a_smaller_table_to_the_last():
   random = np.random.default_rng(0)
   for _ in range(50):
-    slots, rows = 8, int(random.integers(4, 16))
+    slots, rows = 8, int(random.integers(4, 12))
     shape = TableShape(slots, 16, 0, 32, 32, 16)
-    scheduler = Scheduler(shape, iter(()), 16, 1, 32, 0, ())
-    left = total = int(0.75 * slots * rows)
+    scheduler = Scheduler(shape, iter(()), 16, 1, 32, 0, (), 1)
+    left = total = slots * rows
     for slot in range(slots):
       count = min(left, int(random.integers(1, 17)))
       left -= count
@@ -449,7 +449,7 @@ def test_rows_that_are_left_fit_a_smaller_table():
         order = Order(slot, ask, drafts, count, 0)
         scheduler.owners[slot][0] = order
     smaller = dataclasses.replace(shape, rows=rows)
-    moved = scheduler.rearrange(smaller, 1)
+    moved = scheduler.rearrange(smaller)
     assert moved is not None
     move, _ = moved
     at_work = (move.entry_QR >= 0).ravel()

@@ -189,6 +189,7 @@ class Sampler:
       config.max_tokens,
       self._seed,
       withdrawn,
+      self._shards,
     )
     return self._run(plan, scheduler, prefix, config, stop)
 
@@ -237,7 +238,7 @@ class Sampler:
         # What waits may begin in a call under way, in a row not yet known.
         while calls and scheduler.waiting:
           yield from self._collect(calls.popleft(), scheduler, dropped_QR)
-        if moves := scheduler.rearrange(target, self._shards):
+        if moves := scheduler.rearrange(target):
           table = self._rearrange(table, *moves)
           plan = replace(plan, shape=target)
           dropped_QR = _no_rows(plan)  # What was dropped is not moved.

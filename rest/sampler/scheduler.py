@@ -13,6 +13,8 @@ from rest.sampler.order import Ask, Draft, Order, Owners
 _COPIES = 4  # Slots that a load can fill, for each question it prefills.
 _AHEAD = 8  # Loads' worth of orders among which those of a width are found.
 
+_Item = tuple[tuple[int, int], Order]  # A slot and buffer, and what is in it.
+
 
 class Scheduler:
   """Fills buffers from the list of asks and sorts what the device returns."""
@@ -26,6 +28,7 @@ class Scheduler:
     limit: int,
     seed: int,
     withdrawn: Collection[int],
+    shards: int,
   ):
     """Starts with empty buffers.
 
@@ -37,6 +40,7 @@ class Scheduler:
       limit: Longest completion.
       seed: Of all random numbers.
       withdrawn: Indices of asks that no more is wanted of; may grow.
+      shards: Into how many parts the devices split slots; each keeps its own.
     """
     self.shape = shape
     self.owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
@@ -46,6 +50,7 @@ class Scheduler:
     self._limit = limit
     self._seed = seed
     self._withdrawn = withdrawn
+    self._shards = shards
     self._withdrawals = 0  # How many of them are done with.
     self._evened = 1 << 30  # Samples left when rows were last shared out.
     self._orders: deque[Order] = deque()  # Cut from asks, not yet loaded.
@@ -197,13 +202,15 @@ class Scheduler:
     """Whether all that is left could be at work in a table, none waiting."""
     if self._orders or self._cut():
       return False
-    return self._left() <= shape.size
+    room = shape.size // self._shards
+    return all(self._left(s) <= room for s in self._shards_of(self.shape))
 
   def is_uneven(self) -> bool:
     """Whether rows are idle while samples wait at other slots."""
     if self._orders or self._cut():
       return False
-    left, waiting, some = self._left(), self.waiting, self.shape.size // 16
+    left, waiting = self._left(range(self.shape.slots)), self.waiting
+    some = self.shape.size // 16
     is_uneven = min(self.shape.size - (left - waiting), waiting) > some
     # Not again at once, where samples could not be shared out better.
     if not is_uneven or left > self._evened - some:
@@ -211,9 +218,7 @@ class Scheduler:
     self._evened = left
     return True
 
-  def rearrange(
-    self, shape: TableShape, shards: int
-  ) -> tuple[Move, Slots] | None:
+  def rearrange(self, shape: TableShape) -> tuple[Move, Slots] | None:
     """Shares out evenly what is left, in a table of the same or smaller size.
 
     To be called at the end of the list. Calls may be under way as long as
@@ -221,7 +226,6 @@ class Scheduler:
 
     Args:
       shape: Of the new table.
-      shards: Into how many parts the devices split slots; each keeps its own.
 
     Returns:
       What the device moves, and what the slots hold; None, with nothing
@@ -237,58 +241,51 @@ class Scheduler:
       entry_QR=rows.entry_QR,
     )
     moved: list[tuple[Draft, int, int]] = []
-    old_slots, new_slots = self.shape.slots // shards, shape.slots // shards
-    for shard in range(shards):
-      old = range(shard * old_slots, (shard + 1) * old_slots)
-      new = range(shard * new_slots, (shard + 1) * new_slots)
-      share = self._left(old) / new_slots
-      pieces = [
-        (slot, buffer, piece)
-        for slot in old
-        for buffer, order in enumerate(self.owners[slot])
-        if order
-        for piece in _pieces(order, shape.rows, share)
-      ]
-      pieces.sort(key=lambda item: item[2].begun)
-      load = dict.fromkeys(new, 0)
-      free = dict.fromkeys(new, shape.rows)  # Of slots with a free buffer.
-      while pieces:
-        slot, buffer, piece = pieces.pop()  # The largest.
-        room = [q for q, rows_left in free.items() if piece.begun <= rows_left]
-        if room:
-          q = min(room, key=load.__getitem__)
-        else:
-          q = max(free, key=free.__getitem__, default=-1)
-          if not free.get(q):
-            return None
-          piece, rest = _split(piece, free[q])
-          bisect.insort(
-            pieces, (slot, buffer, rest), key=lambda item: item[2].begun
-          )
-        e = int(owners[q][0] is not None)
-        owners[q][e] = piece
-        move.slot_QE[q, e], move.buffer_QE[q, e] = slot % old_slots, buffer
-        self._describe(piece, slots, (q, e))
-        used = shape.rows - free[q]
-        for index, draft in enumerate(piece.drafts[: piece.begun]):
+    olds, news = self._shards_of(self.shape), self._shards_of(shape)
+    for old, new in zip(olds, news, strict=True):
+      placed = _share_out(self._by_ask(old), new, shape.rows)
+      if placed is None:
+        return None
+      for q, e, (slot, buffer), part in placed:
+        owners[q][e] = part
+        move.slot_QE[q, e], move.buffer_QE[q, e] = slot - old.start, buffer
+        self._describe(part, slots, (q, e))
+        other = owners[q][0]
+        used = other.begun if e and other else 0
+        for index, draft in enumerate(part.drafts[: part.begun]):
           row, entry = used + index, e * shape.samples + index
           move.entry_QR[q, row] = entry
           row += q * shape.rows
-          move.row_B[row] = draft.row % (old_slots * self.shape.rows)
+          move.row_B[row] = draft.row - old.start * self.shape.rows
           moved.append((draft, row, entry))
-        load[q] += piece.left
-        free[q] -= piece.begun
-        if e == BUFFERS - 1:
-          del free[q]
     for draft, row, entry in moved:
       draft.row, draft.entry = row, entry
     self.shape, self.owners = shape, owners
     self._free.clear()  # Nothing is left to be loaded.
     return move, slots
 
-  def _left(self, slots: range | None = None) -> int:
-    """Returns how many samples are not done, of some slots or of all."""
-    slots = range(self.shape.slots) if slots is None else slots
+  def _by_ask(self, slots: range) -> list[_Item]:
+    """Returns what is left of each ask, and a buffer of its question."""
+    found: dict[int, tuple[tuple[int, int], Order, list[Draft]]] = {}
+    for slot in slots:
+      for buffer, order in enumerate(self.owners[slot]):
+        if order:
+          at = found.setdefault(order.index, ((slot, buffer), order, []))
+          at[2].extend(d for d in order.drafts if not d.is_done)
+    for _, _, drafts in found.values():
+      drafts.sort(key=lambda draft: not draft.tokens)  # What has begun first.
+    items = [
+      (at, _order(order, drafts)) for at, order, drafts in found.values()
+    ]
+    return sorted(items, key=_size)
+
+  def _shards_of(self, shape: TableShape) -> list[range]:
+    """Returns the slots of each shard."""
+    size = shape.slots // self._shards
+    return [range(i * size, (i + 1) * size) for i in range(self._shards)]
+
+  def _left(self, slots: range) -> int:
+    """Returns how many samples of some slots are not done."""
     return sum(o.left for slot in slots for o in self.owners[slot] if o)
 
   def _describe(self, order: Order, slots: Slots, at: tuple[int, int]) -> None:
@@ -371,29 +368,69 @@ class Scheduler:
     )
 
 
-def _pieces(order: Order, rows: int, share: float) -> list[Order]:
-  """Cuts what is left of an order into parts for several slots.
+def _share_out(
+  items: list[_Item], slots: range, rows: int
+) -> list[tuple[int, int, tuple[int, int], Order]] | None:
+  """Returns what goes to each slot and buffer: where it was, and what it is.
+
+  A slot gets the smallest order, and then as much of the largest as there is
+  room for. So slots are filled to the last row, if orders are no more than
+  slots. Where they are more, the second is one that fits as it is.
 
   Args:
-    order: What is cut; drafts that are done are left out.
-    rows: Most drafts of a part that have begun: each needs a row.
-    share: About how many drafts a part should have.
+    items: By size.
+    slots: That they go to.
+    rows: Of a slot.
+
+  Returns:
+    None where they do not fit.
   """
-  left = [draft for draft in order.drafts if not draft.is_done]
-  left.sort(key=lambda draft: not draft.tokens)  # Those that have begun first.
-  count = max(1, -(-order.begun // rows), round(len(left) / share))
-  return [
-    _part(order, left[start::count]) for start in range(min(count, len(left)))
-  ]
+  share = max(rows, -(-sum(map(_size, items)) // len(slots)))
+  placed = []
+  for q in slots:
+    samples, begun = share, rows
+    for e in range(BUFFERS):
+      if not items or not samples:
+        break
+      at = -1 if e else 0
+      is_crowded = len(items) >= slots.stop - q
+      if e and is_crowded and _size(items[0]) <= samples:
+        at = bisect.bisect_right(items, samples, key=_size) - 1
+      where, order = items.pop(at)
+      part, rest = _split(order, samples, begun)
+      if rest.left:
+        bisect.insort(items, (where, rest), key=_size)
+      if not part.left:
+        break
+      placed.append((q, e, where, part))
+      samples -= part.left
+      begun -= part.begun
+  return None if items else placed
 
 
-def _split(order: Order, count: int) -> tuple[Order, Order]:
-  """Returns an order of the first so many drafts, and one of the others."""
-  return _part(order, order.drafts[:count]), _part(order, order.drafts[count:])
+def _size(item: _Item) -> int:
+  return item[1].left
 
 
-def _part(order: Order, drafts: list[Draft]) -> Order:
-  """Returns an order of some of another's drafts, none of which is done."""
+def _split(order: Order, samples: int, rows: int) -> tuple[Order, Order]:
+  """Returns a part of an order, and the rest of it.
+
+  Args:
+    order: Its drafts that have begun come first; none is done.
+    samples: Most drafts of the part.
+    rows: Most of them that have begun: each needs a row.
+  """
+  begun = min(order.begun, rows, samples)
+  waiting = min(order.waiting, samples - begun)
+  first, then = order.drafts[: order.begun], order.drafts[order.begun :]
+  return (
+    _order(order, first[:begun] + then[:waiting]),
+    _order(order, first[begun:] + then[waiting:]),
+  )
+
+
+def _order(order: Order, drafts: list[Draft]) -> Order:
+  """Returns an order of some of an ask's drafts, none of which is done."""
   waiting = sum(not draft.tokens for draft in drafts)
   return Order(order.index, order.ask, drafts, len(drafts), waiting)
 
