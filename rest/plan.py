@@ -13,12 +13,13 @@ from jax.sharding import AbstractMesh, Mesh
 from rest import estimate, report
 from rest.estimate import StepMemory
 from rest.evaluate import EvaluateConfig
-from rest.hardware import Device
+from rest.hardware import Device, runs_kernels
 from rest.keep import EStepConfig
 from rest.loop import EMConfig
 from rest.model import ModelConfig
 from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
+from rest.sampler.attention import reads
 from rest.sampler.choice import candidates_for
 from rest.sampler.plan import Plan, sizes
 from rest.tasks.suites import Suite
@@ -185,16 +186,20 @@ def _programs(run: Outline) -> str:
   top_ks = [run.sampling.top_k, run.sampling.top_k or 1]  # Sampled; greedy.
   top_ks += [run.eval.top_k] if run.eval.num_samples else []
   choices = {candidates_for(top_k, vocab) for top_k in top_ks}
-  reads = max(1, (shape.suffix - 1).bit_length() - 6)  # 128, 256, ...
+  kernels = runs_kernels(
+    run.device.platform, run.model.dtype, run.model.head_width
+  )
+  lengths = len(reads(shape.suffix, kernels))
   tables = len(list(sizes(run.table, run.local_mesh)))
   widths, width = 1, shape.question
   while width >= 128 and width % 2 == 0:
     width //= 2
     widths += 1
+  decoding = tables * lengths * len(choices)
   return (
     f'training 2, hand-over {min(_processes(run), 2)}, prefill at most '
-    f'{1 + widths}, decoding at most {tables * reads * len(choices)} ({tables} '
-    f'tables x {reads} lengths x {len(choices)} ways to choose a token)'
+    f'{1 + widths}, decoding at most {decoding} (sizes of the table {tables}, '
+    f'lengths read {lengths}, ways to choose a token {len(choices)})'
   )
 
 

@@ -127,11 +127,7 @@ def decode_attention(
 def read_for(
   longest: int, capacity: int, config: ModelConfig, mesh: Mesh
 ) -> int:
-  """Returns how many entries of the suffix a program reads, of a few sizes.
-
-  The kernels read what is filled and no more: there, one program serves all.
-  Elsewhere a part of the cache is copied before it is read (on a CPU at three
-  times the cost of reading it), so that small parts alone are worth it.
+  """Returns how many entries of the suffix a program reads, one of `reads`.
 
   Args:
     longest: Entries of the fullest row.
@@ -139,10 +135,21 @@ def read_for(
     config: The model's shape.
     mesh: Of the devices.
   """
-  if has_kernels(config, mesh):
-    return capacity
-  part = max(128, 1 << (longest - 1).bit_length())
-  return part if 4 * part <= capacity else capacity
+  sizes = reads(capacity, has_kernels(config, mesh))
+  return next(size for size in sizes if size >= min(longest, capacity))
+
+
+def reads(capacity: int, runs_kernels: bool) -> list[int]:
+  """Returns the parts of a suffix that programs are compiled to read.
+
+  The kernels read what is filled and no more: there, one program serves all.
+  Elsewhere a part of the cache is copied before it is read (on a CPU at three
+  times the cost of reading it), so that small parts alone are worth it.
+  """
+  parts = []
+  while not runs_kernels and 4 * (part := 128 << len(parts)) <= capacity:
+    parts.append(part)
+  return [*parts, capacity]
 
 
 def merge(parts: list[Part]) -> jax.Array:

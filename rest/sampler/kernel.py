@@ -47,10 +47,10 @@ class Blocks(NamedTuple):
 
 
 class Part(NamedTuple):
-  """Attention over some of the keys; sums are not normalised.
+  """Attention over some of the keys: means of values, and what they weigh.
 
-  Sums of values are rounded to the type of the values, as the result is;
-  maxima and sums of weights are float32.
+  Means are rounded to the type of the values, as the result is; the largest
+  logit and the sum of weights, relative to it, are float32.
   """
 
   out_NKMH: jax.Array
@@ -387,7 +387,7 @@ def _queries(q_ref, tile):
 
 
 def _part_shape(dtype, *axes):
-  """Returns a part's outputs: sums, maxima and sums of weights."""
+  """Returns the outputs of a kernel that makes a `Part`."""
   one = jax.ShapeDtypeStruct(axes[:-1], jnp.float32)
   return [jax.ShapeDtypeStruct(axes, dtype), one, one]
 
@@ -419,15 +419,16 @@ def _merge(state, part):
   out, top, total = state
   more, other, weight = part
   above = jnp.maximum(top, other)
-  share, gain = jnp.exp(top - above), jnp.exp(other - above)
+  share, gain = jnp.exp(top - above), weight * jnp.exp(other - above)
   out = out * share[:, None] + more.astype(jnp.float32) * gain[:, None]
-  return out, above, total * share + weight * gain
+  return out, above, total * share + gain
 
 
 def _store(state, is_row, out_ref, max_ref, sum_ref):
   out, top, total = state
   mask = is_row[:, None]
-  plgpu.store(out_ref.at[:, :], out.astype(out_ref.dtype), mask=mask)
+  mean = out / jnp.where(total > 0, total, 1.0)[:, None]  # There may be no key.
+  plgpu.store(out_ref.at[:, :], mean.astype(out_ref.dtype), mask=mask)
   plgpu.store(max_ref.at[:], top, mask=is_row)
   plgpu.store(sum_ref.at[:], total, mask=is_row)
 
