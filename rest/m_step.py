@@ -274,6 +274,8 @@ class _Run:
         'mstep.learning_rate. The last checkpoint is from before.'
       )
     self._bar.update()
+    if self._first is None:  # It was compiled, and says nothing of the others.
+      self._bar.initial, self._bar.start_t = self._bar.n, time.time()
     text = f'loss {metrics.loss:.3f}, {self._speed(done):,.0f} tokens/s'
     self._bar.set_postfix_str(text, refresh=False)
     if self._on_step:
