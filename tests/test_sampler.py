@@ -282,6 +282,18 @@ def test_a_shrinking_table_draws_the_same():
   assert shrinking.stats.busy > whole.stats.busy
 
 
+def test_asks_may_have_more_samples_than_the_first():
+  settings = dataclasses.replace(SETTINGS, steps_per_call=2, min_rows=2)
+  asks = [
+    Ask(index, (5, 6), tuple(range(1 + 3 * index)), (20,) * (1 + 3 * index))
+    for index in range(6)
+  ]
+  alone = draw(make_sampler(settings=settings), asks=asks)
+  told = draw(make_sampler(settings=settings), asks=asks, samples=16)
+  assert len(alone) == sum(len(ask.samples) for ask in asks)
+  assert tokens(alone) == tokens(told)
+
+
 def test_tables_shrink_by_rows_of_a_slot_and_then_by_slots():
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
   settings = dataclasses.replace(SETTINGS, rows=32, rows_per_slot=8, min_rows=2)

@@ -243,7 +243,7 @@ class Scheduler:
     moved: list[tuple[Draft, int, int]] = []
     olds, news = self._shards_of(self.shape), self._shards_of(shape)
     for old, new in zip(olds, news, strict=True):
-      placed = _share_out(self._by_ask(old), new, shape.rows)
+      placed = _share_out(self._by_ask(old), new, shape)
       if placed is None:
         return None
       for q, e, (slot, buffer), part in placed:
@@ -369,7 +369,7 @@ class Scheduler:
 
 
 def _share_out(
-  items: list[_Item], slots: range, rows: int
+  items: list[_Item], slots: range, shape: TableShape
 ) -> list[tuple[int, int, tuple[int, int], Order]] | None:
   """Returns what goes to each slot and buffer: where it was, and what it is.
 
@@ -380,15 +380,15 @@ def _share_out(
   Args:
     items: By size.
     slots: That they go to.
-    rows: Of a slot.
+    shape: Of the table.
 
   Returns:
     None where they do not fit.
   """
-  share = max(rows, -(-sum(map(_size, items)) // len(slots)))
+  share = max(shape.rows, -(-sum(map(_size, items)) // len(slots)))
   placed = []
   for q in slots:
-    samples, begun = share, rows
+    samples, begun = share, shape.rows
     for e in range(BUFFERS):
       if not items or not samples:
         break
@@ -397,7 +397,7 @@ def _share_out(
       if e and is_crowded and _size(items[0]) <= samples:
         at = bisect.bisect_right(items, samples, key=_size) - 1
       where, order = items.pop(at)
-      part, rest = _split(order, samples, begun)
+      part, rest = _split(order, min(samples, shape.samples), begun)
       if rest.left:
         bisect.insort(items, (where, rest), key=_size)
       if not part.left:
