@@ -1,6 +1,5 @@
 """The host's side of the table: which question goes where, what came back."""
 
-import bisect
 import hashlib
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -9,11 +8,10 @@ import numpy as np
 
 from rest.sampler.cache import BUFFERS, Load, Move, Slots, TableShape, idle
 from rest.sampler.order import Ask, Draft, Order, Owners
+from rest.sampler.rearrange import share_out
 
 _COPIES = 4  # Slots that a load can fill, for each question it prefills.
 _AHEAD = 8  # Loads' worth of orders among which those of a width are found.
-
-_Item = tuple[tuple[int, int], Order]  # A slot and buffer, and what is in it.
 
 
 class Scheduler:
@@ -243,10 +241,10 @@ class Scheduler:
     moved: list[tuple[Draft, int, int]] = []
     olds, news = self._shards_of(self.shape), self._shards_of(shape)
     for old, new in zip(olds, news, strict=True):
-      placed = _share_out(self._by_ask(old), new, shape)
+      placed = share_out(self.owners, old, new, shape)
       if placed is None:
         return None
-      for q, e, (slot, buffer), part in placed:
+      for (q, e), (slot, buffer), part in placed:
         owners[q][e] = part
         move.slot_QE[q, e], move.buffer_QE[q, e] = slot - old.start, buffer
         self._describe(part, slots, (q, e))
@@ -263,21 +261,6 @@ class Scheduler:
     self.shape, self.owners = shape, owners
     self._free.clear()  # Nothing is left to be loaded.
     return move, slots
-
-  def _by_ask(self, slots: range) -> list[_Item]:
-    """Returns what is left of each ask, and a buffer of its question."""
-    found: dict[int, tuple[tuple[int, int], Order, list[Draft]]] = {}
-    for slot in slots:
-      for buffer, order in enumerate(self.owners[slot]):
-        if order:
-          at = found.setdefault(order.index, ((slot, buffer), order, []))
-          at[2].extend(d for d in order.drafts if not d.is_done)
-    for _, _, drafts in found.values():
-      drafts.sort(key=lambda draft: not draft.tokens)  # What has begun first.
-    items = [
-      (at, _order(order, drafts)) for at, order, drafts in found.values()
-    ]
-    return sorted(items, key=_size)
 
   def _shards_of(self, shape: TableShape) -> list[range]:
     """Returns the slots of each shard."""
@@ -366,73 +349,6 @@ class Scheduler:
       [ask.samples[p] for p in places],
       [min(limits[p], self._limit) for p in places],
     )
-
-
-def _share_out(
-  items: list[_Item], slots: range, shape: TableShape
-) -> list[tuple[int, int, tuple[int, int], Order]] | None:
-  """Returns what goes to each slot and buffer: where it was, and what it is.
-
-  A slot gets the smallest order, and then as much of the largest as there is
-  room for. So slots are filled to the last row, if orders are no more than
-  slots. Where they are more, the second is one that fits as it is.
-
-  Args:
-    items: By size.
-    slots: That they go to.
-    shape: Of the table.
-
-  Returns:
-    None where they do not fit.
-  """
-  share = max(shape.rows, -(-sum(map(_size, items)) // len(slots)))
-  placed = []
-  for q in slots:
-    samples, begun = share, shape.rows
-    for e in range(BUFFERS):
-      if not items or not samples:
-        break
-      at = -1 if e else 0
-      is_crowded = len(items) >= slots.stop - q
-      if e and is_crowded and _size(items[0]) <= samples:
-        at = bisect.bisect_right(items, samples, key=_size) - 1
-      where, order = items.pop(at)
-      part, rest = _split(order, min(samples, shape.samples), begun)
-      if rest.left:
-        bisect.insort(items, (where, rest), key=_size)
-      if not part.left:
-        break
-      placed.append((q, e, where, part))
-      samples -= part.left
-      begun -= part.begun
-  return None if items else placed
-
-
-def _size(item: _Item) -> int:
-  return item[1].left
-
-
-def _split(order: Order, samples: int, rows: int) -> tuple[Order, Order]:
-  """Returns a part of an order, and the rest of it.
-
-  Args:
-    order: Its drafts that have begun come first; none is done.
-    samples: Most drafts of the part.
-    rows: Most of them that have begun: each needs a row.
-  """
-  begun = min(order.begun, rows, samples)
-  waiting = min(order.waiting, samples - begun)
-  first, then = order.drafts[: order.begun], order.drafts[order.begun :]
-  return (
-    _order(order, first[:begun] + then[:waiting]),
-    _order(order, first[begun:] + then[waiting:]),
-  )
-
-
-def _order(order: Order, drafts: list[Draft]) -> Order:
-  """Returns an order of some of an ask's drafts, none of which is done."""
-  waiting = sum(not draft.tokens for draft in drafts)
-  return Order(order.index, order.ask, drafts, len(drafts), waiting)
 
 
 def random_key(seed: int, key: tuple[int, ...] | int) -> np.ndarray:
