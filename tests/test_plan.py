@@ -19,6 +19,8 @@ from rest.model import Transformer
 from rest.optimizer import abstract_state
 from rest.packing import Batch
 from rest.recipe import MStepConfig
+from rest.sampler import SamplerConfig
+from rest.sampler.plan import make_plan
 from rest.setup import Setup
 from rest.sharding import MeshConfig, make_mesh, plan_meshes, shardings
 
@@ -178,6 +180,24 @@ def test_the_estimate_is_what_was_measured(shape, fields, gib):
     SHAPES[shape], MStepConfig(**fields), mesh, device
   )
   assert step.total / GIB == pytest.approx(gib, rel=0.1)
+
+
+def test_calls_are_as_short_as_the_smallest_table_allows():
+  steps, config = {}, SamplerConfig(max_prompt_tokens=832)
+  for shape, slice_ in (('1.5b', 'h200-1'), ('7b', 'h200-1'), ('7b', 'v5p-2')):
+    device, _ = hardware.parse(slice_)
+    mesh, _ = plan_meshes(MeshConfig(), 1, device.a_host)
+    found = make_plan(config, SHAPES[shape], mesh, 640, 32, device)
+    steps[shape, slice_] = found.steps
+    # A step reads the weights, and takes two milliseconds beside them.
+    shortest = 2e-3 + found.weight_bytes / device.bandwidth
+    assert found.steps * shortest >= 8e-3
+    assert found.steps * shortest < 2 * 8e-3
+  assert steps == {
+    ('1.5b', 'h200-1'): 4,
+    ('7b', 'h200-1'): 2,
+    ('7b', 'v5p-2'): 2,
+  }
 
 
 def test_rates_are_those_measured_and_scale_with_the_device():
