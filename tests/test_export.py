@@ -114,7 +114,7 @@ def test_the_same_run_gives_the_same_files(run, exported, tmp_path):
     'https://arxiv.org/abs/2312.06585',
     '16 samples of each training problem at temperature 0.7, top_k 40',
     'at most 10 a problem',
-    'peak learning rate 0.0005, cosine schedule, 1 epoch of',
+    'peak learning rate 0.0001, cosine schedule, 1 epoch of',
     '| 1 | 8 | 128 | 60 | 41 | 7 | 41 | 6 of 9 | 0.2500 |',
     '| test | base | 8 | 25.0 % [12.5 %, 90.0 %] | 87.5 % | 50.0 % |',
     '| validation | this model | 8 | 75.0 % [37.5 %, 90.0 %] | - | - |',
