@@ -274,19 +274,16 @@ class _Run:
         'mstep.learning_rate. The last checkpoint is from before.'
       )
     self._bar.update()
+    now = time.monotonic()
     if self._first is None:  # It was compiled, and says nothing of the others.
+      self._first = (done, now)
       self._bar.initial, self._bar.start_t = self._bar.n, time.time()
-    text = f'loss {metrics.loss:.3f}, {self._speed(done):,.0f} tokens/s'
+    steps, seconds = done - self._first[0], now - self._first[1]
+    speed = steps * self._tokens_a_step / max(seconds, 1e-9)
+    text = f'loss {metrics.loss:.3f}, {speed:,.0f} tokens/s'
     self._bar.set_postfix_str(text, refresh=False)
     if self._on_step:
       self._on_step(done, metrics)
-
-  def _speed(self, done: int) -> float:
-    """Returns tokens a second since the first step, which was compiled."""
-    now = time.monotonic()
-    self._first = self._first or (done, now)
-    steps, seconds = done - self._first[0], now - self._first[1]
-    return steps * self._tokens_a_step / max(seconds, 1e-9)
 
   def _resume(self, latest: int, state: _State) -> None:
     assert self._checkpoints is not None

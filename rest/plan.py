@@ -21,7 +21,7 @@ from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
 from rest.sampler.attention import reads
 from rest.sampler.choice import candidates_for
-from rest.sampler.plan import Plan, sizes
+from rest.sampler.plan import Plan, sizes, widths
 from rest.tasks.suites import Suite
 from rest.types import Task, Tokenizer
 
@@ -191,14 +191,11 @@ def _programs(run: Outline) -> str:
   )
   lengths = len(reads(shape.suffix, kernels))
   tables = len(list(sizes(run.table, run.local_mesh)))
-  widths, width = 1, shape.question
-  while width >= 128 and width % 2 == 0:
-    width //= 2
-    widths += 1
+  prefill = 1 + len(widths(shape.question))
   decoding = tables * lengths * len(choices)
   return (
     f'training 2, hand-over {min(_processes(run), 2)}, prefill at most '
-    f'{1 + widths}, decoding at most {decoding} (sizes of the table {tables}, '
+    f'{prefill}, decoding at most {decoding} (sizes of the table {tables}, '
     f'lengths read {lengths}, ways to choose a token {len(choices)})'
   )
 

@@ -31,8 +31,8 @@ def attend_prefix(
   keys,
   parts,
 ):
-  q, row, is_row = _queries(q_ref, tile)
-  position = plgpu.load(position_ref.at[row], mask=is_row, other=0)
+  q, row, is_query = _queries(q_ref, tile)
+  position = plgpu.load(position_ref.at[row], mask=is_query, other=0)
   prefix, part = prefix_ref[0], pl.program_id(2)
 
   def block(i, state):
@@ -46,7 +46,7 @@ def attend_prefix(
   # Parts take blocks by turns.
   count = pl.cdiv(pl.cdiv(prefix, keys) - part, parts)
   state = jax.lax.fori_loop(0, count, block, _begin(*q.shape))
-  _store(state, is_row, out_ref, max_ref, sum_ref)
+  _store(state, is_query, out_ref, max_ref, sum_ref)
 
 
 def attend_question(
@@ -66,9 +66,9 @@ def attend_question(
   cap,
   keys,
 ):
-  q, row, is_row = _queries(q_ref, tile)
-  buffer = plgpu.load(buffer_ref.at[row], mask=is_row, other=0)
-  drawn = plgpu.load(drawn_ref.at[row], mask=is_row, other=0)
+  q, row, is_query = _queries(q_ref, tile)
+  buffer = plgpu.load(buffer_ref.at[row], mask=is_query, other=0)
+  drawn = plgpu.load(drawn_ref.at[row], mask=is_query, other=0)
   mine = jnp.where(buffer > 0, question_ref[1], question_ref[0])
   state = _begin(*q.shape)
   for e in range(BUFFERS):
@@ -81,7 +81,7 @@ def attend_question(
       return _grow(state, q, k_ref[e, :, at], v_ref[e, at, :], seen, cap)
 
     state = jax.lax.fori_loop(0, pl.cdiv(length_ref[e], keys), block, state)
-  _store(state, is_row, out_ref, max_ref, sum_ref)
+  _store(state, is_query, out_ref, max_ref, sum_ref)
 
 
 def attend_suffix(
@@ -172,10 +172,10 @@ def _merge(state, part):
   return out, above, total * share + gain
 
 
-def _store(state, is_row, out_ref, max_ref, sum_ref):
+def _store(state, is_query, out_ref, max_ref, sum_ref):
   out, top, total = state
-  mask = is_row[:, None]
+  mask = is_query[:, None]
   mean = out / jnp.where(total > 0, total, 1.0)[:, None]  # There may be no key.
   plgpu.store(out_ref.at[:, :], mean.astype(out_ref.dtype), mask=mask)
-  plgpu.store(max_ref.at[:], top, mask=is_row)
-  plgpu.store(sum_ref.at[:], total, mask=is_row)
+  plgpu.store(max_ref.at[:], top, mask=is_query)
+  plgpu.store(sum_ref.at[:], total, mask=is_query)

@@ -221,6 +221,18 @@ def bucket(tokens: int) -> int:
   return -(-tokens // step) * step
 
 
+def widths(capacity: int) -> list[int]:
+  """Returns the widths that questions are prefilled at, the smallest first.
+
+  Args:
+    capacity: Of the table, for a question.
+  """
+  found = [capacity]
+  while found[0] >= 128 and found[0] % 2 == 0:
+    found.insert(0, found[0] // 2)
+  return found
+
+
 def smallest(
   plan: Plan, mesh: Mesh | AbstractMesh, fits: Callable[[TableShape], bool]
 ) -> TableShape:

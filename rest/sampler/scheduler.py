@@ -8,6 +8,7 @@ import numpy as np
 
 from rest.sampler.cache import BUFFERS, Load, Move, Slots, TableShape, idle
 from rest.sampler.order import Ask, Draft, Order, Owners
+from rest.sampler.plan import widths
 from rest.sampler.rearrange import share_out
 
 _COPIES = 4  # Slots that a load can fill, for each question it prefills.
@@ -336,10 +337,8 @@ class Scheduler:
 
   def _width(self, ask: Ask) -> int:
     """Returns the width that a question is prefilled at: a function of it."""
-    width, tokens = self.shape.question, len(ask.tokens) - 1
-    while width >= 128 and width % 2 == 0 and tokens <= width // 2:
-      width //= 2
-    return width
+    tokens = len(ask.tokens) - 1
+    return next(w for w in widths(self.shape.question) if w >= tokens)
 
   def _samples(self, order: Order) -> tuple[list[int], list[int]]:
     ask = order.ask
