@@ -76,6 +76,9 @@ def get_config() -> ConfigDict:
   # f(r), by which a solution weighs: 'identity' [P]; 'exponential' (RWR),
   # 'best' of a problem (RAFT), 'majority' answer (Huang et al.).
   c.estep.weight = 'identity'
+  # Share of samples cut off at sampling.max_tokens above which the E-step ends:
+  # most of what is left would be short answers. [P] does not say.
+  c.estep.max_cut_off = 0.5
   # Ask unsolved problems again with the answer in the question (STaR); [P 4]
   # found false positives.
   c.estep.rationalize = False

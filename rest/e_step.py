@@ -7,14 +7,20 @@ killed draws only the problems that are not.
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import (
+  Callable,
+  Generator,
+  Iterable,
+  Iterator,
+  Sequence,
+)
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from etils import epath
 from jax.sharding import Mesh
 
-from rest import processes, store
+from rest import dataset, processes, store
 from rest.fates import fates
 from rest.judging import Answers
 from rest.keep import EStepConfig, keep, meets_cap, sameness
@@ -23,6 +29,7 @@ from rest.sampler import Ask, Sampler
 from rest.tally import EStepSummary, Tally, describe
 from rest.types import (
   Graded,
+  Halted,
   Kept,
   Preempted,
   Problem,
@@ -31,6 +38,8 @@ from rest.types import (
 )
 from rest.verify import Pool, make_request
 from rest.verify.answers import EXTRACT
+
+_ENOUGH_TO_TELL = 1000  # Samples, before their share cut off may end a run.
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,8 @@ def e_step(
 
   Raises:
     Preempted: `tools.should_stop` said so; what was drawn is on disk.
-    RuntimeError: Too many verdicts could not be reached.
+    Halted: Too many verdicts could not be reached, or too many samples
+      were cut off.
   """
   parts = store.Parts(folder / 'parts')
   title = f'iteration {iteration}'
@@ -97,13 +107,16 @@ def e_step(
     key=title,
     title=title,
     is_enough=lambda rows: meets_cap(rows, config),
+    max_cut_off=config.max_cut_off,
   )
   groups = parts.read_all(len(problems))
   if config.rationalize:
     hints = _draw_with_hints(tools, problems, config, parts, folder, title)
     groups = ((*rows, *hints.get(rows[0].problem_id, ())) for rows in groups)
   if processes.is_first():
-    summary = _write_dataset(groups, config, folder, max_unknown)
+    summary = _write_dataset(
+      groups, tools.tokenizer, config, folder, max_unknown
+    )
     tools.live.journal.say(f'{title}: {describe(summary, config.cap)}')
   processes.barrier(title)
   return timing
@@ -112,38 +125,57 @@ def e_step(
 def keep_drawn(
   problems: Sequence[Problem],
   parts: store.Parts,
+  task: Task,
   tokenizer: Tokenizer,
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
-) -> EStepSummary:
+) -> tuple[EStepSummary, int]:
   """Makes the dataset of an iteration from samples drawn by another run.
+
+  Their texts are encoded anew, behind this run's own prompts: the model to
+  train need not be that of their author. A text that the tokenizer cannot
+  write, so that other tokens than those judged would be trained on, is left
+  out.
 
   Args:
     problems: The training problems; those without samples are left out.
     parts: The samples, of which each problem's first `num_samples` count.
-    tokenizer: Of the model to train, which need not be that of their author.
+    task: This run's, which says how a problem is asked.
+    tokenizer: Of the model to train.
     config: What is kept.
     folder: Gets dataset.jsonl and e_step.json.
     max_unknown: As in `e_step`.
 
   Returns:
-    What came of it.
+    What came of it, and how many samples were left out.
   """
   places = parts.places()
+  left_out = 0
 
-  def rewritten(row: Graded) -> Graded:
-    text = tokenizer.encode(row.completion.text, follows=True)
-    tokens = (*text, tokenizer.eos[0])
-    return replace(row, completion=replace(row.completion, tokens=tokens))
+  def rewritten(row: Graded, prompt: str) -> Graded | None:
+    text = row.completion.text
+    tokens = (*tokenizer.encode(text, follows=True), tokenizer.eos[0])
+    if not dataset.says(tokenizer, tokens, text):
+      return None
+    completion = replace(row.completion, tokens=tokens, logprobs=())
+    return replace(row, prompt=prompt, completion=completion)
 
-  groups = (
-    [rewritten(row) for row in parts.read(places[problem.id])]
-    for problem in problems
-    if problem.id in places
-  )
-  first = (rows[: config.num_samples] for rows in groups)
-  return _write_dataset(first, config, folder, max_unknown)
+  def groups() -> Iterator[list[Graded]]:
+    nonlocal left_out
+    for problem in problems:
+      if problem.id not in places:
+        continue
+      prompt = task.question(problem)
+      drawn = parts.read(places[problem.id])[: config.num_samples]
+      rows = [rewritten(row, prompt) for row in drawn]
+      readable = [row for row in rows if row is not None]
+      left_out += len(rows) - len(readable)
+      if readable:
+        yield readable
+
+  summary = _write_dataset(groups(), tokenizer, config, folder, max_unknown)
+  return summary, left_out
 
 
 def draw_missing(
@@ -155,6 +187,7 @@ def draw_missing(
   key: str,
   title: str,
   is_enough: Callable[[Sequence[Graded]], bool] = lambda rows: False,
+  max_cut_off: float = 1.0,
   **decoding: Any,
 ) -> Timing:
   """Draws and judges whatever `parts` does not hold yet, and writes it there.
@@ -167,10 +200,13 @@ def draw_missing(
     key: What the samples are for; part of their random keys.
     title: Of the progress bar.
     is_enough: Whether a problem's first samples make further ones needless.
+    max_cut_off: Share of samples cut off at the length limit above which to
+      stop, as soon as there are enough to tell.
     **decoding: Overrides of the sampler's temperature, top_k, top_p.
 
   Raises:
     Preempted: `tools.should_stop` said so; what was judged is on disk.
+    Halted: Too many samples were cut off; the same holds.
   """
   done = parts.done()
   share = processes.mine(range(len(problems)))
@@ -188,8 +224,14 @@ def draw_missing(
     is_enough,
     **decoding,
   )
+  sampled = cut_off = 0
   for index, rows in graded:
     parts.write(index, rows)
+    sampled += len(rows)
+    cut_off += sum(not row.completion.finished for row in rows)
+    # Problems with short answers come first, so this errs on the late side.
+    if sampled >= _ENOUGH_TO_TELL:
+      _check_cut_off(cut_off, sampled, max_cut_off)
     if tools.should_stop():
       graded.close()
       raise Preempted(f'while sampling for {title}')
@@ -325,21 +367,35 @@ def _hinted(problem: Problem) -> str:
   return f'{problem.question} (The answer is {problem.answer}.)'
 
 
+def _check_cut_off(cut_off: int, sampled: int, most: float) -> None:
+  """Refuses to go on where too many samples do not come to their end."""
+  if cut_off > most * sampled:
+    raise Halted(
+      f'{cut_off:,} of {sampled:,} samples were cut off at the length limit, '
+      f'more than estep.max_cut_off={most} allows: only short answers would be '
+      'learnt. Raise sampling.max_tokens (in another --workdir), or see in '
+      'parts/ whether the model ever writes an end; raise estep.max_cut_off '
+      'where this is as it should be. What was drawn is on disk.'
+    )
+
+
 def _write_dataset(
   groups: Iterable[Sequence[Graded]],
+  tokenizer: Tokenizer,
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
 ) -> EStepSummary:
   kept, summary = _filter(groups, config)
   if summary.unknown > max_unknown * summary.sampled:
-    raise RuntimeError(
+    raise Halted(
       f'{summary.unknown} of {summary.sampled} verdicts are unknown, more than '
       f'verify.max_unknown={max_unknown} allows: {summary.reasons}. Nothing is '
       'lost: mend the verifier, delete the parts concerned, and run again.'
     )
+  _check_cut_off(summary.ended['limit'], summary.sampled, config.max_cut_off)
   store.write_json(folder / 'e_step.json', asdict(summary))
-  store.write_dataset(folder / 'dataset.jsonl', kept)
+  dataset.write_dataset(folder / 'dataset.jsonl', kept, tokenizer)
   return summary
 
 

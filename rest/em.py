@@ -29,6 +29,7 @@ from rest.training_data import (
   training_examples,
   training_prompt,
 )
+from rest.types import Halted
 from rest.update import held_out_loss
 
 
@@ -88,13 +89,19 @@ def choose_from(run: Run, iteration: int) -> None:
   folder = iteration_folder(run.workdir, iteration)
   if processes.is_first() and not (folder / 'dataset.jsonl').exists():
     parts = store.Parts(epath.Path(run.em.samples_of) / 'parts')
-    problems, tokenizer = asked(run, iteration), run.tools.tokenizer
-    summary = keep_drawn(
-      problems, parts, tokenizer, run.estep, folder, run.max_unknown
+    summary, left_out = keep_drawn(
+      asked(run, iteration),
+      parts,
+      run.tools.task,
+      run.tools.tokenizer,
+      run.estep,
+      folder,
+      run.max_unknown,
     )
     run.tools.live.journal.say(
       f'iteration {iteration}: of the samples in {run.em.samples_of}, '
-      f'{describe(summary, run.estep.cap)}'
+      f'{describe(summary, run.estep.cap)}; {left_out:,} left out, whose text '
+      "this model's tokens cannot write"
     )
   processes.barrier(f'iteration {iteration}: chosen')
 
@@ -107,7 +114,7 @@ def improve(run: Run, policy: Policy, iteration: int) -> None:
   started = time.monotonic()
   examples = training_examples(run, iteration)
   if not examples:
-    raise RuntimeError(
+    raise Halted(
       f'Iteration {iteration} has no solution to train on: see '
       f'{folder / "e_step.json"} for what became of the samples.'
     )

@@ -70,6 +70,8 @@ class Evaluation:
     low: The interval's lower end.
     high: The interval's upper end.
     unfinished: Share of greedy completions cut by the length limit.
+    unreadable: Ids of the problems, among those judged, whose greedy completion
+      holds no answer or no program.
     mean_tokens: Mean length of greedy completions.
     levels: pass@1 by level.
     subjects: pass@1 by subject.
@@ -87,6 +89,7 @@ class Evaluation:
   low: float
   high: float
   unfinished: float
+  unreadable: tuple[str, ...]
   mean_tokens: float
   levels: dict[str, float]
   subjects: dict[str, float]
@@ -201,6 +204,11 @@ def _score(
     low=low,
     high=high,
     unfinished=sum(not row.completion.finished for row in rows) / count,
+    unreadable=tuple(
+      row.problem_id
+      for row in rows
+      if row.problem_id in scores and not row.verdict.readable
+    ),
     mean_tokens=sum(len(row.completion.tokens) for row in rows) / count,
     levels={name: _mean(levels[name]) for name in sorted(levels)},
     subjects={name: _mean(subjects[name]) for name in sorted(subjects)},

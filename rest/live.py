@@ -67,10 +67,12 @@ class Live:
     if scores.maj_at_k is not None:
       values[f'{split}_majority'] = scores.maj_at_k
     self.journal.write('score', iteration, None, **values)
+    unreadable = len(scores.unreadable) / max(1, scores.problems)
     self.journal.say(
       f'iteration {iteration}: solves {scores.pass_1:.1%} of '
       f'{scores.problems:,} {split} problems greedily '
-      f'(95 % interval {scores.low:.1%} to {scores.high:.1%})'
+      f'(95 % interval {scores.low:.1%} to {scores.high:.1%}); cut off '
+      f'{scores.unfinished:.1%}, without a readable answer {unreadable:.1%}'
     )
 
   def on_step(self, iteration: int) -> Callable[[int, Any], None]:
@@ -110,6 +112,7 @@ class Drawing:
     self._bar, self._samples, self._unjudged = bar, samples, unjudged
     self._started = self._shown = time.monotonic()
     self._tokens = self._judged = self._correct = 0
+    self._cut_off = self._unreadable = 0
     self._problems = self._solved = 0
 
   def drawn(self, tokens: int) -> None:
@@ -126,6 +129,8 @@ class Drawing:
     correct = sum(row.verdict.reward == 1.0 for row in rows)
     self._judged += len(rows)
     self._correct += correct
+    self._cut_off += sum(not row.completion.finished for row in rows)
+    self._unreadable += sum(not row.verdict.readable for row in rows)
     self._problems += 1
     self._solved += correct > 0
 
@@ -133,6 +138,8 @@ class Drawing:
     text = f'{self._tokens / (now - self._started):,.0f} tokens/s'
     if self._judged:
       text += f', {self._correct / self._judged:.1%} right'
+      text += f', {self._cut_off / self._judged:.1%} cut off'
+      text += f', {self._unreadable / self._judged:.1%} unreadable'
       if self._samples > 1:
         text += f', {self._solved / self._problems:.1%} of problems solved'
     return f'{text}, {self._unjudged()} to judge'

@@ -28,7 +28,7 @@ from rest.live import Live
 from rest.loop import Run
 from rest.sampler import Sampler
 from rest.setup import Setup, flat, record
-from rest.types import Preempted
+from rest.types import Halted, Preempted
 from rest.verify import Pool
 
 RESUME_ME = 75  # EX_TEMPFAIL: what schedulers take for 'try again'.
@@ -39,12 +39,14 @@ FREE_FIELDS = (
   'compilation_cache',
   'em.export',
   'em.iterations',
+  'estep.max_cut_off',
   'logging',
   'mesh',
   'model.path',  # The base model is known by its contents.
   'sampling.rows',
   'task.path',  # And so are the problems.
   'eval.suite_folder',
+  'verify.max_unknown',
   'verify.nice',
   'verify.queue',
   'verify.workers',
@@ -106,6 +108,11 @@ def main(argv: Sequence[str]) -> None:
     except Preempted as stop:
       print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
       sys.exit(RESUME_ME)
+    except Halted as error:
+      print(f'error: {error}', file=sys.stderr, flush=True)
+      if jax.process_count() > 1:
+        processes.abandon(error)
+      sys.exit(1)
     except Exception as error:
       if jax.process_count() > 1:
         processes.abandon(error)

@@ -1,4 +1,4 @@
-"""Samples, verdicts and datasets on disk, in files that are whole or absent.
+"""Samples and verdicts on disk, in files that are whole or absent.
 
 A problem's graded samples stand together in one part file, which appears only
 when whole. What is missing after a kill is what has no part file. Paths may be
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from etils import epath
 
-from rest.types import Completion, Graded, Kept, Problem, Verdict
+from rest.types import Completion, Graded, Problem, Verdict
 
 
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:
@@ -120,7 +120,7 @@ def to_line(row: Graded) -> str:
     'reward': verdict.reward,
     'reason': verdict.reason,
     'text': completion.text,
-    'finished': completion.finished,
+    'ended': completion.ended,
     'verifier': verdict.verifier,
     'prompt': row.prompt,
     'tokens': list(completion.tokens),
@@ -132,6 +132,8 @@ def to_line(row: Graded) -> str:
 def from_line(line: str) -> Graded:
   """Reads one line of a part file."""
   fields = json.loads(line)
+  if 'finished' in fields:  # As runs wrote it before they told how.
+    fields['ended'] = 'token' if fields['finished'] else 'limit'
   return Graded(
     problem_id=fields['problem'],
     sample=fields['sample'],
@@ -140,7 +142,7 @@ def from_line(line: str) -> Graded:
       text=fields['text'],
       tokens=tuple(fields['tokens']),
       logprobs=tuple(fields['logprobs']),
-      finished=fields['finished'],
+      ended=fields['ended'],
     ),
     verdict=Verdict(fields['reward'], fields['reason'], fields['verifier']),
   )
@@ -159,45 +161,6 @@ def read_lines(path: epath.PathLike) -> Iterator[Graded]:
       raise ValueError(
         f'{path}, line {number}: not a graded sample ({error!r}).'
       ) from error
-
-
-def dataset_line(row: Kept) -> str:
-  """Returns one line of a dataset."""
-  fields = {
-    'problem': row.problem_id,
-    'sample': row.sample,
-    'prompt': row.prompt,
-    'text': row.text,
-    'tokens': list(row.tokens),
-    'weight': row.weight,
-    'hinted': row.hinted,
-  }
-  return json.dumps(fields, ensure_ascii=False) + '\n'
-
-
-def write_dataset(path: epath.PathLike, rows: Iterable[Kept]) -> None:
-  """Writes the immutable dataset of an iteration."""
-  write_whole(path, ''.join(dataset_line(row) for row in rows))
-
-
-def read_dataset(path: epath.PathLike) -> list[Kept]:
-  """Reads the dataset of an iteration."""
-  rows = []
-  for line in epath.Path(path).read_text().split('\n'):
-    if line:
-      fields = json.loads(line)
-      rows.append(
-        Kept(
-          problem_id=fields['problem'],
-          sample=fields['sample'],
-          prompt=fields['prompt'],
-          text=fields['text'],
-          tokens=tuple(fields['tokens']),
-          weight=fields['weight'],
-          hinted=fields['hinted'],
-        )
-      )
-  return rows
 
 
 def write_problems(

@@ -32,7 +32,8 @@ class EStepSummary:
     sampled: Samples drawn.
     correct: Samples judged correct.
     unknown: Samples without a verdict, never trained on.
-    finished: Samples that ended within the length limit.
+    ended: Samples by what ended them: see `Completion.ended`.
+    unreadable: Samples in which the verifier found no answer, or no program.
     kept: Solutions in the dataset.
     hinted: Of them, those whose question held the answer.
     solved: Problems with a correct sample in the dataset, drawn without a hint.
@@ -50,7 +51,8 @@ class EStepSummary:
   sampled: int
   correct: int
   unknown: int
-  finished: int
+  ended: dict[str, int]
+  unreadable: int
   kept: int
   hinted: int
   solved: int
@@ -67,7 +69,8 @@ class Tally:
   """Counts samples, a problem at a time."""
 
   def __init__(self):
-    self._finished = self._hinted = self._solved = 0
+    self._hinted = self._solved = self._unreadable = 0
+    self._ended = {'token': 0, 'stop': 0, 'limit': 0}
     self._fates: Counter[str] = Counter()
     self._kept: Counter[int] = Counter()
     self._distinct: Counter[int] = Counter()
@@ -91,7 +94,9 @@ class Tally:
       fate == KEPT and row.verdict.reward == 1.0
       for row, fate in zip(rows, fates, strict=True)
     )
-    self._finished += sum(row.completion.finished for row in rows)
+    self._unreadable += sum(not row.verdict.readable for row in rows)
+    for row in rows:
+      self._ended[row.completion.ended] += 1
     self._fates.update(fates)
     self._kept[sum(fate == KEPT for fate in fates) + hinted] += 1
     texts = {row.completion.text.strip() for row in correct}
@@ -111,7 +116,8 @@ class Tally:
       sampled=sampled,
       correct=sum(self._correct.values()),
       unknown=self._fates[UNKNOWN],
-      finished=self._finished,
+      ended=self._ended,
+      unreadable=self._unreadable,
       kept=self._fates[KEPT] + self._hinted,
       hinted=self._hinted,
       solved=self._solved,
@@ -131,9 +137,14 @@ class Tally:
 def describe(summary: EStepSummary, cap: int) -> str:
   """Returns in words what was kept, and why the rest was not."""
   why = describe_fates(summary.fates, cap) or 'none'
+  ended, sampled = summary.ended, max(1, summary.sampled)
   return (
     f'kept {summary.kept:,} of {summary.sampled:,} samples (dropped: {why}); '
-    f'{summary.solved:,} of {summary.problems:,} problems have a solution'
+    f'{summary.solved:,} of {summary.problems:,} problems have a solution; '
+    f'ended by an end token {ended["token"] / sampled:.1%}, by a stop string '
+    f'{ended["stop"] / sampled:.1%}, cut off at the length limit '
+    f'{ended["limit"] / sampled:.1%}; without a readable answer '
+    f'{summary.unreadable / sampled:.1%}'
   )
 
 

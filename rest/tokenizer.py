@@ -11,6 +11,7 @@ therefore encoded and decoded with `follows=True`, without that space:
 Models that put no space (Llama 3, Qwen, Gemma) give the same either way.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,9 +90,16 @@ class _Codec(Protocol):
 
   vocab_size: int
 
+  # Ids that `decode` writes out: all but those that need words of their own.
+  plain: frozenset[int]
+
   def encode(self, text: str) -> list[int]: ...
 
   def decode(self, tokens: Sequence[int]) -> str: ...
+
+  def name_of(self, token: int) -> str | None:
+    """Returns how an id that is not plain is written; None if it is no id."""
+    ...
 
   def id_of(self, token: str) -> int | None: ...
 
@@ -115,7 +123,17 @@ class _Loaded:
     return (self.goes_on if follows else self.starts).encode(text)
 
   def decode(self, tokens: Sequence[int], follows: bool = False) -> str:
-    return (self.goes_on if follows else self.starts).decode(tokens)
+    codec = self.goes_on if follows else self.starts
+    if codec.plain.issuperset(tokens):
+      return codec.decode(tokens)
+    texts = []
+    for is_plain, run in itertools.groupby(tokens, codec.plain.__contains__):
+      if is_plain:
+        texts.append(codec.decode([*run]))
+      else:
+        texts += [codec.name_of(token) or '\ufffd' for token in run]
+      codec = self.goes_on  # Only the first of a text may lose a space.
+    return ''.join(texts)
 
 
 class _SentencePiece:
@@ -128,13 +146,21 @@ class _SentencePiece:
       raise ValueError(f'tokenizer.model is damaged: {error}') from error
     self._begins = begins
     self.vocab_size = self._model.vocab_size()
+    # The library writes control tokens, such as <s>, as nothing.
+    self.plain = frozenset(
+      i for i in range(self.vocab_size) if not self._model.is_control(i)
+    )
 
   def encode(self, text: str) -> list[int]:
     return self._model.encode(text)
 
   def decode(self, tokens: Sequence[int]) -> str:
+    return self._model.decode([*tokens])
+
+  def name_of(self, token: int) -> str | None:
     # Models draw from a padded vocabulary: ids past the last piece are nothing.
-    return self._model.decode([t for t in tokens if t < self.vocab_size])
+    inside = 0 <= token < self.vocab_size
+    return self._model.id_to_piece(token) if inside else None
 
   def id_of(self, token: str) -> int | None:
     found = self._model.piece_to_id(token)
@@ -156,13 +182,17 @@ class _Fast:
       raise ValueError(f'tokenizer.json is damaged: {error}') from error
     self._model.no_padding()
     self._model.no_truncation()
-    self.vocab_size = max(self._model.get_vocab().values()) + 1
+    self.plain = frozenset(self._model.get_vocab().values())
+    self.vocab_size = max(self.plain) + 1
 
   def encode(self, text: str) -> list[int]:
     return self._model.encode(text, add_special_tokens=False).ids
 
   def decode(self, tokens: Sequence[int]) -> str:
-    return self._model.decode(list(tokens), skip_special_tokens=True)
+    return self._model.decode(list(tokens), skip_special_tokens=False)
+
+  def name_of(self, token: int) -> str | None:
+    return None  # All that has a name is plain.
 
   def id_of(self, token: str) -> int | None:
     return self._model.token_to_id(token)

@@ -5,12 +5,12 @@ from collections import defaultdict
 
 import numpy as np
 
-from rest import store
+from rest import dataset
 from rest.e_step import prompt_tokens
 from rest.loop import Run
 from rest.packing import Example
 from rest.runs import iteration_folder
-from rest.types import Problem
+from rest.types import Kept, Problem
 
 
 def asked(run: Run, iteration: int) -> list[Problem]:
@@ -37,7 +37,10 @@ def training_examples(run: Run, iteration: int) -> list[Example]:
     first = 1 if run.em.accumulate else iteration
     for index in range(first, iteration + 1):
       path = iteration_folder(run.workdir, index) / 'dataset.jsonl'
-      for row in store.read_dataset(path):
+      kept = dataset.read_dataset(path)
+      dataset.check(kept, run.tools.tokenizer, path)
+      for row in kept:
+        _check_prompt(run, problems[row.problem_id], row)
         rows.setdefault((row.problem_id, row.tokens), row.weight)
   if run.em.source == 'human' or run.em.include_human:
     for problem in problems.values():
@@ -63,6 +66,17 @@ def training_examples(run: Run, iteration: int) -> list[Example]:
     dataclasses.replace(example, weight=example.weight / sums[problem_id])
     for (problem_id, _), example in fitting.items()
   ]
+
+
+def _check_prompt(run: Run, problem: Problem, row: Kept) -> None:
+  """Refuses a solution to another question than the one it is trained on."""
+  prompt = run.tools.task.question(problem)
+  if row.prompt != prompt and not row.hinted:
+    raise ValueError(
+      f'Problem {row.problem_id!r}, sample {row.sample}: it was asked as '
+      f'{row.prompt[-200:]!r}, but would be trained on as {prompt[-200:]!r}. '
+      'The problem set or its prompt has changed since it was sampled.'
+    )
 
 
 def human_tokens(run: Run, problem: Problem) -> tuple[int, ...]:

@@ -17,6 +17,10 @@ class Preempted(Exception):
   """The run was asked to stop; its work so far is saved, and can go on."""
 
 
+class Halted(RuntimeError):
+  """The run cannot go on until a person changes something; nothing is lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tests:
   """How a program is judged. Nothing in it is ever shown to the program.
@@ -67,19 +71,31 @@ class Problem:
 class Completion:
   """One answer drawn from the model.
 
+  Invariant: `tokens`, without the end token, decode to `text`. So what is
+  judged, what is stored and what is trained on are the same.
+
   Attributes:
     text: The decoded answer, cut before the task's stop string, without the end
-      token.
+      token. Other special tokens are written out, so that a verifier sees them.
     tokens: Token ids as drawn. When `finished`, the last one is an end token.
-    logprobs: Log-probability of each token under the model (temperature 1, no
-      truncation), in float32, aligned with `tokens`.
-    finished: Whether the model ended the answer, rather than the length limit.
+      Where a stop string begins inside a token, what of the text that token
+      held is encoded anew.
+    logprobs: Log-probability under the model (temperature 1, no truncation), in
+      float32, of the tokens that were drawn: all, or the first, where a stop
+      string has cut the answer. What stands in the place of the cut, the end
+      token among it, was not drawn and has none.
+    ended: By what: an end 'token', a 'stop' string, or the length 'limit'.
   """
 
   text: str
   tokens: tuple[int, ...]
   logprobs: tuple[float, ...]
-  finished: bool
+  ended: Literal['token', 'stop', 'limit']
+
+  @property
+  def finished(self) -> bool:
+    """Whether the model ended the answer, rather than the length limit."""
+    return self.ended != 'limit'
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +113,11 @@ class Verdict:
   reward: float | None
   reason: str
   verifier: str
+
+  @property
+  def readable(self) -> bool:
+    """Whether the text held something to judge, right or wrong."""
+    return self.reason not in ('no answer', 'syntax')
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +220,11 @@ class Tokenizer(Protocol):
     ...
 
   def decode(self, tokens: Sequence[int], follows: bool = False) -> str:
-    """Returns text; special tokens are left out, broken UTF-8 is replaced.
+    """Returns text that hides no token.
 
     Args:
-      tokens: Any ids; those that stand for nothing give nothing.
+      tokens: Any ids. Special tokens are written out; broken UTF-8, and ids
+        that stand for nothing, become U+FFFD.
       follows: As in `encode`; True for completions, whose first space counts.
     """
     ...

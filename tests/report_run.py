@@ -2,7 +2,8 @@
 
 import pathlib
 
-from rest import fates, store, tally
+from rest import fates, store, tally, tokenizer
+from rest.dataset import write_dataset
 from rest.keep import to_kept
 from rest.types import Completion, Graded, Problem, Verdict
 
@@ -12,6 +13,8 @@ HOSTILE = (
 )
 TEX = r'So $\frac{3}{4}$ of $8$ is \boxed{6}.'
 SAMPLES, CAP = 4, 2
+ROOT = pathlib.Path(__file__).parent.parent
+CODEC = tokenizer.load(str(ROOT / 'rest/assets/arithmetic-1m'))
 
 
 def write_run(workdir: pathlib.Path, problems: int = 6) -> pathlib.Path:
@@ -75,7 +78,7 @@ def _write_e_step(
   summary = counts.summary()
   fields = {name: getattr(summary, name) for name in summary.__slots__}
   store.write_json(folder / 'e_step.json', fields)
-  store.write_dataset(folder / 'dataset.jsonl', kept)
+  write_dataset(folder / 'dataset.jsonl', kept, CODEC)
 
 
 def _write_test(
@@ -97,6 +100,7 @@ def _write_test(
     'low': max(0.0, share - 0.1),
     'high': min(1.0, share + 0.1),
     'unfinished': 0.0,
+    'unreadable': [problems[-1].id],
     'mean_tokens': 5.0,
     'levels': {'1': share, '2': share, '<u>3</u>': share},
     'subjects': {},
@@ -110,7 +114,8 @@ def _write_test(
 
 
 def _row(problem: Problem, sample: int, text: str, right: bool) -> Graded:
-  completion = Completion(text, (1, 2, 3), (-1.0,) * 3, finished=True)
+  tokens = (*CODEC.encode(text, follows=True), CODEC.eos[0])
+  completion = Completion(text, tokens, (-1.0,) * len(tokens), 'token')
   reason = 'same value' if right else 'different'
   verdict = Verdict(float(right), reason, 'math-1')
   return Graded(problem.id, sample, problem.question, completion, verdict)

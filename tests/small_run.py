@@ -59,7 +59,7 @@ def _write_trained(folder: pathlib.Path, setup) -> None:
     problem_id=problem.id,
     sample=0,
     prompt=setup.task.question(problem),
-    completion=Completion('4 * 6 = 24\n#### 24', (5, 2), (-1.0, -1.0), True),
+    completion=Completion('4 * 6 = 24\n#### 24', (5, 2), (-1.0, -1.0), 'token'),
     verdict=Verdict(1.0, 'equal', 'math-1'),
   )
   store.Parts(folder / 'test/greedy').write(0, [row])

@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from rest import sharding, store, tasks, tokenizer
+from rest.dataset import read_dataset
 from rest.e_step import Tools, e_step
 from rest.keep import EStepConfig
 from rest.tasks import TaskConfig
@@ -44,7 +45,7 @@ class Script:
         text = texts[sample]
         tokens = (*self.codec.encode(text, follows=True), self.codec.eos[0])
         logprobs = (-1.0,) * len(tokens)
-        yield position, sample, Completion(text, tokens, logprobs, True)
+        yield position, sample, Completion(text, tokens, logprobs, 'token')
 
 
 WRONG = (
@@ -95,7 +96,7 @@ def test_programs_that_pass_are_kept_and_no_others(task, pool, tmp_path):
   assert summary['sampled'] == 12
   assert summary['correct'] == summary['kept'] == summary['solved'] == 3
   assert summary['unknown'] == 0
-  kept = store.read_dataset(tmp_path / 'dataset.jsonl')
+  kept = read_dataset(tmp_path / 'dataset.jsonl')
   assert [row.sample for row in kept] == [0, 0, 0]
 
 
@@ -109,4 +110,4 @@ def test_a_stopped_e_step_goes_on_with_what_is_missing(task, pool, tmp_path):
   tools = _tools(task, pool)
   _run(tools, task, tmp_path)
   assert tools.sampler.drawn == 2 * 4
-  assert len(store.read_dataset(tmp_path / 'dataset.jsonl')) == 3
+  assert len(read_dataset(tmp_path / 'dataset.jsonl')) == 3

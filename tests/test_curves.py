@@ -10,7 +10,7 @@ from rest.types import Completion, Graded, Verdict
 
 def _row(problem: str, sample: int, reward: float | None) -> Graded:
   text = '#### 1' if reward else f'#### {sample + 2}'
-  completion = Completion(text, (1,), (-1.0,), True)
+  completion = Completion(text, (1,), (-1.0,), 'token')
   return Graded(problem, sample, 'q', completion, Verdict(reward, '', 'math-1'))
 
 

@@ -14,11 +14,12 @@ import pytest
 from etils import epath
 
 from rest import store, tasks, tokenizer, weights
-from rest.e_step import Tools, e_step, random_key
+from rest.dataset import read_dataset
+from rest.e_step import Tools, e_step, keep_drawn, random_key
 from rest.keep import EStepConfig, equations, keep, weigh
 from rest.sampler import Sampler, SamplerConfig
 from rest.sharding import MeshConfig, make_mesh
-from rest.types import Completion, Graded, Verdict
+from rest.types import Completion, Graded, Halted, Verdict
 from rest.verify import Pool, VerifyConfig
 from rest.verify.math import extract as math_extract
 
@@ -32,7 +33,7 @@ def _row(
   finished: bool = True,
 ) -> Graded:
   text = f'answer {sample}' if text is None else text
-  completion = Completion(text, (1,), (-1.0,), finished)
+  completion = Completion(text, (1,), (-1.0,), 'token' if finished else 'limit')
   return Graded('p', sample, 'q', completion, Verdict(reward, '', 'math-1'))
 
 
@@ -193,9 +194,88 @@ def test_what_stopped_at_the_cap_resumes_to_the_same_bytes(tools, stopped):
   assert {f: f.read_bytes() for f in stopped.rglob('*.json*')} == files
 
 
+class Mumbler:
+  """A sampler that never comes to an end."""
+
+  def __init__(self):
+    self.drawn = 0
+
+  def sample(self, prefix, asks, *, samples, **unused):
+    for position, ask in enumerate(asks):
+      for sample in ask.samples:
+        self.drawn += 1
+        ended = 'stop' if sample % 4 == 0 else 'limit'
+        yield position, sample, Completion('Let me see. ' * 99, (1,), (), ended)
+
+
+def test_an_e_step_that_is_mostly_cut_off_ends_early_and_says_what_to_raise(
+  tools, tmp_path
+):
+  sampler: Any = Mumbler()
+  mumbling = dataclasses.replace(tools, sampler=sampler)
+  config = EStepConfig(num_samples=600)
+  with pytest.raises(Halted, match=r'900 of 1,200 .*max_cut_off=0.5') as error:
+    _sample(mumbling, config, tmp_path)
+  assert 'sampling.max_tokens' in str(error.value)
+  assert sampler.drawn < 6000
+  assert len(list((tmp_path / 'parts').iterdir())) == 2
+  few = EStepConfig(num_samples=8)  # Too few to tell before the end.
+  with pytest.raises(Halted, match='60 of 80 '):
+    _sample(mumbling, few, tmp_path / 'few')
+  allowed = EStepConfig(num_samples=8, max_cut_off=0.8)
+  _sample(mumbling, allowed, tmp_path / 'few')
+  summary = store.read_json(tmp_path / 'few/e_step.json')
+  assert summary['ended'] == {'token': 0, 'stop': 20, 'limit': 60}
+  assert summary['unreadable'] == 80
+
+
+def test_samples_of_another_run_are_encoded_anew_or_left_out(tools, tmp_path):
+  problem = tools.task.problems('train')[0]
+  texts = ['#### 3', 'a \ufffd b', '#### 4']  # No tokens write the second.
+  rows = [
+    Graded(
+      problem.id,
+      sample,
+      'their prompt',
+      Completion(text, (9, 9, 9), (-1.0,) * 3, 'token'),
+      Verdict(1.0, 'equal', 'math-1'),
+    )
+    for sample, text in enumerate(texts)
+  ]
+  parts = store.Parts(tmp_path / 'parts')
+  parts.write(0, rows)
+  summary, left_out = keep_drawn(
+    tools.task.problems('train'),
+    parts,
+    tools.task,
+    tools.tokenizer,
+    EStepConfig(num_samples=3),
+    epath.Path(tmp_path),
+    0.0,
+  )
+  kept = read_dataset(tmp_path / 'dataset.jsonl')
+  codec = tools.tokenizer
+  expected = [row for row in rows if says_itself(codec, row.completion.text)]
+  assert [row.text for row in kept] == [r.completion.text for r in expected]
+  assert left_out == len(rows) - len(expected)
+  assert summary.sampled == len(expected)
+  assert {row.prompt for row in kept} == {tools.task.question(problem)}
+  assert all(row.tokens[-1] == codec.eos[0] for row in kept)
+
+
+def says_itself(codec, text: str) -> bool:
+  return codec.decode(codec.encode(text, follows=True), follows=True) == text
+
+
 @pytest.mark.parametrize(
   ('field', 'value'),
-  [('num_samples', 0), ('cap', -1), ('distinct', True), ('weight', 'r')],
+  [
+    ('max_cut_off', 1.5),
+    ('num_samples', 0),
+    ('cap', -1),
+    ('distinct', True),
+    ('weight', 'r'),
+  ],
 )
 def test_a_wrong_field_is_named(field: str, value: Any):
   with pytest.raises(ValueError, match=f'estep.{field}'):

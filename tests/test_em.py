@@ -106,7 +106,7 @@ def test_the_dataset_is_made_of_correct_finished_samples(reference):
     row = json.loads(line)
     part = parts[row['problem'], row['sample']]
     assert part['reward'] == 1.0
-    assert part['finished']
+    assert part['ended'] == 'token'
     assert part['text'] == row['text']
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rest import checkpoint, em, sharding, store, weights
+from rest import checkpoint, em, sharding, weights
+from rest.dataset import read_dataset, write_dataset
 from rest.e_step import Tools
 from rest.journal import Journal
 from rest.live import Live
@@ -19,7 +20,7 @@ from rest.runs import iteration_folder
 from rest.sampler import Sampler
 from rest.setup import Setup
 from rest.training_data import training_examples
-from rest.types import Kept
+from rest.types import Kept, Problem
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -48,12 +49,12 @@ def make_run(workdir: epath.Path, **fields: Any) -> Run:
   problems = setup.task.problems('train')
   for iteration, texts in ((1, {0: 'ab', 1: 'c'}), (2, {0: 'ax', 2: 'd'})):
     rows = [
-      _kept(problems[index].id, sample, text, setup.tokenizer)
+      _kept(problems[index], sample, text, setup)
       for index, letters in texts.items()
       for sample, text in enumerate(letters)
     ]
     folder = iteration_folder(workdir, iteration)
-    store.write_dataset(folder / 'dataset.jsonl', rows)
+    write_dataset(folder / 'dataset.jsonl', rows, setup.tokenizer)
   return Run(
     workdir=workdir,
     tools=tools,
@@ -70,9 +71,10 @@ def make_run(workdir: epath.Path, **fields: Any) -> Run:
   )
 
 
-def _kept(problem: str, sample: int, text: str, tokenizer: Any) -> Kept:
-  tokens = (*tokenizer.encode(text, follows=True), tokenizer.eos[0])
-  return Kept(problem, sample, 'q', text, tokens)
+def _kept(problem: Problem, sample: int, text: str, setup: Setup) -> Kept:
+  codec = setup.tokenizer
+  tokens = (*codec.encode(text, follows=True), codec.eos[0])
+  return Kept(problem.id, sample, setup.task.question(problem), text, tokens)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,19 @@ def test_solutions_longer_than_a_training_row_are_left_out(tmp_path, capsys):
   left_out = len(lengths) - len(examples)
   assert f'{left_out} of 3 solutions are left out' in capsys.readouterr().out
   assert sum(e.weight for e in examples) in (1.0, 2.0)  # One a problem.
+
+
+def test_a_solution_to_another_question_is_not_trained_on(tmp_path):
+  run = make_run(epath.Path(tmp_path))
+  path = iteration_folder(run.workdir, 2) / 'dataset.jsonl'
+  rows = read_dataset(path)
+  changed = dataclasses.replace(rows[1], prompt=f'Now: {rows[1].prompt}')
+  write_dataset(path, [rows[0], changed], run.tools.tokenizer)
+  with pytest.raises(ValueError, match=rf'{changed.problem_id}.*has changed'):
+    training_examples(run, 2)
+  hinted = dataclasses.replace(changed, hinted=True)  # Asked with the answer.
+  write_dataset(path, [rows[0], hinted], run.tools.tokenizer)
+  assert len(training_examples(run, 2)) == 2
 
 
 @pytest.mark.parametrize('start', ['base', 'previous'])

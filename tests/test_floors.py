@@ -13,12 +13,13 @@ FLOORS = {
   'hardware': 1,
   'sharding': 1,
   'processes': 1,
+  'store': 1,
   'keep': 1,
   'events': 1,
   'fates': 1,
   'model': 2,
   'tasks': 2,
-  'store': 2,
+  'dataset': 2,
   'packing': 2,
   'recipe': 2,
   'judging': 2,
@@ -58,6 +59,7 @@ FLOORS = {
 }
 HOST = (
   *('types', 'hardware', 'tokenizer', 'metrics', 'keep', 'store', 'report'),
+  'dataset',
   *('judging', 'card', 'events', 'fates', 'journal', 'tally', 'share'),
   *('tasks', 'verify', 'curves'),
 )

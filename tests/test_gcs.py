@@ -81,7 +81,11 @@ def test_files_and_parts_are_kept(bucket):
   parts = store.Parts(bucket / 'run/parts')
   assert parts.done() == set()
   row = Graded(
-    'p', 0, 'q', Completion('é', (1,), (-0.5,), True), Verdict(1.0, 'ok', 'm')
+    'p',
+    0,
+    'q',
+    Completion('é', (1,), (-0.5,), 'token'),
+    Verdict(1.0, 'ok', 'm'),
   )
   parts.write(3, [row])
   assert parts.done() == {3}

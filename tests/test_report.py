@@ -12,7 +12,8 @@ import report_run
 from rest import report, tally
 from rest.fates import DUPLICATE, INCORRECT, KEPT, OVER_CAP, UNFINISHED, fates
 from rest.report import page, series
-from rest.report.read import chosen
+from rest.report.read import Row, chosen
+from rest.report.table import readable_gain, split_text
 from rest.types import Completion, Graded, Verdict
 
 
@@ -43,7 +44,7 @@ def _pages(html: str) -> dict[str, list]:
 
 
 def _graded(sample: int, text: str, reward=1.0, finished=True) -> Graded:
-  completion = Completion(text, (1,), (-1.0,), finished)
+  completion = Completion(text, (1,), (-1.0,), 'token' if finished else 'limit')
   return Graded('p', sample, 'q', completion, Verdict(reward, '', 'math-1'))
 
 
@@ -68,7 +69,27 @@ def test_an_e_step_is_told_in_words():
   counts.add(rows, fates(rows, {0}, 10, str))
   text = tally.describe(counts.summary(), 10)
   assert text.startswith('kept 1 of 3 samples (dropped: 1 wrong, 1 right but')
-  assert text.endswith('1 of 1 problems have a solution')
+  assert '1 of 1 problems have a solution; ' in text
+  assert text.endswith(
+    'ended by an end token 100.0%, by a stop string 0.0%, cut off at the '
+    'length limit 0.0%; without a readable answer 0.0%'
+  )
+
+
+def test_a_gain_is_of_answers_now_readable_and_of_answers_now_right():
+  def row(scores: dict[str, float], unreadable: tuple[str, ...]) -> Row:
+    test = {'scores': scores, 'unreadable': unreadable}
+    return Row(0, None, None, None, test, {}, {})
+
+  names = 'abcdefghij'
+  before = row({n: float(n in 'ij') for n in names}, ('a', 'b', 'c'))
+  after = row({n: float(n in 'abdehj') for n in names}, ('c', 'i'))
+  # a, b can be read now and i no longer; d, e, h were wrong.
+  assert readable_gain(before, after) == pytest.approx(0.1)
+  assert split_text(before, after) == (
+    '+10.0 answers now readable, +30.0 answers now right'
+  )
+  assert readable_gain(before, Row(0, None, None, None, {}, {}, {})) is None
 
 
 def test_steps_taken_twice_count_once_and_phases_add_up(workdir):

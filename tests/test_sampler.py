@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from letters import Letters
 
 from rest.model import (
   ModelConfig,
@@ -60,23 +61,6 @@ ASKS = [
   )
   for index in range(9)
 ]
-
-
-class Letters:
-  """A letter a token; 1 and 2 end a completion."""
-
-  vocab_size = 96
-  bos = None
-  eos = (1, 2)
-  pad = 0
-
-  def encode(self, text, follows=False):
-    del follows
-    return [ord(letter) - 32 for letter in text]
-
-  def decode(self, tokens, follows=False):
-    del follows
-    return ''.join(chr(token + 32) for token in tokens if token not in self.eos)
 
 
 def make_sampler(config=CONFIG, settings=SETTINGS, devices=1, tensor=1, **more):
@@ -398,8 +382,8 @@ def test_stop_texts_cut_whenever_the_host_notices(steps, least):
       completion = Completion(
         completion.text[:at],
         (*completion.tokens[:at], 1),
-        completion.logprobs[: at + 1],
-        finished=True,
+        completion.logprobs[:at],  # The end was not drawn.
+        ended='stop',
       )
     # In a table of another size, sums may be rounded otherwise.
     assert stopped[key].logprobs == pytest.approx(
@@ -407,7 +391,7 @@ def test_stop_texts_cut_whenever_the_host_notices(steps, least):
     )
     assert tokens(stopped)[key] == completion.tokens
     assert stopped[key].text == completion.text
-    assert stopped[key].finished == completion.finished
+    assert stopped[key].ended == completion.ended
   assert cut >= 2
 
 

@@ -4,9 +4,14 @@ import json
 import subprocess
 import sys
 
-from rest import store, tasks
+import small_run
+
+from rest import store, tasks, tokenizer
+from rest.dataset import write_dataset
 from rest.keep import to_kept
 from rest.types import Completion, Graded, Verdict
+
+CODEC = tokenizer.load(small_run.BASE)
 
 
 def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -39,6 +44,7 @@ def test_a_malformed_line_is_numbered(tmp_path):
 def test_regrading_tells_which_samples_enter_and_leave(tmp_path):
   estep = {'estep.num_samples': 6, 'estep.cap': 2}
   config = {'task.name': 'arithmetic', 'task.num_train': 2, **estep}
+  config['model.path'] = small_run.BASE
   store.write_json(tmp_path / 'run.json', {'config': config})
   task = tasks.make(tasks.TaskConfig(name='arithmetic', num_train=2))
   first, second = task.problems('train')
@@ -57,7 +63,12 @@ def test_regrading_tells_which_samples_enter_and_leave(tmp_path):
   store.Parts(folder / 'parts').write(0, rows)
   store.Parts(folder / 'parts').write(1, other)
   kept = [to_kept(rows[i]) for i in (0, 2, 4)]
-  store.write_dataset(folder / 'dataset.jsonl', kept)
+  write_dataset(folder / 'dataset.jsonl', kept, CODEC)
+  # As an older version left it: the tokens of a row lack its last letter.
+  lines = (folder / 'dataset.jsonl').read_text().splitlines()
+  row = json.loads(lines[1])
+  lines[1] = json.dumps(row | {'tokens': row['tokens'][:-2]})
+  (folder / 'dataset.jsonl').write_text('\n'.join(lines) + '\n')
   before = (folder / 'dataset.jsonl').read_bytes()
   done = _run('regrade', tmp_path)
   assert done.stdout.splitlines() == [
@@ -66,6 +77,8 @@ def test_regrading_tells_which_samples_enter_and_leave(tmp_path):
     f'leaves {first.id} sample 4: still correct, unlike others of its problem',
     'iteration_1: of 7 verdicts 4 differ; of 3 samples kept 2 leave, and '
     '1 enter',
+    'iteration_1: the tokens of 0 of 7 samples, and of 1 of 3 in the dataset, '
+    'do not say what was judged',
   ]
   assert (folder / 'dataset.jsonl').read_bytes() == before
 
@@ -73,6 +86,7 @@ def test_regrading_tells_which_samples_enter_and_leave(tmp_path):
 def _graded(
   problem_id: str, sample: int, text: str, reward: float | None
 ) -> Graded:
-  completion = Completion(text, (1,), (0.0,), finished=True)
+  tokens = (*CODEC.encode(text, follows=True), CODEC.eos[0])
+  completion = Completion(text, tokens, (0.0,) * len(tokens), 'token')
   verdict = Verdict(reward, 'old', 'math-0')
   return Graded(problem_id, sample, 'prompt', completion, verdict)

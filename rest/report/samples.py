@@ -16,6 +16,7 @@ from typing import Any
 from etils import epath
 
 from rest import store
+from rest.dataset import read_dataset
 from rest.fates import fates
 from rest.keep import sameness
 from rest.report.read import Run
@@ -150,7 +151,7 @@ def _line(row: Graded) -> list[Any]:
 
 def _kept(parts: epath.Path) -> defaultdict[str, set[int]]:
   kept: defaultdict[str, set[int]] = defaultdict(set)
-  for row in store.read_dataset(parts.parent / 'dataset.jsonl'):
+  for row in read_dataset(parts.parent / 'dataset.jsonl'):
     kept[row.problem_id].add(row.sample)
   return kept
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rest.fates import DUPLICATE, INCORRECT, OVER_CAP, UNFINISHED, UNKNOWN
 from rest.report.read import Row, Run, chosen
-from rest.report.table import gain, percent
+from rest.report.table import gain, percent, split_text
 
 # Columns of the table of E-steps: what was not kept, and why.
 _DROPPED = {
@@ -14,6 +14,13 @@ _DROPPED = {
   DUPLICATE: 'right, duplicate',
   OVER_CAP: 'right, over the cap',
   UNKNOWN: 'unjudged',
+}
+
+# What ended the samples: see `rest.types.Completion`.
+_ENDED = {
+  'token': 'ended by a token',
+  'stop': 'by a stop string',
+  'limit': 'cut off',
 }
 
 
@@ -48,6 +55,8 @@ def scores(run: Run) -> str:
       '95 %': f'{100 * test["low"]:.1f} to {100 * test["high"]:.1f}',
       'gain over the base': _gain_text(run.rows[0], row),
     }
+    if row is not run.rows[0] and (split := split_text(run.rows[0], row)):
+      cells['of it'] = split
     for k in sorted(test['pass_at_k'], key=int):
       cells[f'pass@{k}'] = percent(test['pass_at_k'][k])
     if test['maj_at_k'] is not None:
@@ -55,14 +64,20 @@ def scores(run: Run) -> str:
     for label, suite in row.suites.items():
       cells[label] = percent(suite['pass_1'])
     cells['cut off'] = percent(test['unfinished'])
+    if 'unreadable' in test:
+      cells['no readable answer'] = percent(
+        len(test['unreadable']) / max(1, test['problems'])
+      )
     cells['tokens'] = f'{test["mean_tokens"]:.0f}'
     cells['unjudged'] = f'{test["unknown"]:,}'
     table.append(cells)
   return _table(
     table,
     'Greedy accuracy; intervals are Wilson scores, gains have 95 % paired '
-    'bootstrap intervals over test problems. The iteration is chosen on '
-    'validation problems; test problems only report.',
+    'bootstrap intervals over test problems. Of a gain, "readable" is the part '
+    'of problems where one of the two models gave no answer that can be read: '
+    'it shows a form that was learnt. The iteration is chosen on validation '
+    'problems; test problems only report.',
   )
 
 
@@ -78,8 +93,15 @@ def e_steps(run: Run) -> str:
       'right': percent(e_step['correct'] / e_step['sampled']),
       'kept': f'{e_step["kept"]:,}',
       'problems solved': f'{e_step["solved"]:,} of {e_step["problems"]:,}',
-      'unfinished': percent(1 - e_step['finished'] / e_step['sampled']),
     }
+    if 'ended' in e_step:
+      for ended, name in _ENDED.items():
+        cells[name] = percent(e_step['ended'][ended] / e_step['sampled'])
+      cells['no readable answer'] = percent(
+        e_step['unreadable'] / e_step['sampled']
+      )
+    else:  # Of a version that did not say how samples ended.
+      cells['cut off'] = percent(1 - e_step['finished'] / e_step['sampled'])
     for fate, name in _DROPPED.items():
       cells[name] = f'{e_step.get("fates", {}).get(fate, 0):,}'
     table.append(cells)

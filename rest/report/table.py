@@ -54,6 +54,38 @@ def gain(before: Row, after: Row) -> tuple[float, float, float] | None:
   return metrics.paired_gain(first, second)
 
 
+def readable_gain(before: Row, after: Row) -> float | None:
+  """Returns the part of the gain that comes from answers now readable.
+
+  A problem counts to it if either answer was none that a verifier could read:
+  the model has learnt (or forgotten) how to answer. The rest of the gain is of
+  problems that both have answered: there it has learnt what to answer. None in
+  runs of versions that did not note it.
+
+  Example: of 10 problems, 3 were without an answer, of which 2 are now right;
+  1 that was wrong is now right: a gain of +0.3, of which +0.2 is readable.
+  """
+  tests = [row.test or {} for row in (before, after)]
+  if not all('unreadable' in test for test in tests):
+    return None
+  first, second = (test['scores'] for test in tests)
+  common = first.keys() & second.keys()
+  either = common & {name for test in tests for name in test['unreadable']}
+  change = sum(second[name] - first[name] for name in either)
+  return change / max(1, len(common))
+
+
+def split_text(before: Row, after: Row) -> str:
+  """Returns in words what a gain is made of; '' where it was not noted."""
+  total, readable = gain(before, after), readable_gain(before, after)
+  if total is None or readable is None:
+    return ''
+  return (
+    f'{100 * readable:+.1f} answers now readable, '
+    f'{100 * (total[0] - readable):+.1f} answers now right'
+  )
+
+
 def percent(share: float) -> str:
   """Returns a share as a percentage, to a tenth."""
   return f'{100 * share:.1f} %'
@@ -67,4 +99,5 @@ def _gain_text(base: Row, row: Row) -> str:
   return (
     f'test pass@1 {points[0]} points over the base '
     f'(95 % paired bootstrap interval {points[1]} to {points[2]})'
+    + (f': {split}' if (split := split_text(base, row)) else '')
   )

@@ -10,8 +10,8 @@ def has_stop(
   """Whether a stop string is in the text that the last `new` tokens touch."""
   if not stop:
     return False
-  # A token has at least one character, or belongs to one of a few bytes.
-  reach = new + max(len(text) for text in stop) + 4
+  # A token stands for a byte at least.
+  reach = new + max(len(text.encode()) for text in stop)
   tail = tokenizer.decode(draft.tokens[-reach:], follows=True)
   return any(text in tail for text in stop)
 
@@ -19,28 +19,47 @@ def has_stop(
 def complete(
   draft: Draft, tokenizer: Tokenizer, stop: tuple[str, ...]
 ) -> Completion:
-  """Returns the completion that a draft has come to.
+  r"""Returns the completion that a draft has come to.
 
-  Where the text holds a stop string, the completion is what lies before: the
-  tokens wholly before it, then the end token that we train on, whose
-  log-probability is that of the token drawn in its place. So the result is the
-  same however many tokens were drawn past the stop.
+  Where the text holds a stop string, the completion is what lies before it, and
+  the end token that we train on. A byte-level vocabulary has tokens such as
+  `)\n`, in which a stop string begins: what of the text they held is encoded
+  anew. The result is the same however many tokens were drawn past the stop.
+
+  Example: of `f`, `(x`, `)\n`, `assert`, with the stop string `\nassert`, come
+  the text `f(x)`, the tokens `f`, `(x`, `)`, end, and two log-probabilities.
   """
   tokens = draft.tokens
-  finished = tokens[-1] in tokenizer.eos
-  text = tokenizer.decode(tokens[:-1] if finished else tokens, follows=True)
-  cut = min((at for s in stop if (at := text.find(s)) >= 0), default=-1)
-  if cut < 0:
-    return Completion(text, tuple(tokens), tuple(draft.logprobs), finished)
+  ended = 'token' if tokens[-1] in tokenizer.eos else 'limit'
+  drawn = tokens[:-1] if ended == 'token' else tokens
+  text = tokenizer.decode(drawn, follows=True)
+  cut = _first_stop(text, stop)
+  if cut is None:
+    return Completion(text, tuple(tokens), tuple(draft.logprobs), ended)
   text = text[:cut]
-  count = len(tokens) - 1
+  count = len(drawn)
   while count and not text.startswith(
-    tokenizer.decode(tokens[:count], follows=True)
+    before := tokenizer.decode(drawn[:count], follows=True)
   ):
     count -= 1
+  rest = text[len(before) :] if count else text
+  tokens = [*drawn[:count], *tokenizer.encode(rest, follows=True)]
   return Completion(
-    text,
-    (*tokens[:count], tokenizer.eos[0]),
-    tuple(draft.logprobs[: count + 1]),
-    True,
+    # Some encoders normalize: then this is not quite what was drawn, but it is
+    # what is judged, and what is trained on.
+    tokenizer.decode(tokens, follows=True),
+    (*tokens, tokenizer.eos[0]),
+    tuple(draft.logprobs[:count]),
+    'stop',
   )
+
+
+def _first_stop(text: str, stop: tuple[str, ...]) -> int | None:
+  """Returns where the stop string begins that is whole first.
+
+  Not the one that begins first: a longer one that begins before it may still be
+  unfinished when the shorter is whole, and would then count or not by how many
+  tokens were drawn past it.
+  """
+  found = [(at + len(s), at) for s in stop if (at := text.find(s)) >= 0]
+  return min(found)[1] if found else None

@@ -6,7 +6,9 @@ python -m rest.verify regrade WORKDIR
 `grade` reads one JSON object a line: 'text' with 'gold', or with 'tests' for
 programs. `regrade` judges all samples of a run again, by the verifiers of
 today, keeps of them what the run's config says, and prints which would enter
-and which would leave its datasets. It changes no file.
+and which would leave its datasets. It also counts the samples whose tokens,
+which training sees, do not say what was judged: older versions cut stop strings
+so that it could happen. It changes no file.
 """
 
 import argparse
@@ -15,16 +17,17 @@ import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import TypeVar
 
 import tqdm
+from etils import epath
 
-from rest import store, tasks
+from rest import dataset, store, tasks, tokenizer
 from rest.keep import EStepConfig, keep
-from rest.types import Graded, Kept, Verdict
+from rest.types import Graded, Kept, Tokenizer, Verdict
 from rest.verify.answers import EXTRACT
 from rest.verify.pool import Pool
 from rest.verify.request import Request, VerifyConfig, make_request
@@ -43,7 +46,7 @@ def main() -> None:
     if arguments.action == 'grade':
       _grade(config, arguments)
     else:
-      _regrade(config, pathlib.Path(arguments.workdir))
+      _regrade(config, pathlib.Path(arguments.workdir), arguments.base)
   except ValueError as error:
     sys.exit(f'error: {error}')
 
@@ -63,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
   grade.add_argument('--out', help='JSONL file for the verdicts')
   regrade = actions.add_parser('regrade', help="judge a run's samples again")
   regrade.add_argument('workdir', help='directory of the run')
+  regrade.add_argument(
+    '--base', help='where its base model is, if it has moved'
+  )
   for action in (grade, regrade):
     action.add_argument('--workers', type=int, default=2)
     action.add_argument('--allow_weak_sandbox', action='store_true')
@@ -100,20 +106,35 @@ def _requests(path: str, verifier: str) -> Iterator[Request]:
       raise ValueError(f'{path}, line {number}: {error!r}') from error
 
 
-def _regrade(config: VerifyConfig, workdir: pathlib.Path) -> None:
+def _regrade(
+  config: VerifyConfig, workdir: pathlib.Path, base: str | None
+) -> None:
   record = store.read_record(workdir)
   task = tasks.make(tasks.TaskConfig(**store.section(record, 'task')))
   estep = EStepConfig(**store.section(record, 'estep'))
   folders = sorted(workdir.glob('iteration_*/parts'))
   if not folders:
     raise ValueError(f'{workdir} has no samples.')
+  base = str(base or store.section(record, 'model')['path'])
+  codec = None
+  if epath.Path(base).is_dir():
+    codec = tokenizer.load(base)
+  else:
+    print(
+      'whether tokens say what was judged is not looked at: there is no '
+      f'tokenizer in {base}; --base says where it is'
+    )
   with Pool(config, (task.verifier,)) as pool:
     for folder in folders:
-      _regrade_iteration(pool, task, estep, folder.parent)
+      _regrade_iteration(pool, task, estep, folder.parent, codec)
 
 
 def _regrade_iteration(
-  pool: Pool, task: tasks.ProblemSet, estep: EStepConfig, folder: pathlib.Path
+  pool: Pool,
+  task: tasks.ProblemSet,
+  estep: EStepConfig,
+  folder: pathlib.Path,
+  codec: Tokenizer | None,
 ) -> None:
   """Prints which samples an iteration's dataset would gain and lose now."""
   problems = {problem.id: problem for problem in task.problems('train')}
@@ -127,9 +148,9 @@ def _regrade_iteration(
 
   judged = _judged(pool, requests(), len(before))
   now = [replace(row, verdict=verdict) for row, verdict in judged]
-  dataset = folder / 'dataset.jsonl'
+  path = folder / 'dataset.jsonl'
   # An iteration that was interrupted has no dataset yet.
-  kept = store.read_dataset(dataset) if dataset.exists() else None
+  kept = dataset.read_dataset(path) if path.exists() else None
   extract = EXTRACT.get(task.verifier)
   was_in = _names(_kept(before, estep, extract) if kept is None else kept)
   is_in = _names(_kept(now, estep, extract))
@@ -152,6 +173,21 @@ def _regrade_iteration(
     f'{len(was_in)} samples kept {changes["leaves"]} leave, and '
     f'{changes["enters"]} enter'
   )
+  if codec is not None:
+    drawn = [(row.completion.tokens, row.completion.text) for row in before]
+    trained = [(row.tokens, row.text) for row in kept or ()]
+    print(
+      f'{folder.name}: the tokens of {_parted(drawn, codec)} of {len(drawn)} '
+      f'samples, and of {_parted(trained, codec)} of {len(trained)} in the '
+      'dataset, do not say what was judged'
+    )
+
+
+def _parted(
+  pairs: Iterable[tuple[Sequence[int], str]], codec: Tokenizer
+) -> int:
+  """Returns how many tokens do not decode to the text beside them."""
+  return sum(not dataset.says(codec, *pair) for pair in pairs)
 
 
 def _kept(
