@@ -30,7 +30,7 @@ from rest.types import (
   Tokenizer,
 )
 from rest.verify import Pool, make_request
-from rest.verify.answers import EXTRACT
+from rest.verify.answers import reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def e_step(
     hints = _draw_with_hints(tools, problems, config, parts, folder, title)
     groups = ((*rows, *hints.get(rows[0].problem_id, ())) for rows in groups)
   if processes.is_first():
-    summary = _write_dataset(groups, config, folder, max_unknown)
+    summary = _write_dataset(groups, config, folder, max_unknown, tools.pool)
     tools.live.journal.say(f'{title}: {describe(summary, config.cap)}')
   processes.barrier(title)
   return timing
@@ -116,6 +116,7 @@ def keep_drawn(
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
+  pool: Pool,
 ) -> EStepSummary:
   """Makes the dataset of an iteration from samples drawn by another run.
 
@@ -126,6 +127,7 @@ def keep_drawn(
     config: What is kept.
     folder: Gets dataset.jsonl and e_step.json.
     max_unknown: As in `e_step`.
+    pool: Says which answers are equal, where they vote.
 
   Returns:
     What came of it.
@@ -143,7 +145,7 @@ def keep_drawn(
     if problem.id in places
   )
   first = (rows[: config.num_samples] for rows in groups)
-  return _write_dataset(first, config, folder, max_unknown)
+  return _write_dataset(first, config, folder, max_unknown, pool)
 
 
 def draw_missing(
@@ -330,8 +332,9 @@ def _write_dataset(
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
+  pool: Pool,
 ) -> EStepSummary:
-  kept, summary = _filter(groups, config)
+  kept, summary = _filter(groups, config, pool)
   if summary.unknown > max_unknown * summary.sampled:
     raise RuntimeError(
       f'{summary.unknown} of {summary.sampled} verdicts are unknown, more than '
@@ -344,19 +347,19 @@ def _write_dataset(
 
 
 def _filter(
-  groups: Iterable[Sequence[Graded]], config: EStepConfig
+  groups: Iterable[Sequence[Graded]], config: EStepConfig, pool: Pool
 ) -> tuple[list[Kept], EStepSummary]:
   kept: list[Kept] = []
   tally = Tally()
   for group in groups:
     rows = [row for row in group if row.sample < config.num_samples]
     hints = [row for row in group if row.sample >= config.num_samples]
-    extract = EXTRACT.get(group[0].verdict.verifier.split('-')[0])
-    chosen = keep(rows, config, extract)
+    answers = reader(group, pool)
+    chosen = keep(rows, config, answers)
     samples = {row.sample for row in chosen}
     found = fates(rows, samples, config.cap, sameness(config.distinct))
     if not chosen:
-      kept_hints = keep(hints, config, extract)
+      kept_hints = keep(hints, config, answers)
       chosen = [replace(row, hinted=True) for row in kept_hints]
     kept += chosen
     tally.add(rows, found, hinted=len(chosen) - len(samples))

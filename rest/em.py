@@ -90,7 +90,13 @@ def choose_from(run: Run, iteration: int) -> None:
     parts = store.Parts(epath.Path(run.em.samples_of) / 'parts')
     problems, tokenizer = asked(run, iteration), run.tools.tokenizer
     summary = keep_drawn(
-      problems, parts, tokenizer, run.estep, folder, run.max_unknown
+      problems,
+      parts,
+      tokenizer,
+      run.estep,
+      folder,
+      run.max_unknown,
+      run.tools.pool,
     )
     run.tools.live.journal.say(
       f'iteration {iteration}: of the samples in {run.em.samples_of}, '

@@ -28,7 +28,8 @@ class EStepConfig:
       (ReST-EM; also ReST's 1[r > t] for every t below 1, as r is 0 or 1).
       'exponential': exp(r) (reward-weighted regression). 'best': 1 for the best
       of the problem's samples, right or not (RAFT, with a cap of 1).
-      'majority': 1 for those with the commonest answer, whatever is right.
+      'majority': 1 for those with the commonest answer, whatever is right;
+      spellings that the verifier calls equal are one answer.
     rationalize: Whether problems without a correct sample are asked again with
       the answer in the question (STaR). The paper found false positives.
   """
@@ -69,7 +70,7 @@ class EStepConfig:
 def keep(
   rows: Sequence[Graded],
   config: EStepConfig,
-  extract: Callable[[str], str | None] | None = None,
+  answers: Callable[[Sequence[str]], list[str]] | None = None,
 ) -> list[Kept]:
   """Returns the distinct, finished samples of a problem worth training on.
 
@@ -80,10 +81,11 @@ def keep(
   Args:
     rows: All samples of the problem, in any order.
     config: What is kept.
-    extract: What a verifier takes for the answer of a text, for votes.
+    answers: Gives the answers of texts for votes, equal ones written alike and
+      '' for none; see `rest.verify.answers.alike`.
   """
   rows = sorted(rows, key=lambda row: row.sample)
-  weights = weigh(rows, config.weight, extract)
+  weights = weigh(rows, config.weight, answers)
   same = sameness(config.distinct)
   kept: list[Kept] = []
   seen: set[object] = set()
@@ -118,7 +120,7 @@ def sameness(distinct: str) -> Callable[[str], object] | None:
 def weigh(
   rows: Sequence[Graded],
   weight: str,
-  extract: Callable[[str], str | None] | None = None,
+  answers: Callable[[Sequence[str]], list[str]] | None = None,
 ) -> list[float]:
   """Returns f(r) of each sample of a problem; 0 where r is not known.
 
@@ -128,7 +130,7 @@ def weigh(
   rewards = [row.verdict.reward for row in rows]
   best = max((r for r in rewards if r is not None), default=0.0)
   if weight == 'majority':
-    return _votes(rows, extract)
+    return _votes(rows, answers)
   f = {
     'identity': lambda r: r,
     'exponential': math.exp,
@@ -157,14 +159,21 @@ def to_kept(row: Graded, weight: float = 1.0) -> Kept:
 
 
 def _votes(
-  rows: Sequence[Graded], extract: Callable[[str], str | None] | None
+  rows: Sequence[Graded],
+  answers: Callable[[Sequence[str]], list[str]] | None,
 ) -> list[float]:
   """Returns 1 for samples with the commonest answer, the first of equals."""
-  if extract is None:
+  if answers is None:
     raise ValueError(
       "estep.weight='majority' needs answers to vote on; programs have none."
     )
-  answers = [extract(row.completion.text) for row in rows]
-  votes = Counter(answer for answer in answers if answer)
+  voters = [row for row in rows if row.verdict.reward is not None]
+  found = answers([row.completion.text for row in voters])
+  votes = Counter(answer for answer in found if answer)
   winner = votes.most_common(1)[0][0] if votes else None
-  return [float(answer == winner) for answer in answers]
+  won = {
+    row.sample
+    for row, answer in zip(voters, found, strict=True)
+    if answer == winner
+  }
+  return [float(row.sample in won) for row in rows]

@@ -6,6 +6,7 @@ import itertools
 import math
 import pathlib
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from rest.sampler import Sampler, SamplerConfig
 from rest.sharding import MeshConfig, make_mesh
 from rest.types import Completion, Graded, Verdict
 from rest.verify import Pool, VerifyConfig
-from rest.verify.math import extract as math_extract
+from rest.verify.math import extract
 
 BASE = str(pathlib.Path(__file__).parent.parent / 'rest/assets/arithmetic-1m')
 
@@ -82,12 +83,20 @@ def test_weights_are_f_of_the_reward():
   assert _weights([0.0, None, 0.0], 'best') == [1.0, 0.0, 1.0]
 
 
+def _answers(texts: Sequence[str]) -> list[str]:
+  return [extract(text) or '' for text in texts]
+
+
 def test_a_vote_keeps_the_commonest_answer_whatever_is_right():
   texts = ['#### 3', '#### 4', '#### 4', 'no answer', '#### 3']
   rows = [_row(i, float(i == 0), text) for i, text in enumerate(texts)]
-  assert weigh(rows, 'majority', math_extract) == [1.0, 0.0, 0.0, 0.0, 1.0]
+  assert weigh(rows, 'majority', _answers) == [1.0, 0.0, 0.0, 0.0, 1.0]
   rows[4] = _row(4, 0.0, '#### 4 ')
-  assert weigh(rows, 'majority', math_extract) == [0.0, 1.0, 1.0, 0.0, 1.0]
+  assert weigh(rows, 'majority', _answers) == [0.0, 1.0, 1.0, 0.0, 1.0]
+  # Without a verdict there is no vote, and no weight.
+  rows[4] = _row(4, None, '#### 3')
+  rows[2] = _row(2, None, '#### 4')
+  assert weigh(rows, 'majority', _answers) == [1.0, 0.0, 0.0, 0.0, 0.0]
   with pytest.raises(ValueError, match='majority'):
     weigh(rows, 'majority')
 

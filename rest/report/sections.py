@@ -3,7 +3,14 @@
 import html
 from collections.abc import Sequence
 
-from rest.fates import DUPLICATE, INCORRECT, OVER_CAP, UNFINISHED, UNKNOWN
+from rest.fates import (
+  DUPLICATE,
+  INCORRECT,
+  OUTVOTED,
+  OVER_CAP,
+  UNFINISHED,
+  UNKNOWN,
+)
 from rest.report.read import Row, Run, chosen
 from rest.report.table import gain, percent
 
@@ -13,6 +20,7 @@ _DROPPED = {
   UNFINISHED: 'right, cut off',
   DUPLICATE: 'right, duplicate',
   OVER_CAP: 'right, over the cap',
+  OUTVOTED: 'right, outvoted',
   UNKNOWN: 'unjudged',
 }
 

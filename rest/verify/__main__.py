@@ -15,7 +15,7 @@ import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import TypeVar
@@ -25,7 +25,7 @@ import tqdm
 from rest import store, tasks
 from rest.keep import EStepConfig, keep
 from rest.types import Graded, Kept, Verdict
-from rest.verify.answers import EXTRACT
+from rest.verify.answers import reader
 from rest.verify.pool import Pool
 from rest.verify.request import Request, VerifyConfig, make_request
 from rest.verify.worker import read_tests
@@ -130,9 +130,8 @@ def _regrade_iteration(
   dataset = folder / 'dataset.jsonl'
   # An iteration that was interrupted has no dataset yet.
   kept = store.read_dataset(dataset) if dataset.exists() else None
-  extract = EXTRACT.get(task.verifier)
-  was_in = _names(_kept(before, estep, extract) if kept is None else kept)
-  is_in = _names(_kept(now, estep, extract))
+  was_in = _names(_kept(before, estep, pool) if kept is None else kept)
+  is_in = _names(_kept(now, estep, pool))
   changes: collections.Counter[str] = collections.Counter()
   for old, new in zip(before, now, strict=True):
     name = (old.problem_id, old.sample)
@@ -155,13 +154,12 @@ def _regrade_iteration(
 
 
 def _kept(
-  rows: Iterable[Graded],
-  estep: EStepConfig,
-  extract: Callable[[str], str | None] | None,
+  rows: Iterable[Graded], estep: EStepConfig, pool: Pool
 ) -> Iterator[Kept]:
   """Yields what is kept of rows that come a problem at a time."""
   for _, group in itertools.groupby(rows, key=lambda row: row.problem_id):
-    yield from keep(list(group), estep, extract)
+    samples = list(group)
+    yield from keep(samples, estep, reader(samples, pool))
 
 
 def _names(rows: Iterable[Kept]) -> set[tuple[str, int]]:
