@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from rest.types import Graded, Kept
 
 _SPACES = re.compile(r'\s')
-# As in '3 + 4 * 2 = 11': numbers and operations, a sign, a number.
-_EQUATION = re.compile(r'[\d(][\d\s.,()%/*+\-]*=\s*-?[\d.,]*\d')
+# As in '3 + 4 * 2 = 11': numbers and operations, a sign, a number. What has no
+# sign is matched as well, so that no part of it is looked at again.
+_EQUATION = re.compile(r'[\d(][\d\s.,()%/*+\-]*+(=\s*-?[\d.,]*\d)?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,11 @@ def weigh(
 
 def equations(text: str) -> tuple[str, ...] | str:
   """Returns the equations of a solution in order; the text if it has none."""
-  found = tuple(_SPACES.sub('', match) for match in _EQUATION.findall(text))
+  found = tuple(
+    _SPACES.sub('', match.group())
+    for match in _EQUATION.finditer(text)
+    if match.group(1)
+  )
   return found or text
 
 

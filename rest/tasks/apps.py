@@ -15,8 +15,7 @@ from typing import Any
 
 from etils import epath
 
-from rest.tasks import files
-from rest.tasks.code import unfenced
+from rest.tasks import code, files
 from rest.tasks.config import TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
@@ -90,7 +89,8 @@ class Apps(ProblemSet):
     return problem.solution
 
   def program(self, problem: Problem, completion: str) -> str:
-    program = unfenced(completion)
+    assert problem.tests is not None  # Others are left out.
+    program = code.program(completion, problem.tests)
     return _IMPORTS + program if problem.subject == 'call' else program
 
 

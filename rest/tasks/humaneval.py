@@ -5,8 +5,7 @@ only test. The published test of HumanEval/32 in HumanEval+ v0.1.10 is broken:
 its own reference fails.
 """
 
-from rest.tasks import files
-from rest.tasks.code import unfenced
+from rest.tasks import code, files
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
 
@@ -36,7 +35,8 @@ class HumanEval(ProblemSet):
     return problem.solution
 
   def program(self, problem: Problem, completion: str) -> str:
-    return problem.question + unfenced(completion)
+    assert problem.tests is not None  # Every record has some.
+    return problem.question + code.continuation(completion, problem.tests)
 
 
 class HumanEvalPlus(HumanEval):

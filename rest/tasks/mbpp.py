@@ -8,8 +8,7 @@ asked; 'all' holds 108 that MBPP trains on.
 
 import re
 
-from rest.tasks import files
-from rest.tasks.code import unfenced
+from rest.tasks import code, files
 from rest.tasks.config import TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
@@ -64,7 +63,8 @@ class Mbpp(ProblemSet):
     return problem.solution
 
   def program(self, problem: Problem, completion: str) -> str:
-    return unfenced(completion)
+    assert problem.tests is not None  # Every record has some.
+    return code.program(completion, problem.tests)
 
 
 class MbppPlus(Mbpp):
@@ -101,24 +101,24 @@ def _mbpp_plus(record: files.Record) -> Problem:
 
 def _problem(record: files.Record, text: str, script: str) -> Problem:
   shown = record.texts('test_list')
-  code = _lines(record.text('code'))
+  solution = _lines(record.text('code'))
   return Problem(
     # MBPP+ keeps the numbers of MBPP: the same problem under other tests.
     id=f'mbpp/{record.integer("task_id")}',
     question=f'{text.strip()}\n\n{_lines(*shown)}',
-    tests=Tests('assert', script, _function(code, shown)),
-    solution=code,
+    tests=Tests('assert', script, _function(solution, shown)),
+    solution=solution,
   )
 
 
-def _function(code: str, shown: tuple[str, ...]) -> str:
+def _function(solution: str, shown: tuple[str, ...]) -> str:
   """Returns the function under test: only the tests name it in a question.
 
   Of the names called there, it is the first that the reference defines: others
   are helpers of the test, such as `set` or `math.isclose`.
   """
   called = re.findall(r'\b(\w+)\s*\(', '\n'.join(shown))
-  defined = re.findall(r'^(?:def|class)\s+(\w+)', code, re.MULTILINE)
+  defined = re.findall(r'^(?:def|class)\s+(\w+)', solution, re.MULTILINE)
   return next((name for name in called if name in defined), '')
 
 
