@@ -119,12 +119,13 @@ def test_fences_inside_of_texts_are_no_ends():
     f'{BODY}```',
     f'{BODY}\n```\nThis returns x.',
     f'{BODY}\n```\n\nUse it:\n```python\nprint(f(3))\n```\n```\n    3\n```',
+    f'```\n \n{BODY}\n```\nUse it:\n```python\nprint(f(3))\n```',
     f'```python\n{BODY}\n```\nOutput:\n```\n    3\n```',
     f'    ```python\n{BODY}\n    ```\n',
   ],
 )
 def test_a_body_goes_on_the_head_of_its_function(answer):
-  assert continuation(answer, CALLS).rstrip() == BODY
+  assert continuation(answer, CALLS).strip() == BODY.strip()
 
 
 def test_a_function_written_anew_replaces_its_body():

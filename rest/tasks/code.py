@@ -18,7 +18,6 @@ from rest.types import Tests
 _FENCE = re.compile(r'`{3,}')
 _PYTHON = re.compile(r'[{.\s]*py', re.IGNORECASE)  # ```py, ```{.python}
 _READS = re.compile(r'\binput\s*\(|\bstdin\b|\bopen\(0')
-_BODY = re.compile(r'\n*[ \t]+\S')  # Goes on inside a function.
 # In quotes, it is a text that a program handles.
 _END_OF_THOUGHT = re.compile(r'(?<![\'"])</think>(?![\'"\\])')
 
@@ -97,7 +96,7 @@ def _chosen(completion: str, tests: Tests, goes_on: bool) -> str:
     tag = 2 if _PYTHON.match(block.tag) else int(not block.tag)
     # Of another language, or only indented as output may be: less likely.
     fits = (2 if tag else 1) * bool(wanted.search(text))
-    if goes_on and not fits and _BODY.match(text):
+    if goes_on and not fits and _margin(block.lines):
       fits = 2 if block is lead else 1
     if fits == 2 or block is lead:
       tag = 0
@@ -166,10 +165,15 @@ def _blocks(text: str) -> list[_Block]:
 def _flush(text: str) -> str:
   """Returns a program without the indentation that all of it has."""
   lines = text.split('\n')
-  first = next((line for line in lines if line.strip()), '')
-  margin = first[: len(first) - len(first.lstrip())]
+  margin = _margin(lines)
   if not margin or any(
     line.strip() and not line.startswith(margin) for line in lines
   ):
     return text
   return '\n'.join(line.removeprefix(margin) for line in lines)
+
+
+def _margin(lines: list[str]) -> str:
+  """Returns the indentation of the first line that is not blank."""
+  first = next((line for line in lines if line.strip()), '')
+  return first[: len(first) - len(first.lstrip())]
