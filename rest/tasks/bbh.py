@@ -96,7 +96,7 @@ class Bbh(ProblemSet):
 
   def _records(self, task: str) -> Iterator[files.Record]:
     names = (f'{task}.jsonl', f'{task}.json', f'bbh/{task}.json')
-    path = files.find(self.config.path, names, _DOWNLOAD)
+    (path,) = files.find(self.config.path, names, _DOWNLOAD)
     if path.suffix == '.jsonl':
       yield from files.read_jsonl(path)
       return

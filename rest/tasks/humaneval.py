@@ -24,8 +24,8 @@ class HumanEval(ProblemSet):
   download = 'data/HumanEval.jsonl.gz of github.com/openai/human-eval'
 
   def read(self, split: str) -> list[Problem]:
-    path = files.find(self.config.path, self.files, self.download)
-    return [_problem(record) for record in files.read_jsonl(path)]
+    paths = files.find(self.config.path, self.files, self.download)
+    return [_problem(record) for record in files.read(paths)]
 
   def question(self, problem: Problem) -> str:
     return problem.question

@@ -3,7 +3,8 @@
 MBPP has no split field; its README splits by task_id: 1 to 10 are for prompts,
 11 to 510 test, 511 to 600 validate, 601 to 974 train. MBPP+ (Liu et al., 2023)
 re-tests 378 of all of these, so by default only those of the test range are
-asked; 'all' holds 108 that MBPP trains on.
+asked; 'all' holds 108 that MBPP trains on. Of the sanitized MBPP (427 problems
+put more clearly) the same numbers decide.
 """
 
 import re
@@ -35,14 +36,18 @@ class Mbpp(ProblemSet):
       self.prefix = files.prompt_text('mbpp_3shot.txt')
 
   def read(self, split: str) -> list[Problem]:
-    path = files.find(
+    paths = files.find(
       self.config.path,
-      ('mbpp.jsonl',),
-      'mbpp/mbpp.jsonl of github.com/google-research/google-research',
+      (
+        *('mbpp.jsonl', 'mbpp.jsonl.gz', 'sanitized-mbpp.json', '*.parquet'),
+        *('full/*.parquet', 'sanitized/*.parquet', 'data/*.parquet'),
+      ),
+      'mbpp/mbpp.jsonl of github.com/google-research/google-research (or'
+      ' sanitized-mbpp.json, or a copy as parquet)',
     )
     return [
       _mbpp(record)
-      for record in files.read_jsonl(path)
+      for record in files.read(paths)
       if record.integer('task_id') in _RANGES[split]
     ]
 
@@ -75,20 +80,23 @@ class MbppPlus(Mbpp):
   variants = ('test', 'all')
 
   def read(self, split: str) -> list[Problem]:
-    path = files.find(
+    paths = files.find(
       self.config.path,
       ('MbppPlus-OriginFmt.jsonl', 'MbppPlus-OriginFmt.jsonl.gz'),
       'MbppPlus-OriginFmt.jsonl.gz of github.com/evalplus/mbppplus_release',
     )
     return [
       _mbpp_plus(record)
-      for record in files.read_jsonl(path)
+      for record in files.read(paths)
       if self.variant == 'all' or record.integer('task_id') in _RANGES['test']
     ]
 
 
 def _mbpp(record: files.Record) -> Problem:
   tests = record.texts('test_list')
+  if 'prompt' in record.fields:  # Sanitized.
+    script = _lines(*record.texts('test_imports'), *tests)
+    return _problem(record, record.text('prompt'), script)
   setup = record.text('test_setup_code')
   return _problem(record, record.text('text'), _lines(setup, *tests))
 
