@@ -19,6 +19,8 @@ from etils import epath
 
 _SHARD = re.compile(r'(.*-)\d+-of-(\d+)(?:\.\w+)*')
 
+_KINDS = {str: 'text', int: 'an integer', list: 'a list', dict: 'an object'}
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -32,6 +34,9 @@ class Record:
 
   def integer(self, name: str) -> int:
     return self._typed(name, int)
+
+  def object(self, name: str) -> dict[str, Any]:
+    return self._typed(name, dict)
 
   def records(self, name: str) -> list[dict[str, Any]]:
     values = self._typed(name, list)
@@ -54,7 +59,7 @@ class Record:
     value = self.fields[name]
     if not isinstance(value, kind):
       raise ValueError(
-        f'{self.where}: field {name!r} must be {kind.__name__}, got'
+        f'{self.where}: field {name!r} must be {_KINDS[kind]}, got'
         f' {value!r:.60}.'
       )
     return value

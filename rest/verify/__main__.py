@@ -3,10 +3,12 @@
 python -m rest.verify grade samples.jsonl --verifier=math --out=verdicts.jsonl
 python -m rest.verify regrade WORKDIR
 
-`grade` reads one JSON object a line: 'text' with 'gold', or with 'tests' for
-programs. `regrade` judges all samples of a run again, by the verifiers of
-today, keeps of them what the run's config says, and prints which would enter
-and which would leave its datasets. It changes no file.
+`grade` reads one JSON object a line: 'text' with 'gold', both text, also where
+they are numbers; or 'text' with 'tests' for programs, an object as
+`rest.types.Tests` says, in which what 'call' passes and expects is JSON written
+as text. `regrade` judges all samples of a run again, by the verifiers of today,
+keeps of them what the run's config says, and prints which would enter and which
+would leave its datasets. It changes no file.
 """
 
 import argparse
@@ -21,10 +23,12 @@ from dataclasses import asdict, replace
 from typing import TypeVar
 
 import tqdm
+from etils import epath
 
 from rest import store, tasks
 from rest.keep import EStepConfig, keep
-from rest.types import Graded, Kept, Verdict
+from rest.tasks import files
+from rest.types import Graded, Kept, Tests, Verdict
 from rest.verify.answers import reader
 from rest.verify.pool import Pool
 from rest.verify.request import Request, VerifyConfig, make_request
@@ -84,20 +88,53 @@ def _grade(config: VerifyConfig, arguments: argparse.Namespace) -> None:
 
 
 def _requests(path: str, verifier: str) -> Iterator[Request]:
-  lines = pathlib.Path(path).read_text(encoding='utf-8').split('\n')
-  for number, line in enumerate(lines, start=1):
-    if not line.strip():
-      continue
+  for record in files.read_jsonl(epath.Path(path)):
+    text = record.text('text')
+    if verifier == 'program':
+      yield Request(verifier, text, tests=_tests(record))
+    else:
+      yield Request(verifier, text, gold=record.text('gold'))
+
+
+def _tests(record: files.Record) -> Tests:
+  """Returns the tests of a line.
+
+  Raises:
+    ValueError: They are not as `rest.types.Tests` says.
+  """
+  tests = files.Record(record.object('tests'), f'{record.where}, tests')
+  known, kinds = Tests.__slots__, ('assert', 'stdin', 'call')
+  if strangers := sorted(tests.fields.keys() - known):
+    raise ValueError(f'{tests.where}: fields are {known}, not {strangers}.')
+  if tests.text('kind') not in kinds:
+    raise ValueError(
+      f"{tests.where}: field 'kind' must be one of {kinds}, got"
+      f' {tests.text("kind")!r}.'
+    )
+  for name in tests.fields:
+    if name in ('inputs', 'outputs'):
+      cases = tests.texts(name)
+      if tests.text('kind') == 'call':
+        _check_json(cases, f'{tests.where}: field {name!r}')
+    else:
+      tests.text(name)
+  found = read_tests(dict(tests.fields))
+  if len(found.inputs) != len(found.outputs):
+    raise ValueError(
+      f'{tests.where}: there are {len(found.inputs)} inputs but'
+      f' {len(found.outputs)} outputs.'
+    )
+  return found
+
+
+def _check_json(cases: Iterable[str], what: str) -> None:
+  for case in cases:
     try:
-      fields = json.loads(line)
-      if verifier == 'program':
-        yield Request(
-          verifier, fields['text'], tests=read_tests(fields['tests'])
-        )
-      else:
-        yield Request(verifier, fields['text'], gold=fields['gold'])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-      raise ValueError(f'{path}, line {number}: {error!r}') from error
+      json.loads(case)
+    except ValueError as error:
+      raise ValueError(
+        f'{what} must list JSON as text, got {case!r:.60}: {error}'
+      ) from error
 
 
 def _regrade(config: VerifyConfig, workdir: pathlib.Path) -> None:
