@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 import pytest
 
-from rest import card, keep, tasks
+from rest import card, keep, tasks, tokenizer
 from rest.tasks import leaks
 from rest.verify import exact, math
 
-DATA = pathlib.Path(__file__).parent / 'data' / 'tasks'
+ROOT = pathlib.Path(__file__).parent
+DATA = ROOT / 'data' / 'tasks'
+LETTERS = tokenizer.load(str(ROOT.parent / 'rest/assets/arithmetic-1m'))
 
 _HEADS = ('', '```python\n', 'def f', '1 + ', 'The answer is ', r'\boxed{')
 _UNITS = (
@@ -37,9 +39,12 @@ def _program(name: str) -> Callable[[str], object]:
 
 
 _READERS: dict[str, Callable[[str], object]] = {
-  **{f'program of {name}': _program(name) for name in ('mbpp', 'humaneval')},
-  **{f'program of {name}': _program(name) for name in ('apps',)},
+  **{
+    f'program of {name}': _program(name)
+    for name in ('mbpp', 'humaneval', 'apps')
+  },
   'equations': keep.equations,
+  'tokens': lambda text: LETTERS.decode(LETTERS.encode(text, follows=True)),
   'answer, math': math.extract,
   'answer, exact': exact.extract,
   'leaks': leaks._grams,

@@ -153,6 +153,32 @@ def test_sanitized_mbpp_is_mbpp_in_other_words(form, tmp_path):
       assert ours.tests and ours.tests.script.startswith('import math\nassert')
 
 
+@pytest.mark.parametrize(
+  ('name', 'file', 'copy', 'split'),
+  [
+    (
+      *('humaneval', 'HumanEval.jsonl.gz'),
+      *('openai_humaneval/test-00000-of-00001.parquet', ''),
+    ),
+    (
+      *('humaneval_plus', 'HumanEvalPlus-OriginFmt.jsonl.gz'),
+      *('data/test-00000-of-00001.parquet', ''),
+    ),
+    ('mbpp_plus', 'MbppPlus-OriginFmt.jsonl.gz', 'test.parquet', 'all'),
+    (
+      *('bbh', 'word_sorting.jsonl'),
+      *('word_sorting/test-00000-of-00001.parquet', 'word_sorting'),
+    ),
+  ],
+)
+def test_sets_that_only_test_are_the_same_from_parquet(
+  name, file, copy, split, tmp_path
+):
+  _write(tmp_path / copy, _records(f'{name}/{file}'))
+  original = _make(name, DATA / name, split=split)
+  _assert_same(_make(name, tmp_path, split=split), original)
+
+
 def test_two_copies_of_the_same_problems_are_refused(tmp_path):
   for name in ('mbpp', 'copy'):
     _write(tmp_path / f'{name}.parquet', _records('mbpp/mbpp.jsonl'))

@@ -20,8 +20,14 @@ class HumanEval(ProblemSet):
   splits = ('test',)
   # What follows the function, after Chen et al.
   stop = ('\nclass ', '\ndef ', '\n#', '\nif ', '\nprint(')
-  files = ('HumanEval.jsonl', 'HumanEval.jsonl.gz')
-  download = 'data/HumanEval.jsonl.gz of github.com/openai/human-eval'
+  files = (
+    *('HumanEval.jsonl', 'HumanEval.jsonl.gz'),
+    *files.names('test', 'openai_humaneval'),
+  )
+  download = (
+    'data/HumanEval.jsonl.gz of github.com/openai/human-eval (or a copy as'
+    ' parquet)'
+  )
 
   def read(self, split: str) -> list[Problem]:
     paths = files.find(self.config.path, self.files, self.download)
@@ -46,10 +52,11 @@ class HumanEvalPlus(HumanEval):
   files = (
     'HumanEvalPlus-OriginFmt.jsonl',
     'HumanEvalPlus-OriginFmt.jsonl.gz',
+    *files.names('test', 'data'),
   )
   download = (
     'HumanEvalPlus-OriginFmt.jsonl.gz of'
-    ' github.com/evalplus/humanevalplus_release'
+    ' github.com/evalplus/humanevalplus_release (or a copy as parquet)'
   )
 
 

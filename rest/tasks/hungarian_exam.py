@@ -34,7 +34,7 @@ class HungarianExam(ProblemSet):
   def read(self, split: str) -> list[Problem]:
     paths = files.find(
       self.config.path,
-      ('test.jsonl',),
+      files.names('test'),
       'test.jsonl of keirp/hungarian_national_hs_finals_exam',
     )
     return [

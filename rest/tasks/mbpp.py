@@ -82,8 +82,12 @@ class MbppPlus(Mbpp):
   def read(self, split: str) -> list[Problem]:
     paths = files.find(
       self.config.path,
-      ('MbppPlus-OriginFmt.jsonl', 'MbppPlus-OriginFmt.jsonl.gz'),
-      'MbppPlus-OriginFmt.jsonl.gz of github.com/evalplus/mbppplus_release',
+      (
+        *('MbppPlus-OriginFmt.jsonl', 'MbppPlus-OriginFmt.jsonl.gz'),
+        *files.names('test', 'data'),
+      ),
+      'MbppPlus-OriginFmt.jsonl.gz of github.com/evalplus/mbppplus_release (or'
+      ' a copy as parquet)',
     )
     return [
       _mbpp_plus(record)
