@@ -7,6 +7,7 @@ import pathlib
 from collections import Counter
 
 import pytest
+from etils import epath
 
 from rest import tasks
 from rest.tasks import bbh, files, leaks, math_ids
@@ -71,6 +72,13 @@ def test_every_problem_of_math_has_its_name_without_it():
     named = math_ids.named(reversed(bare), split)
     names = [record.text('unique_id') for record in named]
     assert names == [r['unique_id'].removesuffix('.json') for r in records]
+
+
+def test_the_names_of_math_are_made_from_its_files():
+  paths = [epath.Path(DATA) / f'math/{s}.jsonl.gz' for s in ('train', 'test')]
+  made = math_ids.table(files.read(paths))
+  shipped = pathlib.Path(math_ids.__file__).with_name('math_ids.gz')
+  assert gzip.decompress(made) == gzip.decompress(shipped.read_bytes())
 
 
 def test_every_gsm8k_target_is_free_of_marks():

@@ -2,14 +2,15 @@
 
 A problem was a file of the archive, such as train/algebra/2463.json. Copies as
 tables hold only what the file said. `math_ids.gz` lists all 12,500 names, each
-with a digest of its problem's text, so that a copy has the ids, the order, the
-validation split and the hash of the original, and MATH500 can be held out.
+with a digest of its problem, so that a copy has the ids, the order, the
+validation split and the hash of the original, and MATH500 can be held out of
+it. Four problems stand twice: there a digest of the solution tells which.
 """
 
 import gzip
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from importlib import resources
 
@@ -24,53 +25,65 @@ def named(records: Iterable[Record], split: str) -> list[Record]:
   What is not of the archive gets a name of its text, and comes last.
 
   Args:
-    records: With `problem` and `type`.
+    records: With `problem`, `solution` and `type`.
     split: Where they stand; some copies move problems between splits.
   """
   known = _known()
   found, others = [], []
   for record in records:
-    names = known[digest(record.text('problem'))]
-    # A problem that stands in both splits, or twice in one: its own, in order.
-    own = [name for name in names if name.startswith(split)]
-    if name := next(iter(own or names), None):
-      names.remove(name)
+    problem = digest(record.text('problem'))
+    solution = digest(record.text('solution'))
+    names = known[problem]
+    name = max(
+      names,
+      key=lambda name: (names[name] == [solution], name.startswith(split)),
+      default='',
+    )
+    if name:
+      del names[name]
       found.append(_with_name(record, name))
     else:
-      others.append(_with_name(record, _own_name(record, split)))
+      own = f'{split}/{_folder(record.text("type"))}/{problem}'
+      others.append(_with_name(record, own))
   return sorted(found, key=_place) + others
 
 
-def digest(problem: str) -> str:
-  """Returns 40 bits of a hash of a problem's text, without its spaces."""
-  text = ''.join(problem.split())
-  return hashlib.sha256(text.encode()).hexdigest()[:10]
+def digest(text: str) -> str:
+  """Returns 40 bits of a hash of a text without its spaces."""
+  return hashlib.sha256(''.join(text.split()).encode()).hexdigest()[:10]
 
 
-def table(problems: Iterable[tuple[str, str]]) -> bytes:
-  """Returns the file, for names and texts in the order of the archive."""
-  lines = ''.join(f'{name} {digest(text)}\n' for name, text in problems)
-  return gzip.compress(lines.encode(), mtime=0)
+def table(records: Iterable[Record]) -> bytes:
+  """Returns the file, for the records of the archive in its order."""
+  records = list(records)
+  counts = Counter(digest(record.text('problem')) for record in records)
+  lines = []
+  for record in records:
+    problem = digest(record.text('problem'))
+    words = [record.text('unique_id').removesuffix('.json'), problem]
+    if counts[problem] > 1:
+      words.append(digest(record.text('solution')))
+    lines.append(' '.join(words) + '\n')
+  return gzip.compress(''.join(lines).encode(), mtime=0)
 
 
-def _known() -> defaultdict[str, list[str]]:
-  """Returns the names by digest; a few texts have two."""
+def _known() -> defaultdict[str, dict[str, list[str]]]:
+  """Returns names, with the solution's digest if any, by the problem's."""
   data = resources.files('rest.tasks').joinpath(_FILE).read_bytes()
-  names = defaultdict(list)
+  known: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
   for line in gzip.decompress(data).decode().splitlines():
-    name, key = line.split()
-    names[key].append(name)
-  return names
+    name, problem, *solution = line.split()
+    known[problem][name] = solution
+  return known
 
 
 def _with_name(record: Record, name: str) -> Record:
   return Record({**record.fields, 'unique_id': name}, record.where)
 
 
-def _own_name(record: Record, split: str) -> str:
-  subject = record.text('type').lower().replace('&', 'and')
-  subject = re.sub(r'\W+', '_', subject).strip('_')
-  return f'{split}/{subject}/{digest(record.text("problem"))}'
+def _folder(subject: str) -> str:
+  """Returns what the archive calls 'Counting & Probability'."""
+  return re.sub(r'\W+', '_', subject.lower().replace('&', 'and')).strip('_')
 
 
 def _place(record: Record) -> tuple[str, str, int]:
