@@ -89,6 +89,8 @@ def e_steps(run: Run) -> str:
       'unfinished': percent(1 - e_step['finished'] / e_step['sampled']),
     }
     for fate, name in _DROPPED.items():
+      if fate == OUTVOTED and run.config('estep.weight') != 'majority':
+        continue
       cells[name] = f'{e_step.get("fates", {}).get(fate, 0):,}'
     table.append(cells)
   if not table:

@@ -19,7 +19,7 @@ _FENCE = re.compile(r'`{3,}')
 _PYTHON = re.compile(r'[{.\s]*py', re.IGNORECASE)  # ```py, ```{.python}
 _READS = re.compile(r'\binput\s*\(|\bstdin\b|\bopen\(0')
 # In quotes, it is a text that a program handles.
-_END_OF_THOUGHT = re.compile(r'(?<![\'"])</think>(?![\'"\\])')
+_END_OF_THOUGHT = re.compile(r'</think>(?![\'"\\])')
 
 
 def program(completion: str, tests: Tests) -> str:
