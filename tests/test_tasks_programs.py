@@ -105,6 +105,8 @@ def test_thoughts_are_no_answer():
 def test_fences_inside_of_texts_are_no_ends():
   assert program(f'```python\n{DOCUMENTED}\n```\nDone.', CALLS) == DOCUMENTED
   assert program(f'```python\n{DOCUMENTED}', CALLS) == DOCUMENTED
+  assert program(DOCUMENTED, CALLS) == DOCUMENTED
+  assert program(f'{DOCUMENTED}\n```\nDone.', CALLS) == DOCUMENTED
   assert program(f'```markdown\n# F\n```python\n{F}\n```\n```', CALLS) == F
   assert program(f'````markdown\n```python\n{F}\n```\n````', CALLS) == F
   quoted = "def f(x):\n  return f'```{x}```'"

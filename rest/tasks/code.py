@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from rest.types import Tests
 
 _FENCE = re.compile(r'`{3,}')
+_QUOTES = re.compile(r'"""|\'\'\'')
 _PYTHON = re.compile(r'[{.\s]*py', re.IGNORECASE)  # ```py, ```{.python}
 _READS = re.compile(r'\binput\s*\(|\bstdin\b|\bopen\(0')
 # In quotes, it is a text that a program handles.
@@ -23,7 +24,7 @@ _END_OF_THOUGHT = re.compile(r'</think>(?![\'"\\])')
 
 
 def program(completion: str, tests: Tests) -> str:
-  """Returns the program that a completion gives.
+  r"""Returns the program that a completion gives.
 
   Args:
     completion: 'Use sum:\n```python\ndef f(v): return sum(v)\n```\nTry f([1]).'
@@ -33,7 +34,7 @@ def program(completion: str, tests: Tests) -> str:
 
 
 def continuation(completion: str, tests: Tests) -> str:
-  """Returns what goes on behind the head of a function: its body.
+  r"""Returns what goes on behind the head of a function: its body.
 
   Or a whole program, which defines the function anew.
 
@@ -120,15 +121,17 @@ def _wanted(tests: Tests) -> re.Pattern[str]:
 
 
 def _blocks(text: str) -> list[_Block]:
-  """Returns what stands before all fences, then the blocks, in order.
+  r"""Returns what stands before all fences, then the blocks, in order.
 
   Text between blocks is left out. In 'A ```py\nx\n``` B ```\ny', 'A ' is
   first, and the others hold 'x' and 'y'; the last has no end.
   """
   blocks = [_Block()]
   outside = True  # Of all blocks.
+  quotes = 0  # Of docstrings so far.
   for line in text.split('\n'):
     block, is_kept = blocks[-1], not outside or len(blocks) == 1
+    in_docstring, quotes = quotes % 2, quotes + len(_QUOTES.findall(line))
     fences = list(_FENCE.finditer(line))
     if not fences:
       if is_kept:
@@ -138,7 +141,8 @@ def _blocks(text: str) -> list[_Block]:
     before, tag = line[: fence.start()], line[fence.end() :].strip()
     if outside:
       # An even number of fences is code inside a sentence.
-      opens = len(fences) % 2 == 1 and '`' not in tag
+      is_part = in_docstring and is_kept and line[:1].isspace()
+      opens = len(fences) % 2 == 1 and '`' not in tag and not is_part
       closes = False
     else:
       # With a tag, a fence opens a block even inside another: that one was left
