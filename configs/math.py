@@ -4,8 +4,9 @@ r"""ReST-EM on MATH, as in the paper (arXiv:2312.06585, figure 2 left).
       --config.model.path=/models/Qwen2.5-1.5B --config.task.path=/data/math
 
 Data: the folders train/ and test/ of github.com/hendrycks/math, or the same as
-train.jsonl and test.jsonl. Hardware: one GPU of 80 GB or a TPU host for a model
-of 1.5 B parameters; set `mesh` for more. An iteration draws 230,400 samples.
+train.jsonl and test.jsonl or as parquet, which need not have `unique_id`.
+Hardware: one GPU of 80 GB or a TPU host for a model of 1.5 B parameters; set
+`mesh` for more. An iteration draws 230,400 samples.
 Expected: the paper's PaLM 2-L reaches 41.9 % on test after three iterations,
 about 6 points above its start. This config has not been run in full.
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from rest import metrics, store
-from rest.verify.answers import EXTRACT
+from rest.verify import Pool, VerifyConfig
+from rest.verify.answers import verifier_of, vote
 
 AXES = ('iteration', 'arm', 'k', 'difficulty')
 _EDGES = (0.25, 0.5, 0.75)  # Of difficulty bins, by the base's success.
@@ -173,15 +174,12 @@ def _pass_at(parts: store.Parts, k: int) -> dict[str, float]:
 
 
 def _majority(parts: store.Parts) -> dict[str, float]:
-  scores = {}
-  for index in sorted(parts.done()):
-    rows = parts.read(index)
-    extract = EXTRACT[rows[0].verdict.verifier.split('-')[0]]
-    scores[rows[0].problem_id] = metrics.majority(
-      [extract(row.completion.text) or '' for row in rows],
-      [row.verdict.reward == 1.0 for row in rows],
-    )
-  return scores
+  groups = [parts.read(index) for index in sorted(parts.done())]
+  if not groups:
+    return {}
+  with Pool(VerifyConfig(), (verifier_of(groups[0]),)) as pool:
+    shares = {rows[0].problem_id: vote(rows, pool) for rows in groups}
+  return {name: share for name, share in shares.items() if share is not None}
 
 
 def _by_iteration(

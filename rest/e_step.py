@@ -37,7 +37,7 @@ from rest.types import (
   Tokenizer,
 )
 from rest.verify import Pool, make_request
-from rest.verify.answers import EXTRACT
+from rest.verify.answers import reader
 
 _ENOUGH_TO_TELL = 1000  # Samples, before their share cut off may end a run.
 
@@ -115,7 +115,7 @@ def e_step(
     groups = ((*rows, *hints.get(rows[0].problem_id, ())) for rows in groups)
   if processes.is_first():
     summary = _write_dataset(
-      groups, tools.tokenizer, config, folder, max_unknown
+      groups, tools.tokenizer, config, folder, max_unknown, tools.pool
     )
     tools.live.journal.say(f'{title}: {describe(summary, config.cap)}')
   processes.barrier(title)
@@ -130,6 +130,7 @@ def keep_drawn(
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
+  pool: Pool,
 ) -> tuple[EStepSummary, int]:
   """Makes the dataset of an iteration from samples drawn by another run.
 
@@ -146,6 +147,7 @@ def keep_drawn(
     config: What is kept.
     folder: Gets dataset.jsonl and e_step.json.
     max_unknown: As in `e_step`.
+    pool: Says which answers are equal, where they vote.
 
   Returns:
     What came of it, and how many samples were left out.
@@ -174,7 +176,9 @@ def keep_drawn(
       if readable:
         yield readable
 
-  summary = _write_dataset(groups(), tokenizer, config, folder, max_unknown)
+  summary = _write_dataset(
+    groups(), tokenizer, config, folder, max_unknown, pool
+  )
   return summary, left_out
 
 
@@ -385,8 +389,9 @@ def _write_dataset(
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
+  pool: Pool,
 ) -> EStepSummary:
-  kept, summary = _filter(groups, config)
+  kept, summary = _filter(groups, config, pool)
   if summary.unknown > max_unknown * summary.sampled:
     raise Halted(
       f'{summary.unknown} of {summary.sampled} verdicts are unknown, more than '
@@ -400,19 +405,19 @@ def _write_dataset(
 
 
 def _filter(
-  groups: Iterable[Sequence[Graded]], config: EStepConfig
+  groups: Iterable[Sequence[Graded]], config: EStepConfig, pool: Pool
 ) -> tuple[list[Kept], EStepSummary]:
   kept: list[Kept] = []
   tally = Tally()
   for group in groups:
     rows = [row for row in group if row.sample < config.num_samples]
     hints = [row for row in group if row.sample >= config.num_samples]
-    extract = EXTRACT.get(group[0].verdict.verifier.split('-')[0])
-    chosen = keep(rows, config, extract)
+    answers = reader(group, pool)
+    chosen = keep(rows, config, answers)
     samples = {row.sample for row in chosen}
     found = fates(rows, samples, config.cap, sameness(config.distinct))
     if not chosen:
-      kept_hints = keep(hints, config, extract)
+      kept_hints = keep(hints, config, answers)
       chosen = [replace(row, hinted=True) for row in kept_hints]
     kept += chosen
     tally.add(rows, found, hinted=len(chosen) - len(samples))

@@ -97,6 +97,7 @@ def choose_from(run: Run, iteration: int) -> None:
       run.estep,
       folder,
       run.max_unknown,
+      run.tools.pool,
     )
     run.tools.live.journal.say(
       f'iteration {iteration}: of the samples in {run.em.samples_of}, '

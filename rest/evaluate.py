@@ -14,7 +14,8 @@ from etils import epath
 from rest import metrics, processes, store
 from rest.e_step import Timing, Tools, draw, draw_missing
 from rest.types import Graded, Preempted, Problem
-from rest.verify.answers import EXTRACT
+from rest.verify import Pool
+from rest.verify.answers import EXTRACT, vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class Evaluation:
     levels: pass@1 by level.
     subjects: pass@1 by subject.
     pass_at_k: pass@k by k.
-    maj_at_k: Majority vote over all the samples; None where there is none.
+    maj_at_k: Majority vote over all the samples, without problems that have no
+      verdict; None where there is none.
     scores: By problem id, whether the greedy completion is correct.
     halves: By problem id, the share of correct ones among the samples of even
       and of odd number: one half can sort problems by difficulty, and the other
@@ -147,7 +149,7 @@ def evaluate(
     pass_at_k = {str(k): _mean_pass_at_k(groups, k) for k in config.pass_k}
     halves = {rows[0].problem_id: _halves(rows) for rows in groups}
     if tools.task.verifier in EXTRACT:  # Programs have no answer to vote on.
-      maj_at_k = _mean_majority(groups, tools.task.verifier)
+      maj_at_k = _mean_majority(groups, tools.pool)
   return _score(problems, rows, pass_at_k, maj_at_k, halves)
 
 
@@ -241,14 +243,6 @@ def _mean_pass_at_k(groups: Sequence[Sequence[Graded]], k: int) -> float:
   return _mean(shares)
 
 
-def _mean_majority(groups: Sequence[Sequence[Graded]], verifier: str) -> float:
-  extract = EXTRACT[verifier]
-  return _mean(
-    [
-      metrics.majority(
-        [extract(row.completion.text) or '' for row in rows],
-        [row.verdict.reward == 1.0 for row in rows],
-      )
-      for rows in groups
-    ]
-  )
+def _mean_majority(groups: Sequence[Sequence[Graded]], pool: Pool) -> float:
+  votes = (vote(rows, pool) for rows in groups)
+  return _mean([share for share in votes if share is not None])

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from rest.types import Graded, Kept
 
 _SPACES = re.compile(r'\s')
-# As in '3 + 4 * 2 = 11': numbers and operations, a sign, a number.
-_EQUATION = re.compile(r'[\d(][\d\s.,()%/*+\-]*=\s*-?[\d.,]*\d')
+# As in '3 + 4 * 2 = 11': numbers and operations, a sign, a number. What has no
+# sign is matched as well, so that no part of it is looked at again.
+_EQUATION = re.compile(r'[\d(][\d\s.,()%/*+\-]*+(=\s*-?[\d.,]*\d)?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class EStepConfig:
       (ReST-EM; also ReST's 1[r > t] for every t below 1, as r is 0 or 1).
       'exponential': exp(r) (reward-weighted regression). 'best': 1 for the best
       of the problem's samples, right or not (RAFT, with a cap of 1).
-      'majority': 1 for those with the commonest answer, whatever is right.
+      'majority': 1 for those with the commonest answer, whatever is right;
+      spellings that the verifier calls equal are one answer.
     max_cut_off: Share of samples cut off at the length limit above which the
       E-step ends in an error. Above a half, what is kept is not what the model
       does well but what it says briefly; and a thinking model asked with too
@@ -78,7 +80,7 @@ class EStepConfig:
 def keep(
   rows: Sequence[Graded],
   config: EStepConfig,
-  extract: Callable[[str], str | None] | None = None,
+  answers: Callable[[Sequence[str]], list[str]] | None = None,
 ) -> list[Kept]:
   """Returns the distinct, finished samples of a problem worth training on.
 
@@ -89,10 +91,11 @@ def keep(
   Args:
     rows: All samples of the problem, in any order.
     config: What is kept.
-    extract: What a verifier takes for the answer of a text, for votes.
+    answers: Gives the answers of texts for votes, equal ones written alike and
+      '' for none; see `rest.verify.answers.alike`.
   """
   rows = sorted(rows, key=lambda row: row.sample)
-  weights = weigh(rows, config.weight, extract)
+  weights = weigh(rows, config.weight, answers)
   same = sameness(config.distinct)
   kept: list[Kept] = []
   seen: set[object] = set()
@@ -127,7 +130,7 @@ def sameness(distinct: str) -> Callable[[str], object] | None:
 def weigh(
   rows: Sequence[Graded],
   weight: str,
-  extract: Callable[[str], str | None] | None = None,
+  answers: Callable[[Sequence[str]], list[str]] | None = None,
 ) -> list[float]:
   """Returns f(r) of each sample of a problem; 0 where r is not known.
 
@@ -137,7 +140,7 @@ def weigh(
   rewards = [row.verdict.reward for row in rows]
   best = max((r for r in rewards if r is not None), default=0.0)
   if weight == 'majority':
-    return _votes(rows, extract)
+    return _votes(rows, answers)
   f = {
     'identity': lambda r: r,
     'exponential': math.exp,
@@ -148,7 +151,11 @@ def weigh(
 
 def equations(text: str) -> tuple[str, ...] | str:
   """Returns the equations of a solution in order; the text if it has none."""
-  found = tuple(_SPACES.sub('', match) for match in _EQUATION.findall(text))
+  found = tuple(
+    _SPACES.sub('', match.group())
+    for match in _EQUATION.finditer(text)
+    if match.group(1)
+  )
   return found or text
 
 
@@ -166,14 +173,21 @@ def to_kept(row: Graded, weight: float = 1.0) -> Kept:
 
 
 def _votes(
-  rows: Sequence[Graded], extract: Callable[[str], str | None] | None
+  rows: Sequence[Graded],
+  answers: Callable[[Sequence[str]], list[str]] | None,
 ) -> list[float]:
   """Returns 1 for samples with the commonest answer, the first of equals."""
-  if extract is None:
+  if answers is None:
     raise ValueError(
       "estep.weight='majority' needs answers to vote on; programs have none."
     )
-  answers = [extract(row.completion.text) for row in rows]
-  votes = Counter(answer for answer in answers if answer)
+  voters = [row for row in rows if row.verdict.reward is not None]
+  found = answers([row.completion.text for row in voters])
+  votes = Counter(answer for answer in found if answer)
   winner = votes.most_common(1)[0][0] if votes else None
-  return [float(answer == winner) for answer in answers]
+  won = {
+    row.sample
+    for row, answer in zip(voters, found, strict=True)
+    if answer == winner
+  }
+  return [float(row.sample in won) for row in rows]

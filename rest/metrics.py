@@ -33,20 +33,25 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 def majority(answers: Sequence[str], correct: Sequence[bool]) -> float:
   """Returns the chance that a vote over the answers is right.
 
-  Samples without an answer ('') do not vote. Ties are broken by lot, so the
-  result is the right share of the winners, never a matter of order.
+  Samples without an answer ('') do not vote. Ties are broken by lot, and so is
+  which sample speaks for an answer, since of answers that count as equal some
+  may be wrong ('5 m' where '5 cm' is right, for the sake of '5'). So the result
+  is the right share of the samples that won, never a matter of order.
+
+  Args:
+    answers: Equal ones are written alike.
+    correct: Whether each is right.
   """
   votes = Counter(answer for answer in answers if answer)
   if not votes:
     return 0.0
   most = max(votes.values())
-  winners = {answer for answer, count in votes.items() if count == most}
-  right = {
-    answer
+  won = [
+    is_correct
     for answer, is_correct in zip(answers, correct, strict=True)
-    if is_correct and answer in winners
-  }
-  return len(right) / len(winners)
+    if votes[answer] == most
+  ]
+  return sum(won) / len(won)
 
 
 def interval(successes: float, trials: int) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from rest.fates import (
   DUPLICATE,
   INCORRECT,
   KEPT,
+  OUTVOTED,
   OVER_CAP,
   UNFINISHED,
   UNKNOWN,
@@ -155,6 +156,7 @@ def describe_fates(counts: Mapping[str, int], cap: int) -> str:
     UNFINISHED: 'right but cut off by the length limit',
     DUPLICATE: 'right but the same text as another',
     OVER_CAP: f'right but over the cap of {cap} a problem',
+    OUTVOTED: 'right but not the commonest answer',
     UNKNOWN: 'without a verdict',
   }
   return ', '.join(

@@ -35,6 +35,11 @@ def test_a_vote_does_not_depend_on_order():
     assert vote == 0.5
 
 
+def test_of_answers_that_count_as_equal_any_may_speak():
+  answers, correct = ['5', '5', '5', '6'], [True, False, True, True]
+  assert metrics.majority(answers, correct) == 2 / 3
+
+
 def test_the_larger_vote_wins_and_silence_does_not_vote():
   assert metrics.majority(['1', '2', '2', '', ''], [1, 0, 0, 0, 0]) == 0.0
   assert metrics.majority(['', ''], [False, False]) == 0.0

@@ -10,7 +10,15 @@ import pytest
 import report_run
 
 from rest import report, tally
-from rest.fates import DUPLICATE, INCORRECT, KEPT, OVER_CAP, UNFINISHED, fates
+from rest.fates import (
+  DUPLICATE,
+  INCORRECT,
+  KEPT,
+  OUTVOTED,
+  OVER_CAP,
+  UNFINISHED,
+  fates,
+)
 from rest.report import page, series
 from rest.report.read import Row, chosen
 from rest.report.table import readable_gain, split_text
@@ -61,6 +69,18 @@ def test_every_sample_has_one_fate():
   expected = [KEPT, DUPLICATE, INCORRECT, UNFINISHED, KEPT, OVER_CAP]
   assert fates(rows, {0, 4}, 2, str) == [*expected, DUPLICATE]
   assert fates(rows, {0, 1}, 2, None)[4:] == [OVER_CAP] * 3
+
+
+def test_a_right_answer_that_lost_the_vote_is_no_duplicate():
+  texts = ['1', '1', '2', '2', '2', '2']
+  rows = [_graded(i, t, reward=float(t == '1')) for i, t in enumerate(texts)]
+  expected = [OUTVOTED, OUTVOTED, KEPT, KEPT, INCORRECT, INCORRECT]
+  assert fates(rows, {2, 3}, 2, None) == expected
+  assert fates(rows, {2}, 10, str)[:3] == [OUTVOTED, OUTVOTED, KEPT]
+  counts = tally.Tally()
+  counts.add(rows, expected)
+  text = tally.describe(counts.summary(), 2)
+  assert '2 right but not the commonest answer' in text
 
 
 def test_an_e_step_is_told_in_words():

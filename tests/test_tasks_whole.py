@@ -7,9 +7,10 @@ import pathlib
 from collections import Counter
 
 import pytest
+from etils import epath
 
 from rest import tasks
-from rest.tasks import bbh, files, leaks
+from rest.tasks import bbh, files, leaks, math_ids
 from rest.types import Task
 
 _ROOT = os.environ.get('REST_DATA', '')
@@ -58,6 +59,26 @@ def test_math_answers_are_those_of_math500():
   published = [json.loads(line)['answer'] for line in lines]
   task = _make('math', split='prm800k')
   assert [p.answer for p in task.problems('test')] == published
+
+
+def test_every_problem_of_math_has_its_name_without_it():
+  for split in ('train', 'test'):
+    data = gzip.decompress((DATA / 'math' / f'{split}.jsonl.gz').read_bytes())
+    records = [json.loads(line) for line in data.splitlines()]
+    bare = [
+      files.Record({k: v for k, v in r.items() if k != 'unique_id'}, '')
+      for r in records
+    ]
+    named = math_ids.named(reversed(bare), split)
+    names = [record.text('unique_id') for record in named]
+    assert names == [r['unique_id'].removesuffix('.json') for r in records]
+
+
+def test_the_names_of_math_are_made_from_its_files():
+  paths = [epath.Path(DATA) / f'math/{s}.jsonl.gz' for s in ('train', 'test')]
+  made = math_ids.table(files.read(paths))
+  shipped = pathlib.Path(math_ids.__file__).with_name('math_ids.gz')
+  assert gzip.decompress(made) == gzip.decompress(shipped.read_bytes())
 
 
 def test_every_gsm8k_target_is_free_of_marks():

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 
+import pytest
 import small_run
 
 from rest import store, tasks, tokenizer
 from rest.dataset import write_dataset
 from rest.keep import to_kept
 from rest.types import Completion, Graded, Verdict
+from rest.verify import __main__ as verify_main
 
 CODEC = tokenizer.load(small_run.BASE)
 
@@ -33,12 +35,80 @@ def test_a_file_is_graded_in_order(tmp_path):
   assert [verdict['reward'] for verdict in verdicts] == [1.0, 0.0, None]
 
 
-def test_a_malformed_line_is_numbered(tmp_path):
+_CALL = {'kind': 'call', 'entry_point': 'f', 'inputs': [], 'outputs': []}
+
+
+@pytest.mark.parametrize(
+  ('verifier', 'line', 'expected'),
+  [
+    ('math', {'text': '3'}, "field 'gold' is missing; there are ['text']"),
+    ('math', {'text': '3', 'gold': 3}, "field 'gold' must be text, got 3"),
+    (
+      'math',
+      {'text': '3', 'gold': None},
+      "field 'gold' must be text, got None",
+    ),
+    (
+      'math',
+      {'text': None, 'gold': '3'},
+      "field 'text' must be text, got None",
+    ),
+    ('exact', {'text': ['3'], 'gold': '3'}, "field 'text' must be text, got"),
+    (
+      'exact',
+      {'text': '3', 'gold': {'a': 1}},
+      "field 'gold' must be text, got",
+    ),
+    ('math', ['3', '3'], "must be a JSON object, got ['3', '3']"),
+    ('math', '3', "must be a JSON object, got '3'"),
+    ('program', {'text': '1'}, "field 'tests' is missing; there are ['text']"),
+    ('program', {'text': '1', 'tests': '{}'}, "'tests' must be an object, got"),
+    ('program', {'text': '1', 'tests': {}}, "tests: field 'kind' is missing"),
+    (
+      'program',
+      {'text': '1', 'tests': {'kind': 'unit'}},
+      "tests: field 'kind' must be one of ('assert', 'stdin', 'call'), got 'u",
+    ),
+    (
+      'program',
+      {'text': '1', 'tests': {'kind': 'assert', 'code': ''}},
+      "tests: fields are ('kind', 'script', 'entry_point', 'inputs', 'outputs')"
+      ", not ['code']",
+    ),
+    (
+      'program',
+      {'text': '1', 'tests': {'kind': 'assert', 'script': ['assert 1']}},
+      "tests: field 'script' must be text, got ['assert 1']",
+    ),
+    (
+      'program',
+      {'text': '1', 'tests': {**_CALL, 'inputs': [[1]], 'outputs': ['1']}},
+      "tests: field 'inputs' must list only text",
+    ),
+    (
+      'program',
+      {'text': '1', 'tests': {**_CALL, 'inputs': ['[a]'], 'outputs': ['1']}},
+      "tests: field 'inputs' must list JSON as text, got '[a]'",
+    ),
+    (
+      'program',
+      {'text': '1', 'tests': {**_CALL, 'inputs': ['[1]']}},
+      'tests: there are 1 inputs but 0 outputs',
+    ),
+  ],
+)
+def test_a_malformed_line_is_told_with_its_number(
+  verifier, line, expected, tmp_path, monkeypatch
+):
   file = tmp_path / 'samples.jsonl'
-  file.write_text('{"text": "3", "gold": "3"}\n{"text": "3"}\n')
-  done = _run('grade', file)
-  assert done.returncode == 1
-  assert f"{file}, line 2: KeyError('gold')" in done.stderr
+  whole = {'text': '3', 'gold': '3', 'tests': _CALL}
+  file.write_text(f'{json.dumps(whole)}\n\n{json.dumps(line)}\n')
+  command = ['rest.verify', 'grade', str(file), f'--verifier={verifier}']
+  monkeypatch.setattr(sys, 'argv', command)
+  with pytest.raises(SystemExit) as ended:
+    verify_main.main()
+  assert str(ended.value).startswith(f'error: {file}, line 3')
+  assert expected in str(ended.value)
 
 
 def test_regrading_tells_which_samples_enter_and_leave(tmp_path):

@@ -21,6 +21,7 @@ FATE_COLORS = (
   ('kept', COLORS[2]),
   ('over the cap', '#76b8ad'),
   ('duplicate', '#b9d8d2'),
+  ('outvoted', '#dfe9c8'),
   ('cut off', COLORS[4]),
   ('incorrect', COLORS[1]),
   ('unknown', GREY),

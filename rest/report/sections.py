@@ -3,7 +3,14 @@
 import html
 from collections.abc import Sequence
 
-from rest.fates import DUPLICATE, INCORRECT, OVER_CAP, UNFINISHED, UNKNOWN
+from rest.fates import (
+  DUPLICATE,
+  INCORRECT,
+  OUTVOTED,
+  OVER_CAP,
+  UNFINISHED,
+  UNKNOWN,
+)
 from rest.report.read import Row, Run, chosen
 from rest.report.table import gain, percent, split_text
 
@@ -13,6 +20,7 @@ _DROPPED = {
   UNFINISHED: 'right, cut off',
   DUPLICATE: 'right, duplicate',
   OVER_CAP: 'right, over the cap',
+  OUTVOTED: 'right, outvoted',
   UNKNOWN: 'unjudged',
 }
 
@@ -103,6 +111,8 @@ def e_steps(run: Run) -> str:
     else:  # Of a version that did not say how samples ended.
       cells['cut off'] = percent(1 - e_step['finished'] / e_step['sampled'])
     for fate, name in _DROPPED.items():
+      if fate == OUTVOTED and run.config('estep.weight') != 'majority':
+        continue
       cells[name] = f'{e_step.get("fates", {}).get(fate, 0):,}'
     table.append(cells)
   if not table:

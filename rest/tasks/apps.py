@@ -6,24 +6,22 @@ and a human solution that compiles; to test, those with a test. Asked in the
 words of APPS, with two examples of our own since the paper's are unpublished.
 """
 
-import contextlib
 import json
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
-from rest.tasks import files
-from rest.tasks.code import unfenced
+from rest.tasks import code, files
 from rest.tasks.config import TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
 
 _DOWNLOAD = (
   'APPS.tar.gz from github.com/hendrycks/apps (folders train/ and test/ with'
-  ' a folder for each problem), or train.jsonl and test.jsonl'
+  ' a folder for each problem), or train.jsonl and test.jsonl, or a copy as'
+  ' parquet'
 )
 
 # Put before functions, as APPS' own harness does: LeetCode's use it unimported.
@@ -69,9 +67,10 @@ class Apps(ProblemSet):
       self.prefix = files.prompt_text('apps_2shot.txt')
 
   def read(self, split: str) -> list[Problem]:
-    names = (f'{split}.jsonl', f'{split}.jsonl.gz', split)
-    path = files.find(self.config.path, names, _DOWNLOAD)
-    records = _read_folders(path) if path.is_dir() else files.read_jsonl(path)
+    names = (*files.names(split, 'data', 'all'), split)
+    paths = files.find(self.config.path, names, _DOWNLOAD)
+    is_tree = paths[0].is_dir()
+    records = _read_folders(paths[0]) if is_tree else files.read(paths)
     problems = []
     for record in records:
       if self.variant not in ('all', record.text('difficulty')):
@@ -90,7 +89,8 @@ class Apps(ProblemSet):
     return problem.solution
 
   def program(self, problem: Problem, completion: str) -> str:
-    program = unfenced(completion)
+    assert problem.tests is not None  # Others are left out.
+    program = code.program(completion, problem.tests)
     return _IMPORTS + program if problem.subject == 'call' else program
 
 
@@ -114,13 +114,16 @@ def _read_folders(folder: epath.Path) -> Iterator[files.Record]:
 
 
 def _problem(record: files.Record, split: str) -> Problem:
+  # Where there is nothing to say, some copies have null.
+  fields = {k: '' if v is None else v for k, v in record.fields.items()}
+  record = files.Record(fields, record.where)
   # The Hugging Face copy says `id`.
   name = 'problem_id' if 'problem_id' in record.fields else 'id'
   tests = _tests(record)
   starter = record.text('starter_code')
   kind = 'call' if tests and tests.kind == 'call' else 'stdin'
   way = 'Call-Based' if kind == 'call' else 'Standard Input'
-  solutions = _json(record, 'solutions') or []
+  solutions = _solutions(record)
   return Problem(
     id=f'apps/{split}/{record.integer(name)}',
     question=(
@@ -132,6 +135,18 @@ def _problem(record: files.Record, split: str) -> Problem:
     level=record.text('difficulty'),
     subject=kind,
   )
+
+
+def _solutions(record: files.Record) -> list[str]:
+  solutions = _json(record, 'solutions') or []
+  if not isinstance(solutions, list) or not all(
+    isinstance(solution, str) for solution in solutions
+  ):
+    raise ValueError(
+      f"{record.where}: field 'solutions' must be a list of texts, got"
+      f' {solutions!r:.60}.'
+    )
+  return solutions
 
 
 def _compiles(program: str) -> bool:
@@ -147,16 +162,21 @@ def _compiles(program: str) -> bool:
 
 def _tests(record: files.Record) -> Tests | None:
   """Returns the hidden tests, or None where a problem has none."""
-  cases = _json(record, 'input_output')
-  if not cases or not cases.get('inputs'):
+  cases = _json(record, 'input_output') or {}
+  if not isinstance(cases, dict):
+    raise ValueError(
+      f"{record.where}: field 'input_output' must be an object, got"
+      f' {cases!r:.60}.'
+    )
+  inputs, outputs = cases.get('inputs') or [], cases.get('outputs') or []
+  if not inputs:
     return None
-  inputs, outputs = cases['inputs'], cases.get('outputs', [])
   if len(inputs) != len(outputs):
     raise ValueError(
       f"{record.where}: field 'input_output' has {len(inputs)} inputs but"
       f' {len(outputs)} outputs.'
     )
-  if 'fn_name' not in cases:
+  if not cases.get('fn_name'):
     return Tests(
       kind='stdin',
       inputs=tuple(map(_text, inputs)),
@@ -166,7 +186,7 @@ def _tests(record: files.Record) -> Tests | None:
   # Codewars' results stand in a list of one, LeetCode's do not.
   if wrapped and 'class Solution' not in record.text('starter_code'):
     outputs = [output[0] for output in outputs]
-  with _long_integers():
+  with files.long_integers():
     return Tests(
       kind='call',
       entry_point=cases['fn_name'],
@@ -181,25 +201,19 @@ def _text(case: str | list[Any]) -> str:
 
 
 def _json(record: files.Record, field: str) -> Any:
-  """Returns a field that is JSON inside of JSON; None where it is empty."""
+  """Returns a field that is JSON inside of JSON; None where it is empty.
+
+  Some copies have the value itself.
+  """
+  if isinstance(record.fields.get(field), list | dict):
+    return record.fields[field]
   text = record.text(field)
   if not text.strip():
     return None
   try:
-    with _long_integers():
+    with files.long_integers():
       return json.loads(text)
   except ValueError as error:
     raise ValueError(
       f'{record.where}: field {field!r} is not JSON: {error}'
     ) from error
-
-
-@contextlib.contextmanager
-def _long_integers() -> Iterator[None]:
-  """Lifts Python's limit on digits: some tests have integers beyond it."""
-  limit = sys.get_int_max_str_digits()
-  sys.set_int_max_str_digits(0)
-  try:
-    yield
-  finally:
-    sys.set_int_max_str_digits(limit)

@@ -13,7 +13,7 @@ from rest.types import Problem
 
 _DOWNLOAD = (
   'the folder bbh of github.com/suzgunmirac/BIG-Bench-Hard (27 files .json, or'
-  ' their examples as .jsonl)'
+  ' their examples as .jsonl or parquet)'
 )
 
 TASKS = (
@@ -96,13 +96,14 @@ class Bbh(ProblemSet):
 
   def _records(self, task: str) -> Iterator[files.Record]:
     names = (f'{task}.jsonl', f'{task}.json', f'bbh/{task}.json')
-    path = files.find(self.config.path, names, _DOWNLOAD)
-    if path.suffix == '.jsonl':
-      yield from files.read_jsonl(path)
+    names += (f'{task}.parquet', f'{task}/*.parquet')
+    paths = files.find(self.config.path, names, _DOWNLOAD)
+    if paths[0].suffix != '.json':
+      yield from files.read(paths)
       return
-    whole = files.parse(path.read_bytes(), str(path))
+    whole = files.parse(paths[0].read_bytes(), str(paths[0]))
     for index, example in enumerate(whole.records('examples')):
-      yield files.Record(example, f'{path}, example {index}')
+      yield files.Record(example, f'{paths[0]}, example {index}')
 
 
 def shots(task: str, prompt: str) -> str:

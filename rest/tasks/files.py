@@ -1,14 +1,25 @@
-"""Reads the original files of problem sets, and says what is wrong in them."""
+"""Reads the files of problem sets, and says what is wrong in them.
 
+Sets come as their authors' JSON lines, or as parquet: a file a split, or shards
+such as train-00000-of-00002.parquet, perhaps in a folder of the variant's name.
+"""
+
+import contextlib
 import gzip
 import json
+import re
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from etils import epath
+
+_SHARD = re.compile(r'(.*-)\d+-of-(\d+)(?:\.\w+)*')
+
+_KINDS = {str: 'text', int: 'an integer', list: 'a list', dict: 'an object'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +34,9 @@ class Record:
 
   def integer(self, name: str) -> int:
     return self._typed(name, int)
+
+  def object(self, name: str) -> dict[str, Any]:
+    return self._typed(name, dict)
 
   def records(self, name: str) -> list[dict[str, Any]]:
     values = self._typed(name, list)
@@ -45,29 +59,58 @@ class Record:
     value = self.fields[name]
     if not isinstance(value, kind):
       raise ValueError(
-        f'{self.where}: field {name!r} must be {kind.__name__}, got'
+        f'{self.where}: field {name!r} must be {_KINDS[kind]}, got'
         f' {value!r:.60}.'
       )
     return value
 
 
-def find(folder: str, names: tuple[str, ...], download: str) -> epath.Path:
-  """Returns the first of the files that is there.
+def names(split: str, *folders: str) -> tuple[str, ...]:
+  """Returns the names that files of a split may have, for `find`.
+
+  Args:
+    split: Such as 'train'.
+    *folders: Where they may be, besides the folder itself; patterns, too.
+  """
+  return tuple(
+    folder + name
+    for folder in ('', *(f'{folder}/' for folder in folders))
+    for name in (
+      f'{split}.jsonl',
+      f'{split}.jsonl.gz',
+      f'{split}.parquet',
+      f'{split}-*.parquet',
+      f'{split}/*.parquet',
+    )
+  )
+
+
+def find(
+  folder: str, names: tuple[str, ...], download: str
+) -> list[epath.Path]:
+  """Returns the files, in order, of the first name that is there.
 
   Args:
     folder: `task.path`.
-    names: Files in the folder, the preferred one first.
+    names: Files in the folder, or patterns of files, the preferred one first.
     download: What to download, for the error.
   """
-  for name in names:
-    path = epath.Path(folder) / name
-    if folder and path.exists():
-      return path
-  wanted = ' or '.join(names)
+  for name in names if folder else ():
+    if found := sorted(epath.Path(folder).glob(name)):
+      _check_shards(found)
+      return found
+  wanted = ' or '.join(name for name in names if '/' not in name)
   raise ValueError(
     f'task.path={folder!r} has no {wanted}. Download {download} and set'
     f' task.path to the folder that holds it.'
   )
+
+
+def read(paths: Iterable[epath.Path]) -> Iterator[Record]:
+  """Yields the records of files, by the form that their names tell."""
+  readers = {'.parquet': _read_parquet, '.json': _read_list}
+  for path in paths:
+    yield from readers.get(path.suffix, read_jsonl)(path)
 
 
 def read_jsonl(path: epath.Path) -> Iterator[Record]:
@@ -93,10 +136,59 @@ def _lines(path: epath.Path) -> Iterator[bytes]:
       raise ValueError(f'{path}: not a whole gzip file: {error}') from error
 
 
+def _check_shards(paths: list[epath.Path]) -> None:
+  """Refuses tables of which a file is missing."""
+  tables: dict[tuple[epath.Path, str, int], int] = {}
+  for path in paths:
+    if match := _SHARD.fullmatch(path.name):
+      table = path.parent, match.group(1), int(match.group(2))
+      tables[table] = tables.get(table, 0) + 1
+  for (folder, name, count), found in tables.items():
+    if found != count:
+      raise ValueError(
+        f'{folder} has {found} of the {count} files {name}*-of-{count:05d}.'
+      )
+
+
+def _read_list(path: epath.Path) -> Iterator[Record]:
+  """Yields the records of a file that is one JSON list."""
+  try:
+    items = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f'{path}: not JSON: {error}') from error
+  if not isinstance(items, list) or not items:
+    raise ValueError(f'{path}: must be a list of records, got {items!r:.60}.')
+  for number, fields in enumerate(items, start=1):
+    where = f'{path}, record {number}'
+    if not isinstance(fields, dict):
+      raise ValueError(f'{where}: must be a JSON object, got {fields!r:.60}.')
+    yield Record(fields, where)
+
+
+def _read_parquet(path: epath.Path) -> Iterator[Record]:
+  try:
+    import pyarrow.lib
+    from pyarrow import parquet
+  except ImportError as error:
+    raise ValueError(
+      f"{path}: parquet is read by pyarrow: pip install 'rest[parquet]'."
+    ) from error
+  with path.open('rb') as file:
+    try:
+      table = parquet.read_table(file)
+    except pyarrow.lib.ArrowInvalid as error:
+      raise ValueError(f'{path}: not a whole parquet file: {error}') from error
+  if not table.num_rows:
+    raise ValueError(f'{path}: no records in this file.')
+  for row, fields in enumerate(table.to_pylist(), start=1):
+    yield Record(fields, f'{path}, row {row}')
+
+
 def parse(data: bytes, where: str) -> Record:
   """Returns the record of one JSON text."""
   try:
-    fields = json.loads(data)
+    with long_integers():
+      fields = json.loads(data)
   except ValueError as error:  # Also what is not UTF-8.
     raise ValueError(f'{where}: not JSON: {error}') from error
   if not isinstance(fields, dict):
@@ -108,3 +200,14 @@ def prompt_text(name: str) -> str:
   """Returns a text of `rest/tasks/prompts`."""
   path = resources.files('rest.tasks').joinpath(f'prompts/{name}')
   return path.read_text('utf-8')
+
+
+@contextlib.contextmanager
+def long_integers() -> Iterator[None]:
+  """Lifts Python's limit on digits: some tests have integers beyond it."""
+  limit = sys.get_int_max_str_digits()
+  sys.set_int_max_str_digits(0)
+  try:
+    yield
+  finally:
+    sys.set_int_max_str_digits(limit)

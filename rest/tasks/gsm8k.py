@@ -9,7 +9,7 @@ from rest.types import Problem
 
 _DOWNLOAD = (
   'train.jsonl and test.jsonl of github.com/openai/grade-school-math'
-  ' (grade_school_math/data)'
+  ' (grade_school_math/data), or a copy of them as parquet'
 )
 
 
@@ -27,11 +27,11 @@ class Gsm8k(ProblemSet):
       self.prefix = files.prompt_text('gsm8k_8shot.txt').rstrip() + '\n\n\n'
 
   def read(self, split: str) -> list[Problem]:
-    names = (f'{split}.jsonl', f'{split}.jsonl.gz')
-    path = files.find(self.config.path, names, _DOWNLOAD)
+    names = files.names(split, 'main')
+    paths = files.find(self.config.path, names, _DOWNLOAD)
     return [
       _problem(record, f'gsm8k/{split}/{index}')
-      for index, record in enumerate(files.read_jsonl(path))
+      for index, record in enumerate(files.read(paths))
     ]
 
   def question(self, problem: Problem) -> str:

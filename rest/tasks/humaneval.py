@@ -5,8 +5,7 @@ only test. The published test of HumanEval/32 in HumanEval+ v0.1.10 is broken:
 its own reference fails.
 """
 
-from rest.tasks import files
-from rest.tasks.code import unfenced
+from rest.tasks import code, files
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
 
@@ -21,12 +20,18 @@ class HumanEval(ProblemSet):
   splits = ('test',)
   # What follows the function, after Chen et al.
   stop = ('\nclass ', '\ndef ', '\n#', '\nif ', '\nprint(')
-  files = ('HumanEval.jsonl', 'HumanEval.jsonl.gz')
-  download = 'data/HumanEval.jsonl.gz of github.com/openai/human-eval'
+  files = (
+    *('HumanEval.jsonl', 'HumanEval.jsonl.gz'),
+    *files.names('test', 'openai_humaneval'),
+  )
+  download = (
+    'data/HumanEval.jsonl.gz of github.com/openai/human-eval (or a copy as'
+    ' parquet)'
+  )
 
   def read(self, split: str) -> list[Problem]:
-    path = files.find(self.config.path, self.files, self.download)
-    return [_problem(record) for record in files.read_jsonl(path)]
+    paths = files.find(self.config.path, self.files, self.download)
+    return [_problem(record) for record in files.read(paths)]
 
   def question(self, problem: Problem) -> str:
     return problem.question
@@ -36,7 +41,8 @@ class HumanEval(ProblemSet):
     return problem.solution
 
   def program(self, problem: Problem, completion: str) -> str:
-    return problem.question + unfenced(completion)
+    assert problem.tests is not None  # Every record has some.
+    return problem.question + code.continuation(completion, problem.tests)
 
 
 class HumanEvalPlus(HumanEval):
@@ -46,10 +52,11 @@ class HumanEvalPlus(HumanEval):
   files = (
     'HumanEvalPlus-OriginFmt.jsonl',
     'HumanEvalPlus-OriginFmt.jsonl.gz',
+    *files.names('test', 'data'),
   )
   download = (
     'HumanEvalPlus-OriginFmt.jsonl.gz of'
-    ' github.com/evalplus/humanevalplus_release'
+    ' github.com/evalplus/humanevalplus_release (or a copy as parquet)'
   )
 
 

@@ -32,9 +32,9 @@ class HungarianExam(ProblemSet):
       self.prefix = files.prompt_text('hungarian_exam_1shot.txt') + '\n'
 
   def read(self, split: str) -> list[Problem]:
-    path = files.find(
+    paths = files.find(
       self.config.path,
-      ('test.jsonl',),
+      files.names('test'),
       'test.jsonl of keirp/hungarian_national_hs_finals_exam',
     )
     return [
@@ -42,7 +42,7 @@ class HungarianExam(ProblemSet):
         id=f'hungarian_exam/{record.integer("idx")}',
         question=record.text('problem'),
       )
-      for record in files.read_jsonl(path)
+      for record in files.read(paths)
     ]
 
   def question(self, problem: Problem) -> str:

@@ -20,7 +20,7 @@ _WORDS = 13
 _SHARE = 0.5  # Of a problem's 13-grams.
 
 _IGNORED = re.compile(r'[\s$.,;:?!\'"`]|\\[ ,;!]')
-_FIGURE = re.compile(r'\[asy\].*?\[/asy\]', re.DOTALL)
+_FIGURE = re.compile(r'\[asy\].*?(?:\[/asy\]|\Z)', re.DOTALL)
 _SHOWN_TESTS = re.compile(r'\n\n(?=assert\b)')
 
 

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from rest.tasks import files
+from rest.tasks import files, math_ids
 from rest.tasks.config import TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
 
 _DOWNLOAD = (
   'MATH.tar from github.com/hendrycks/math (folders train/ and test/ with a'
-  ' folder for each subject), or train.jsonl and test.jsonl'
+  ' folder for each subject), or train.jsonl and test.jsonl, or a copy as'
+  ' parquet'
 )
 _DOWNLOAD_500 = (
   'prm800k/math_splits/test.jsonl of github.com/openai/prm800k as math500.jsonl'
@@ -54,8 +55,9 @@ class Math(ProblemSet):
   def read(self, split: str) -> list[Problem]:
     if self.variant == 'original':
       return self._original(split)
-    path = files.find(self.config.path, ('math500.jsonl',), _DOWNLOAD_500)
-    test = [_problem(record) for record in files.read_jsonl(path)]
+    names = ('math500.jsonl', 'math500.parquet')
+    paths = files.find(self.config.path, names, _DOWNLOAD_500)
+    test = [_problem(record) for record in files.read(paths)]
     if split == 'test':
       return test
     held_out = {problem.id for problem in test}
@@ -73,9 +75,12 @@ class Math(ProblemSet):
     )
 
   def _original(self, split: str) -> list[Problem]:
-    names = (f'{split}.jsonl', f'{split}.jsonl.gz', split)
-    path = files.find(self.config.path, names, _DOWNLOAD)
-    records = _read_tree(path) if path.is_dir() else files.read_jsonl(path)
+    names = (*files.names(split, 'data', '*'), split)
+    paths = files.find(self.config.path, names, _DOWNLOAD)
+    is_tree = paths[0].is_dir()
+    records = list(_read_tree(paths[0]) if is_tree else files.read(paths))
+    if not all('unique_id' in record.fields for record in records):
+      records = math_ids.named(records, split)
     return [_problem(record) for record in records]
 
 

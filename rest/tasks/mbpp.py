@@ -3,13 +3,13 @@
 MBPP has no split field; its README splits by task_id: 1 to 10 are for prompts,
 11 to 510 test, 511 to 600 validate, 601 to 974 train. MBPP+ (Liu et al., 2023)
 re-tests 378 of all of these, so by default only those of the test range are
-asked; 'all' holds 108 that MBPP trains on.
+asked; 'all' holds 108 that MBPP trains on. Of the sanitized MBPP (427 problems
+put more clearly) the same numbers decide.
 """
 
 import re
 
-from rest.tasks import files
-from rest.tasks.code import unfenced
+from rest.tasks import code, files
 from rest.tasks.config import TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
@@ -36,14 +36,18 @@ class Mbpp(ProblemSet):
       self.prefix = files.prompt_text('mbpp_3shot.txt')
 
   def read(self, split: str) -> list[Problem]:
-    path = files.find(
+    paths = files.find(
       self.config.path,
-      ('mbpp.jsonl',),
-      'mbpp/mbpp.jsonl of github.com/google-research/google-research',
+      (
+        *('mbpp.jsonl', 'mbpp.jsonl.gz', 'sanitized-mbpp.json', '*.parquet'),
+        *('full/*.parquet', 'sanitized/*.parquet', 'data/*.parquet'),
+      ),
+      'mbpp/mbpp.jsonl of github.com/google-research/google-research (or'
+      ' sanitized-mbpp.json, or a copy as parquet)',
     )
     return [
       _mbpp(record)
-      for record in files.read_jsonl(path)
+      for record in files.read(paths)
       if record.integer('task_id') in _RANGES[split]
     ]
 
@@ -64,7 +68,8 @@ class Mbpp(ProblemSet):
     return problem.solution
 
   def program(self, problem: Problem, completion: str) -> str:
-    return unfenced(completion)
+    assert problem.tests is not None  # Every record has some.
+    return code.program(completion, problem.tests)
 
 
 class MbppPlus(Mbpp):
@@ -75,20 +80,27 @@ class MbppPlus(Mbpp):
   variants = ('test', 'all')
 
   def read(self, split: str) -> list[Problem]:
-    path = files.find(
+    paths = files.find(
       self.config.path,
-      ('MbppPlus-OriginFmt.jsonl', 'MbppPlus-OriginFmt.jsonl.gz'),
-      'MbppPlus-OriginFmt.jsonl.gz of github.com/evalplus/mbppplus_release',
+      (
+        *('MbppPlus-OriginFmt.jsonl', 'MbppPlus-OriginFmt.jsonl.gz'),
+        *files.names('test', 'data'),
+      ),
+      'MbppPlus-OriginFmt.jsonl.gz of github.com/evalplus/mbppplus_release (or'
+      ' a copy as parquet)',
     )
     return [
       _mbpp_plus(record)
-      for record in files.read_jsonl(path)
+      for record in files.read(paths)
       if self.variant == 'all' or record.integer('task_id') in _RANGES['test']
     ]
 
 
 def _mbpp(record: files.Record) -> Problem:
   tests = record.texts('test_list')
+  if 'prompt' in record.fields:  # Sanitized.
+    script = _lines(*record.texts('test_imports'), *tests)
+    return _problem(record, record.text('prompt'), script)
   setup = record.text('test_setup_code')
   return _problem(record, record.text('text'), _lines(setup, *tests))
 
@@ -101,24 +113,24 @@ def _mbpp_plus(record: files.Record) -> Problem:
 
 def _problem(record: files.Record, text: str, script: str) -> Problem:
   shown = record.texts('test_list')
-  code = _lines(record.text('code'))
+  solution = _lines(record.text('code'))
   return Problem(
     # MBPP+ keeps the numbers of MBPP: the same problem under other tests.
     id=f'mbpp/{record.integer("task_id")}',
     question=f'{text.strip()}\n\n{_lines(*shown)}',
-    tests=Tests('assert', script, _function(code, shown)),
-    solution=code,
+    tests=Tests('assert', script, _function(solution, shown)),
+    solution=solution,
   )
 
 
-def _function(code: str, shown: tuple[str, ...]) -> str:
+def _function(solution: str, shown: tuple[str, ...]) -> str:
   """Returns the function under test: only the tests name it in a question.
 
   Of the names called there, it is the first that the reference defines: others
   are helpers of the test, such as `set` or `math.isclose`.
   """
   called = re.findall(r'\b(\w+)\s*\(', '\n'.join(shown))
-  defined = re.findall(r'^(?:def|class)\s+(\w+)', code, re.MULTILINE)
+  defined = re.findall(r'^(?:def|class)\s+(\w+)', solution, re.MULTILINE)
   return next((name for name in called if name in defined), '')
 
 

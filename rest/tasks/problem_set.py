@@ -1,6 +1,7 @@
 """What all problem sets share: how they are read, split and cut down."""
 
 import functools
+from collections import Counter
 
 from etils import epath
 
@@ -72,6 +73,14 @@ class ProblemSet:
 
       read = prepared.reader(config.path, self)
     chosen = {split: read(split) for split in self.splits}
+    for split, problems in chosen.items():
+      counts = Counter(problem.id for problem in problems)
+      for name, count in counts.most_common(1):
+        if count > 1:
+          raise ValueError(
+            f'task.path={config.path!r} has problem {name!r} {count} times in'
+            f' {split}: are there two copies of the files?'
+          )
     train = chosen.get('train', [])
     held_out = chosen.get('validation', train)
     if held_out:

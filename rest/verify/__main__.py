@@ -3,12 +3,14 @@
 python -m rest.verify grade samples.jsonl --verifier=math --out=verdicts.jsonl
 python -m rest.verify regrade WORKDIR
 
-`grade` reads one JSON object a line: 'text' with 'gold', or with 'tests' for
-programs. `regrade` judges all samples of a run again, by the verifiers of
-today, keeps of them what the run's config says, and prints which would enter
-and which would leave its datasets. It also counts the samples whose tokens,
-which training sees, do not say what was judged: older versions cut stop strings
-so that it could happen. It changes no file.
+`grade` reads one JSON object a line: 'text' with 'gold', both text, also where
+they are numbers; or 'text' with 'tests' for programs, an object as
+`rest.types.Tests` says, in which what 'call' passes and expects is JSON written
+as text. `regrade` judges all samples of a run again, by the verifiers of today,
+keeps of them what the run's config says, and prints which would enter and which
+would leave its datasets. It also counts the samples whose tokens, which
+training sees, do not say what was judged: older versions cut stop strings so
+that it could happen. It changes no file.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import TypeVar
@@ -27,8 +29,9 @@ from etils import epath
 
 from rest import dataset, store, tasks, tokenizer
 from rest.keep import EStepConfig, keep
-from rest.types import Graded, Kept, Tokenizer, Verdict
-from rest.verify.answers import EXTRACT
+from rest.tasks import files
+from rest.types import Graded, Kept, Tests, Tokenizer, Verdict
+from rest.verify.answers import reader
 from rest.verify.pool import Pool
 from rest.verify.request import Request, VerifyConfig, make_request
 from rest.verify.worker import read_tests
@@ -90,20 +93,53 @@ def _grade(config: VerifyConfig, arguments: argparse.Namespace) -> None:
 
 
 def _requests(path: str, verifier: str) -> Iterator[Request]:
-  lines = pathlib.Path(path).read_text(encoding='utf-8').split('\n')
-  for number, line in enumerate(lines, start=1):
-    if not line.strip():
-      continue
+  for record in files.read_jsonl(epath.Path(path)):
+    text = record.text('text')
+    if verifier == 'program':
+      yield Request(verifier, text, tests=_tests(record))
+    else:
+      yield Request(verifier, text, gold=record.text('gold'))
+
+
+def _tests(record: files.Record) -> Tests:
+  """Returns the tests of a line.
+
+  Raises:
+    ValueError: They are not as `rest.types.Tests` says.
+  """
+  tests = files.Record(record.object('tests'), f'{record.where}, tests')
+  known, kinds = Tests.__slots__, ('assert', 'stdin', 'call')
+  if strangers := sorted(tests.fields.keys() - known):
+    raise ValueError(f'{tests.where}: fields are {known}, not {strangers}.')
+  if tests.text('kind') not in kinds:
+    raise ValueError(
+      f"{tests.where}: field 'kind' must be one of {kinds}, got"
+      f' {tests.text("kind")!r}.'
+    )
+  for name in tests.fields:
+    if name in ('inputs', 'outputs'):
+      cases = tests.texts(name)
+      if tests.text('kind') == 'call':
+        _check_json(cases, f'{tests.where}: field {name!r}')
+    else:
+      tests.text(name)
+  found = read_tests(dict(tests.fields))
+  if len(found.inputs) != len(found.outputs):
+    raise ValueError(
+      f'{tests.where}: there are {len(found.inputs)} inputs but'
+      f' {len(found.outputs)} outputs.'
+    )
+  return found
+
+
+def _check_json(cases: Iterable[str], what: str) -> None:
+  for case in cases:
     try:
-      fields = json.loads(line)
-      if verifier == 'program':
-        yield Request(
-          verifier, fields['text'], tests=read_tests(fields['tests'])
-        )
-      else:
-        yield Request(verifier, fields['text'], gold=fields['gold'])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-      raise ValueError(f'{path}, line {number}: {error!r}') from error
+      json.loads(case)
+    except ValueError as error:
+      raise ValueError(
+        f'{what} must list JSON as text, got {case!r:.60}: {error}'
+      ) from error
 
 
 def _regrade(
@@ -151,9 +187,8 @@ def _regrade_iteration(
   path = folder / 'dataset.jsonl'
   # An iteration that was interrupted has no dataset yet.
   kept = dataset.read_dataset(path) if path.exists() else None
-  extract = EXTRACT.get(task.verifier)
-  was_in = _names(_kept(before, estep, extract) if kept is None else kept)
-  is_in = _names(_kept(now, estep, extract))
+  was_in = _names(_kept(before, estep, pool) if kept is None else kept)
+  is_in = _names(_kept(now, estep, pool))
   changes: collections.Counter[str] = collections.Counter()
   for old, new in zip(before, now, strict=True):
     name = (old.problem_id, old.sample)
@@ -191,13 +226,12 @@ def _parted(
 
 
 def _kept(
-  rows: Iterable[Graded],
-  estep: EStepConfig,
-  extract: Callable[[str], str | None] | None,
+  rows: Iterable[Graded], estep: EStepConfig, pool: Pool
 ) -> Iterator[Kept]:
   """Yields what is kept of rows that come a problem at a time."""
   for _, group in itertools.groupby(rows, key=lambda row: row.problem_id):
-    yield from keep(list(group), estep, extract)
+    samples = list(group)
+    yield from keep(samples, estep, reader(samples, pool))
 
 
 def _names(rows: Iterable[Kept]) -> set[tuple[str, int]]:

@@ -20,6 +20,7 @@ from rest.verify.request import Request, Stats, VerifyConfig
 
 _ANSWERS = {'math': math, 'exact': exact}  # Who judge an extracted answer.
 _VERIFIERS = (*_ANSWERS, 'program', 'hang')
+LATE = 'no verdict in time, twice'  # A reason.
 _STARTS = 3  # Attempts to start a worker, before the pool gives up.
 _HANG_SECONDS = 0.1  # How long the self-test's hang may last.
 _SANDBOX = 'Programs run in a sandbox of level {!r}.'
@@ -187,7 +188,7 @@ class Pool:
         child = self._start()
     if verdict is None and self._again(item):
       return child
-    unknown = _verdict(request, None, 'no verdict in time, twice')
+    unknown = _verdict(request, None, LATE)
     self._settle(item, key, verdict or unknown)
     return child
 
