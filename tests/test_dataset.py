@@ -2,6 +2,7 @@
 
 import pathlib
 import random
+import unicodedata
 
 import pytest
 import vocabularies
@@ -77,7 +78,22 @@ def _check(codec: Tokenizer, tokens: list[int], stop: tuple[str, ...]):
   assert done.logprobs == tuple(_draft(tokens).logprobs[: len(drawn)])
   if done.ended != 'stop':
     assert done.tokens == tuple(tokens)
+    return done
+  text = codec.decode(tokens, follows=True)
+  if unicodedata.is_normalized('NFC', text) and '\ufffd' not in text:
+    assert done.text == _before_stop(text, stop)  # To the last letter.
+  more = codec.decode(tokens[: len(drawn) + 1], follows=True)
+  assert more == done.text or not done.text.startswith(more)
   return done
+
+
+def _before_stop(text: str, stop: tuple[str, ...]) -> str:
+  """Returns what is before a stop string, read letter by letter."""
+  for end in range(len(text) + 1):
+    whole = [s for s in stop if text[:end].endswith(s)]
+    if whole:
+      return text[: end - max(map(len, whole))]
+  raise AssertionError('There is no stop string.')
 
 
 def test_tokens_say_the_text_whatever_is_drawn_and_wherever_it_is_cut(codec):
