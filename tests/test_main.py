@@ -70,6 +70,42 @@ def test_every_config_is_one_that_the_rooms_take(name):
     kind(**config[section])
 
 
+@pytest.mark.parametrize(
+  ('section', 'field'),
+  [
+    (section, field.name)
+    for section in ('em', 'sampling', 'verify', 'mstep', 'eval')
+    for field in dataclasses.fields(SECTIONS[section])
+    if field.type in (int, float)
+  ],
+)
+def test_a_number_out_of_bounds_is_refused_by_its_full_name(section, field):
+  for bad in (float('nan'), float('inf'), -1, '1', None, True):
+    with pytest.raises(ValueError, match=rf'{section}\.{field} must.*{bad}'):
+      SECTIONS[section](**{field: bad})
+
+
+@pytest.mark.parametrize(
+  ('section', 'fields'),
+  [
+    ('mstep', {'beta1': 1.0}),  # Adam would divide by 0.
+    ('mstep', {'beta2': 1.0}),
+    ('mstep', {'epsilon': 0.0}),
+    ('mstep', {'lora_alpha': 0.0}),
+    ('mstep', {'rows': 2.5}),
+    ('sampling', {'top_p': 0.0}),
+    ('sampling', {'top_p': 1.1}),
+    ('verify', {'timeout': 0.0}),
+    ('verify', {'nice': 20}),
+  ],
+)
+def test_open_ends_and_whole_numbers_are_held_to(section, fields):
+  with pytest.raises(
+    ValueError, match=rf'{section}\.{next(iter(fields))} must'
+  ):
+    SECTIONS[section](**fields)
+
+
 @pytest.mark.parametrize('size', ['0.3m', '1m', '6m', '37m'])
 def test_a_pretrained_model_has_the_size_that_it_is_called(size):
   config = ModelConfig(**pretrain_quickstart.get_config(size).model)
