@@ -123,6 +123,8 @@ def test_an_unknown_size_to_pretrain_is_named():
   ('change', 'message'),
   [
     ({'model__path': '/nowhere'}, 'model.path'),
+    ({'model__dtype': 'bf16'}, r"^model\.dtype .*float32, bfloat16.*'bf16'"),
+    ({'model__dtype': 'int8'}, r"^model\.dtype .*float32, bfloat16.*'int8'"),
     ({'task__name': 'sums'}, r'task\.name.*arithmetic.*sums'),
     ({'task__num_train': 5000}, r'task\.num_train.*5000'),
     ({'estep__num_samples': 0}, r'estep\.num_samples'),

@@ -19,6 +19,7 @@ from rest import model as lm
 from rest import weights
 from rest.sharding import MeshConfig, make_mesh, shardings
 from rest.weights import config as config_json
+from rest.weights.families import FIELDS
 
 TINY = lm.ModelConfig(
   vocab=64,
@@ -427,6 +428,7 @@ def test_two_names_of_one_tensor_must_agree(checkpoint):
     ({'hidden_size': '32'}, "hidden_size must be a positive whole .*'32'"),
     ({'num_hidden_layers': 0}, 'num_hidden_layers must be .*got 0'),
     ({'rope_scaling': {'type': 'linear'}}, "no field 'factor'"),
+    ({'num_key_value_heads': 3}, r'heads \(3\) must divide .* \(4\)'),
     ({'hidden_act': 'relu'}, "'relu'"),
     ({'mlp_bias': True}, 'mlp_bias=True'),
     ({'quantization_config': {'bits': 4}}, 'quantization_config'),
@@ -444,7 +446,7 @@ def test_an_unsupported_config_is_named(changes, message, checkpoint):
 TOGETHER = {'num_hidden_layers': ('num_hidden_layers', 'layer_types')}
 
 
-@pytest.mark.parametrize('architecture', config_json.FIELDS)
+@pytest.mark.parametrize('architecture', FIELDS)
 def test_fields_left_out_have_the_values_of_transformers(architecture):
   transformers = pytest.importorskip('transformers')
   family = architecture.removesuffix('ForCausalLM')
@@ -456,10 +458,12 @@ def test_fields_left_out_have_the_values_of_transformers(architecture):
     return config_json.parse(raw, 'float32', 'config.json')
 
   assert parse({}) == parse(theirs().to_dict())
-  whole = theirs(**families.SIZES, sliding_window=8).to_dict()
+  # Heads that fit to every default.
+  sizes = families.SIZES | {'hidden_size': 128, 'num_attention_heads': 64}
+  whole = theirs(**sizes, sliding_window=8).to_dict()
   # As older versions write it.
   whole |= {'rope_theta': 7.0, 'sliding_window_pattern': 2}
-  for key in config_json.FIELDS[architecture]:
+  for key in FIELDS[architecture]:
     gone = TOGETHER.get(key, (key,))
     raw = {name: value for name, value in whole.items() if name not in gone}
     assert parse(raw) == parse(theirs.from_dict(raw).to_dict()), key

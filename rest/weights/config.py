@@ -11,118 +11,13 @@ from typing import Any
 from etils import epath
 
 from rest.model import ModelConfig, RopeScaling
-
-_GEMMA = {'post_norms': True, 'unit_offset': True, 'scaled_embedding': True}
-
-# What sets the families apart, beyond sizes.
-_SWITCHES: dict[str, dict[str, bool]] = {
-  'LlamaForCausalLM': {},
-  'MistralForCausalLM': {},
-  'Qwen2ForCausalLM': {'qkv_bias': True},
-  'Qwen3ForCausalLM': {'qk_norm': True},
-  'Gemma2ForCausalLM': _GEMMA,
-  'Gemma3ForCausalLM': _GEMMA | {'qk_norm': True},
-}
-
-_MODEL_TYPES = {
-  'LlamaForCausalLM': 'llama',
-  'MistralForCausalLM': 'mistral',
-  'Qwen2ForCausalLM': 'qwen2',
-  'Qwen3ForCausalLM': 'qwen3',
-  'Gemma2ForCausalLM': 'gemma2',
-  'Gemma3ForCausalLM': 'gemma3_text',
-}
-
-# The text half of an image and text model, which has more of them.
-_NESTED = {'Gemma3ForConditionalGeneration': 'Gemma3ForCausalLM'}
-
-# What a family reads of its config.json, and what counts where it is left out:
-# the values of transformers' config classes. Other fields mean nothing to it.
-_COMMON: dict[str, Any] = {
-  'vocab_size': 32_000,
-  'hidden_size': 4096,
-  'intermediate_size': 11_008,
-  'num_hidden_layers': 32,
-  'num_attention_heads': 32,
-  'num_key_value_heads': None,
-  'head_dim': None,
-  'max_position_embeddings': 2048,
-  'rms_norm_eps': 1e-6,
-  'tie_word_embeddings': False,
-  'rope_theta': 10_000.0,
-  'rope_scaling': None,
-  'rope_parameters': None,
-  'partial_rotary_factor': 1.0,
-  'original_max_position_embeddings': None,
-}
-_LLAMAS = _COMMON | {'hidden_act': 'silu'}
-_QWEN = _LLAMAS | {
-  'vocab_size': 151_936,
-  'intermediate_size': 22_016,
-  'num_key_value_heads': 32,
-  'max_position_embeddings': 32_768,
-  'use_sliding_window': False,
-  'sliding_window': 4096,
-  'max_window_layers': 28,
-  'layer_types': None,
-}
-_GEMMAS = _COMMON | {
-  'vocab_size': 256_000,
-  'hidden_size': 2304,
-  'intermediate_size': 9216,
-  'num_hidden_layers': 26,
-  'num_attention_heads': 8,
-  'num_key_value_heads': 4,
-  'head_dim': 256,
-  'max_position_embeddings': 8192,
-  'tie_word_embeddings': True,
-  'hidden_activation': 'gelu_pytorch_tanh',
-  'query_pre_attn_scalar': 256,
-  'attn_logit_softcapping': 50.0,
-  'final_logit_softcapping': 30.0,
-  'sliding_window': 4096,
-  'layer_types': None,
-}
-FIELDS: dict[str, dict[str, Any]] = {
-  'LlamaForCausalLM': _LLAMAS,
-  'MistralForCausalLM': _LLAMAS
-  | {
-    'intermediate_size': 14_336,
-    'num_key_value_heads': 8,
-    'max_position_embeddings': 131_072,
-    'sliding_window': 4096,
-  },
-  'Qwen2ForCausalLM': _QWEN,
-  'Qwen3ForCausalLM': _QWEN | {'head_dim': 128},
-  'Gemma2ForCausalLM': _GEMMAS,
-  'Gemma3ForCausalLM': _GEMMAS
-  | {
-    'vocab_size': 262_208,
-    'max_position_embeddings': 131_072,
-    'attn_logit_softcapping': None,
-    'final_logit_softcapping': None,
-    'sliding_window_pattern': 6,
-    'rope_theta': 1_000_000.0,
-    'rope_local_base_freq': 10_000.0,
-  },
-}
-
-# Where null is a value, and not the same as nothing: no window, no cap, ...
-_OFF = frozenset(
-  (
-    'sliding_window',
-    'num_key_value_heads',
-    'attn_logit_softcapping',
-    'final_logit_softcapping',
-  )
-)
-
-# Options that change the result and that our model has not.
-_REFUSED = (
-  'attention_bias',
-  'mlp_bias',
-  'quantization_config',
-  'use_bidirectional_attention',
+from rest.weights.families import (
+  FIELDS,
+  MODEL_TYPES,
+  NESTED,
+  OFF,
+  REFUSED,
+  SWITCHES,
 )
 
 
@@ -143,17 +38,17 @@ def read(path: str) -> dict[str, Any]:
   except ValueError as error:
     raise ValueError(f'{path}/config.json is not JSON: {error}.') from error
   names = raw.get('architectures') or ['']
-  if names[0] in _NESTED:
+  if names[0] in NESTED:
     raw = {
       **raw,
       **raw.get('text_config', {}),
-      'architectures': [_NESTED[names[0]]],
+      'architectures': [NESTED[names[0]]],
       'tie_word_embeddings': raw.get('tie_word_embeddings', True),
     }
-  elif names[0] not in _SWITCHES:
+  elif names[0] not in SWITCHES:
     raise ValueError(
       f'{path}/config.json: architectures is {names}; supported are '
-      f'{", ".join([*_SWITCHES, *_NESTED])}.'
+      f'{", ".join([*SWITCHES, *NESTED])}.'
     )
   return raw
 
@@ -170,47 +65,22 @@ def parse(raw: dict[str, Any], dtype: str, where: str) -> ModelConfig:
     ValueError: A field is missing or wrong, or an option is not supported.
   """
   architecture = raw['architectures'][0]
-  for key in _REFUSED:
+  for key in REFUSED:
     if raw.get(key):
       raise ValueError(f'{where}: {key}={raw[key]!r} is not supported.')
   fields = {
     key: value
-    if (value := raw.get(key)) is not None or key in raw.keys() & _OFF
+    if (value := raw.get(key)) is not None or key in raw.keys() & OFF
     else default
     for key, default in FIELDS[architecture].items()
   }
   try:
-    _check_numbers(fields)
-    theta, scaling, local_theta = _rope(fields)
-    heads, width = fields['num_attention_heads'], fields['hidden_size']
-    head_width = fields['head_dim'] or width // heads
-    scalar = fields.get('query_pre_attn_scalar') or head_width
-    return ModelConfig(
-      vocab=fields['vocab_size'],
-      width=width,
-      layers=fields['num_hidden_layers'],
-      heads=heads,
-      kv_heads=fields['num_key_value_heads'] or heads,
-      head_width=head_width,
-      ffn=fields['intermediate_size'],
-      context=fields['max_position_embeddings'],
-      rope_theta=theta,
-      rope_scaling=scaling,
-      local_rope_theta=local_theta,
-      windows=_windows(fields, architecture),
-      norm_eps=fields['rms_norm_eps'],
-      tied=fields['tie_word_embeddings'],
-      activation=_activation(fields),
-      query_scale=0.0 if scalar == head_width else scalar**-0.5,
-      attention_softcap=fields.get('attn_logit_softcapping') or 0.0,
-      logits_softcap=fields.get('final_logit_softcapping') or 0.0,
-      dtype=dtype,
-      **_SWITCHES[architecture],
-    )
+    shape = _shape(fields, architecture)
   except KeyError as error:
     raise ValueError(f'{where} has no field {error}.') from error
   except ValueError as error:
     raise ValueError(f'{where}: {error}') from error
+  return ModelConfig(dtype=dtype, **shape, **SWITCHES[architecture])
 
 
 def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
@@ -222,7 +92,7 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
   architecture = _architecture(config)
   raw = {
     'architectures': [architecture],
-    'model_type': _MODEL_TYPES[architecture],
+    'model_type': MODEL_TYPES[architecture],
     'torch_dtype': dtype,
     'vocab_size': config.vocab,
     'hidden_size': config.width,
@@ -273,14 +143,49 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
 
 def _architecture(config: ModelConfig) -> str:
   """Returns the family that has the model's switches."""
-  every = {key for switches in _SWITCHES.values() for key in switches}
+  every = {key for switches in SWITCHES.values() for key in switches}
   mine = {key: True for key in every if getattr(config, key)}
   if not mine and any(config.layer_windows):
     return 'MistralForCausalLM'
-  for architecture, switches in _SWITCHES.items():
+  for architecture, switches in SWITCHES.items():
     if switches == mine:
       return architecture
   raise ValueError(f'No supported architecture has just {sorted(mine)}.')
+
+
+def _shape(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
+  """Returns fields of `ModelConfig`, but for the family's switches."""
+  _check_numbers(fields)
+  theta, scaling, local_theta = _rope(fields)
+  heads, width = fields['num_attention_heads'], fields['hidden_size']
+  kv_heads = fields['num_key_value_heads'] or heads
+  head_width = fields['head_dim'] or width // heads
+  if heads % kv_heads or head_width % 2:
+    raise ValueError(
+      f'num_key_value_heads ({kv_heads}) must divide num_attention_heads '
+      f'({heads}), and head_dim ({head_width}) be even.'
+    )
+  scalar = fields.get('query_pre_attn_scalar') or head_width
+  return {
+    'vocab': fields['vocab_size'],
+    'width': width,
+    'layers': fields['num_hidden_layers'],
+    'heads': heads,
+    'kv_heads': kv_heads,
+    'head_width': head_width,
+    'ffn': fields['intermediate_size'],
+    'context': fields['max_position_embeddings'],
+    'rope_theta': theta,
+    'rope_scaling': scaling,
+    'local_rope_theta': local_theta,
+    'windows': _windows(fields, architecture),
+    'norm_eps': fields['rms_norm_eps'],
+    'tied': fields['tie_word_embeddings'],
+    'activation': _activation(fields),
+    'query_scale': 0.0 if scalar == head_width else scalar**-0.5,
+    'attention_softcap': fields.get('attn_logit_softcapping') or 0.0,
+    'logits_softcap': fields.get('final_logit_softcapping') or 0.0,
+  }
 
 
 def _check_numbers(fields: dict[str, Any]) -> None:
