@@ -132,7 +132,7 @@ class _Reference:
       if prefix:
         row = self._torch.tensor([prefix])
         out = self._model(row, use_cache=True, logits_to_keep=1)
-        self._cache = out.past_key_values
+        self._cache = out.cache
 
   def generate(self, prompt: Sequence[int]) -> list[int]:
     """Returns the greedy completion."""
@@ -142,7 +142,7 @@ class _Reference:
         row,
         do_sample=False,
         max_new_tokens=self._tokens,
-        past_key_values=copy.deepcopy(self._cache),
+        cache=copy.deepcopy(self._cache),
       )
     return out[0, len(prompt) :].tolist()
 

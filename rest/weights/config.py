@@ -75,12 +75,13 @@ def parse(raw: dict[str, Any], dtype: str, where: str) -> ModelConfig:
     for key, default in FIELDS[architecture].items()
   }
   try:
-    shape = _shape(fields, architecture)
+    shape: dict[str, Any] = _shape(fields, architecture)
+    shape |= SWITCHES[architecture]
   except KeyError as error:
     raise ValueError(f'{where} has no field {error}.') from error
   except ValueError as error:
     raise ValueError(f'{where}: {error}') from error
-  return ModelConfig(dtype=dtype, **shape, **SWITCHES[architecture])
+  return ModelConfig(dtype=dtype, **shape)
 
 
 def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:

@@ -102,12 +102,12 @@ def same(a: Tensor, b: Tensor) -> bool:
   if a.shape != b.shape or not a.shape or not known:
     return False
   rows = max(1, _CHUNK // max(1, math.prod(a.shape[1:])))
-  return all(
-    np.array_equal(
-      *(read_rows(x, i, min(i + rows, x.shape[0])).astype('f8') for x in (a, b))
-    )
-    for i in range(0, a.shape[0], rows)
-  )
+  for start in range(0, a.shape[0], rows):
+    stop = min(start + rows, a.shape[0])
+    left, right = (read_rows(x, start, stop).astype('f8') for x in (a, b))
+    if not np.array_equal(left, right):
+      return False
+  return True
 
 
 def is_zero(tensor: Tensor) -> bool:
