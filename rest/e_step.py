@@ -346,7 +346,7 @@ def _draw_with_hints(
   """
   groups = parts.read_all(len(problems))
   unsolved = [
-    replace(problem, question=_hinted(problem))
+    hinted(problem)
     for problem, rows in zip(problems, groups, strict=True)
     if not any(row.verdict.reward == 1.0 for row in rows)
   ]
@@ -367,8 +367,10 @@ def _draw_with_hints(
   }
 
 
-def _hinted(problem: Problem) -> str:
-  return f'{problem.question} (The answer is {problem.answer}.)'
+def hinted(problem: Problem) -> Problem:
+  """Returns the problem with its answer in the question."""
+  question = f'{problem.question} (The answer is {problem.answer}.)'
+  return replace(problem, question=question)
 
 
 def _check_cut_off(cut_off: int, sampled: int, most: float) -> None:

@@ -12,6 +12,7 @@ import jax
 from etils import epath
 
 from rest import metrics, processes, store
+from rest.bounds import check
 from rest.e_step import Timing, Tools, draw, draw_missing
 from rest.types import Graded, Preempted, Problem
 from rest.verify import Pool
@@ -53,6 +54,19 @@ class EvaluateConfig:
   on_train: bool = False
 
   def __post_init__(self):
+    check(
+      'eval',
+      self,
+      {
+        'num_samples': '[0, inf)',
+        'num_problems': '[0, inf)',
+        'temperature': '[0, inf)',
+        'top_k': '[0, inf)',
+        'top_p': '(0, 1]',
+        'suite_problems': '[0, inf)',
+        'suite_temperature': '[0, inf)',
+      },
+    )
     if any(not 1 <= k <= self.num_samples for k in self.pass_k):
       raise ValueError(
         f'eval.pass_k must lie in 1..eval.num_samples='

@@ -6,6 +6,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
+from rest.bounds import check
 from rest.e_step import Tools
 from rest.evaluate import EvaluateConfig
 from rest.keep import EStepConfig
@@ -57,29 +58,22 @@ class EMConfig:
   export: bool = False
 
   def __post_init__(self):
-    allowed = {
-      'source': ('model', 'human', 'samples_of'),
-      'start_from': ('base', 'previous', 'previous_state'),
-      'problem_weight': ('count', 'uniform'),
-      'train_prompt': ('same', 'zero_shot'),
-      'validation': ('accuracy', 'loss'),
-    }
-    for name, values in allowed.items():
-      if getattr(self, name) not in values:
-        raise ValueError(
-          f'em.{name} must be one of {values}, got {getattr(self, name)!r}.'
-        )
-    if self.iterations < 1:
-      raise ValueError(f'em.iterations must be 1 or more: {self.iterations}.')
+    check(
+      'em',
+      self,
+      {'iterations': '[1, inf)', 'problems_per_iteration': '[0, inf)'},
+      {
+        'source': ('model', 'human', 'samples_of'),
+        'start_from': ('base', 'previous', 'previous_state'),
+        'problem_weight': ('count', 'uniform'),
+        'train_prompt': ('same', 'zero_shot'),
+        'validation': ('accuracy', 'loss'),
+      },
+    )
     if (self.source == 'samples_of') != bool(self.samples_of):
       raise ValueError(
         "em.samples_of must name a folder where em.source is 'samples_of', and "
         f'nowhere else; got {self.samples_of!r} and {self.source!r}.'
-      )
-    if self.problems_per_iteration < 0:
-      raise ValueError(
-        'em.problems_per_iteration must be 0 or more: '
-        f'{self.problems_per_iteration}.'
       )
 
 

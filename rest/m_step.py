@@ -28,6 +28,7 @@ from rest.packing import Example
 from rest.recipe import MStepConfig
 from rest.schedule import Schedule
 from rest.sharding import ACTIVATIONS, shardings
+from rest.tokenizer import check_ids
 from rest.types import Preempted
 from rest.update import Metrics, put, update
 
@@ -100,6 +101,7 @@ def fine_tune(
     ValueError: Bad input, or checkpoints of another training.
   """
   _check(config, mesh, validate, folder)
+  _check_vocabulary(examples, model.config.vocab)
   schedule = Schedule(examples, config, seed)
   with (
     jax.set_mesh(mesh),
@@ -333,6 +335,13 @@ def _abstract(tree: Any) -> Any:
 def _free(tree: Any) -> None:
   """Gives the memory back at once, whoever else holds these arrays."""
   jax.tree.map(lambda x: x.delete(), tree)
+
+
+def _check_vocabulary(examples: Sequence[Example], vocab: int) -> None:
+  """Refuses ids that the embedding has no row for; a gather would not fail."""
+  for i, example in enumerate(examples):
+    for name in ('prompt', 'completion'):
+      check_ids(getattr(example, name), vocab, f'{name} of example {i}')
 
 
 def _check(

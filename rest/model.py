@@ -15,7 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from rest.bounds import check
 from rest.sharding import constrain
+
+DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class ModelConfig:
     query_scale: Multiplies queries; 0 is 1 / sqrt(H).
     attention_softcap: Attention logits are squashed to +- this; 0 is off.
     logits_softcap: The same for output logits.
-    dtype: Of matrix products; norms, softmax and logits are in float32.
+    dtype: Of matrix products: one of `DTYPES`; norms, softmax and logits are in
+      float32.
   """
 
   vocab: int
@@ -94,6 +98,9 @@ class ModelConfig:
   attention_softcap: float = 0.0
   logits_softcap: float = 0.0
   dtype: str = 'float32'
+
+  def __post_init__(self):
+    check('model', self, {}, {'dtype': DTYPES})
 
   @property
   def groups(self) -> int:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from rest.bounds import check
+
 
 @dataclass(frozen=True, slots=True)
 class MStepConfig:
@@ -70,18 +72,7 @@ class MStepConfig:
     return self.lora_alpha / self.lora_rank
 
   def __post_init__(self):
-    for name, low, high in _RANGES:
-      value = getattr(self, name)
-      if not low <= value <= high:
-        raise ValueError(
-          f'mstep.{name} must lie in [{low}, {high}]; got {value!r}.'
-        )
-    for name, choices in _CHOICES.items():
-      if getattr(self, name) not in choices:
-        raise ValueError(
-          f'mstep.{name} must be one of {", ".join(choices)}; '
-          f'got {getattr(self, name)!r}.'
-        )
+    check('mstep', self, _RANGES, _CHOICES)
     if self.rows % self.accumulate:
       raise ValueError(
         f'mstep.accumulate must divide mstep.rows; got {self.accumulate} and '
@@ -89,25 +80,25 @@ class MStepConfig:
       )
 
 
-_INF = float('inf')
-_RANGES = (
-  ('learning_rate', 0, _INF),
-  ('warmup', 0, 1),
-  ('final_rate', 0, 1),
-  ('weight_decay', 0, _INF),
-  ('beta1', 0, 1),
-  ('beta2', 0, 1),
-  ('epsilon', 0, 1),
-  ('clip', 0, _INF),
-  ('row_length', 1, _INF),
-  ('rows', 1, _INF),
-  ('accumulate', 1, _INF),
-  ('epochs', 1, _INF),
-  ('max_steps', 0, _INF),
-  ('eval_every', 0, _INF),
-  ('save_every', 0, _INF),
-  ('lora_rank', 0, _INF),
-)
+_RANGES = {
+  'learning_rate': '[0, inf)',
+  'warmup': '[0, 1]',
+  'final_rate': '[0, 1]',
+  'weight_decay': '[0, inf)',
+  'beta1': '[0, 1)',
+  'beta2': '[0, 1)',
+  'epsilon': '(0, 1]',
+  'clip': '[0, inf)',
+  'row_length': '[1, inf)',
+  'rows': '[1, inf)',
+  'accumulate': '[1, inf)',
+  'epochs': '[1, inf)',
+  'max_steps': '[0, inf)',
+  'eval_every': '[0, inf)',
+  'save_every': '[0, inf)',
+  'lora_rank': '[0, inf)',
+  'lora_alpha': '(0, inf)',
+}
 _CHOICES = {
   'optimizer': ('adamw', 'adafactor'),
   'schedule': ('cosine', 'linear', 'constant'),

@@ -165,12 +165,17 @@ def _open_checkpoint(arguments: argparse.Namespace, mesh: Mesh) -> Source:
       )
   is_cpu = mesh.devices.flat[0].platform == 'cpu'
   dtype = 'float32' if is_cpu else 'bfloat16'
+  model = weights.load(arguments.source, mesh, dtype)
+  usual, half = SamplerConfig(), model.config.context // 2
   return Source(
     name=arguments.source,
-    model=weights.load(arguments.source, mesh, dtype),
+    model=model,
     tokenizer=tokenizer.load(arguments.source),
     task=_task(arguments) or AS_IS,
-    config=SamplerConfig(),
+    config=SamplerConfig(
+      max_tokens=min(usual.max_tokens, half),
+      max_prompt_tokens=min(usual.max_prompt_tokens, half),
+    ),
   )
 
 

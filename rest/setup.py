@@ -4,7 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from etils import epath
 
 import rest
 from rest import hardware, plan, sharding, store, tasks, tokenizer, weights
-from rest.e_step import prompt_tokens
+from rest.e_step import hinted, prompt_tokens
 from rest.evaluate import EvaluateConfig
 from rest.journal import LoggingConfig
 from rest.keep import EStepConfig
@@ -66,7 +66,9 @@ class Setup:
       )
     self.tokenizer: Tokenizer = tokenizer.load(self.base)
     self.model = weights.read_config(self.base, self.dtype)
+    self._check_special()
     prefix, questions = self._check_prompts()
+    self._check_rows(prefix, questions)
     mesh_config = _section(config, 'mesh', sharding.MeshConfig)
     if plan_for:
       device, count = hardware.parse(plan_for)
@@ -114,6 +116,8 @@ class Setup:
 
   def _check_fields(self, verifier: str) -> None:
     """Refuses what no section can see alone."""
+    if not 0 <= self.seed < 2**31:  # JAX's, and positive: NumPy's.
+      raise ValueError(f'seed must lie in [0, 2**31); got {self.seed!r}.')
     parts = epath.Path(self.em.samples_of) / 'parts'
     if self.em.source == 'samples_of' and not parts.exists():
       raise FileNotFoundError(
@@ -149,17 +153,31 @@ class Setup:
           f'mesh.{field}={parts} must divide the {what} ({whole}).'
         )
 
+  def _check_special(self) -> None:
+    """Refuses special tokens that the model has no embedding for."""
+    found = self.tokenizer
+    for name, ids in (
+      ('end tokens', found.eos),
+      ('begin token', [] if found.bos is None else [found.bos]),
+      ('padding token', [found.pad]),
+    ):
+      what = f'model.path: {name} of {self.base}'
+      tokenizer.check_ids(ids, self.model.vocab, what)
+
   def _check_prompts(self) -> tuple[int, dict[str, list[int]]]:
     """Returns tokens of the prefix and, by split, of each question.
 
     Raises:
-      ValueError: A prompt is too long.
+      ValueError: A prompt is too long, or not of the model's vocabulary.
     """
     prefix, lengths = 0, {}
     for split in tasks.SPLITS:
       problems = self.task.problems(split)
       shared, lengths[split] = self._count(self.task, problems, split)
       prefix = max(prefix, shared)
+    if self.estep.rationalize:
+      asked = [hinted(problem) for problem in self.task.problems('train')]
+      self._count(self.task, asked, 'train, with the answer')
     for suite in self.suites:
       self._count(suite.task, suite.problems, suite.label)
     return prefix, lengths
@@ -168,17 +186,86 @@ class Setup:
     self, task: Task, problems: Sequence[Problem], name: str
   ) -> tuple[int, list[int]]:
     prefix, lengths = 0, []
+    limit, most = self.sampling.max_prompt_tokens, self.sampling.max_tokens
     for problem in problems:
-      parts = prompt_tokens(task, self.tokenizer, problem)
-      prefix, question = map(len, parts)
-      lengths.append(question)
-      if prefix + question > self.sampling.max_prompt_tokens:
+      shared, question = prompt_tokens(task, self.tokenizer, problem)
+      prefix, total = len(shared), len(shared) + len(question)
+      lengths.append(len(question))
+      what = f'The prompt of problem {problem.id!r} ({name})'
+      tokenizer.check_ids([*shared, *question], self.model.vocab, what)
+      if total > limit:
         raise ValueError(
-          f'The prompt of problem {problem.id!r} ({name}) has '
-          f'{prefix + question} tokens, but sampling.max_prompt_tokens is '
-          f'{self.sampling.max_prompt_tokens}: raise it, or drop the problem.'
+          f'{what} has {total} tokens, but sampling.max_prompt_tokens is '
+          f'{limit}: raise it, or drop the problem.'
+        )
+      if total + most > self.model.context:
+        raise ValueError(
+          f'{what} has {total} tokens, and {total + most} with a completion of '
+          f'sampling.max_tokens={most}, but the model was made for '
+          f'{self.model.context} (max_position_embeddings in config.json): '
+          'lower sampling.max_tokens, or drop the problem.'
         )
     return prefix, lengths
+
+  def _check_rows(self, prefix: int, questions: dict[str, list[int]]) -> None:
+    """Refuses a row of training that is too short, before anything is drawn.
+
+    What a model will write is not known: its solutions count like those of
+    people or, where there are none, as one token and an end.
+    """
+    em, limit = self.em, self.mstep.row_length
+    if em.train_prompt == 'zero_shot':
+      prefix = 0 if self.tokenizer.bos is None else 1
+    human = em.source == 'human'
+    shortest = self._human_lengths('train', prefix, questions, human)
+    found = next((n for n, _ in shortest if n <= limit), 0)
+    if not found:
+      shortest = self._human_lengths('train', prefix, questions, human)
+      length, problem = min(shortest, default=(0, ''))
+      if not problem:
+        raise ValueError(
+          "em.source='human' needs human solutions, but no training problem of "
+          f'{self.task.name} has one.'
+        )
+      raise ValueError(
+        f'mstep.row_length={limit} is too short for every training problem: '
+        f'the shortest, {problem!r}, takes {length} positions with its prompt '
+        'and a solution. Raise it.'
+      )
+    if em.validation == 'loss' and questions['validation']:
+      longest = self._human_lengths('validation', prefix, questions, True)
+      length, problem = max(longest, default=(0, ''))
+      if not 0 < length <= limit:
+        raise ValueError(
+          "em.validation='loss' needs human solutions of validation problems "
+          f'that fit into mstep.row_length={limit}; '
+          + (f'{problem!r} takes {length} positions.' if length else 'none.')
+        )
+
+  def _human_lengths(
+    self,
+    split: str,
+    prefix: int,
+    questions: dict[str, list[int]],
+    only_human: bool,
+  ) -> Iterator[tuple[int, str]]:
+    """Yields (positions in a row of training, problem) of a split's problems.
+
+    Raises:
+      ValueError: A human solution is not of the model's vocabulary.
+    """
+    problems = self.task.problems(split)
+    for problem, question in zip(problems, questions[split], strict=True):
+      completion = 2
+      if problem.solution is not None:
+        text = self.task.target(problem)
+        ids = self.tokenizer.encode(text, follows=True)
+        what = f'The solution of problem {problem.id!r} ({split})'
+        tokenizer.check_ids(ids, self.model.vocab, what)
+        completion = len(ids) + 1
+      elif only_human:
+        continue
+      yield prefix + question + completion - 1, problem.id
 
 
 def record(setup: Setup) -> dict[str, Any]:

@@ -13,7 +13,7 @@ Models that put no space (Llama 3, Qwen, Gemma) give the same either way.
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ _FILES = (
   'generation_config.json',
   'config.json',
 )
+_ADDED = 'added_tokens.json'
 
 # Appended to a serialized ModelProto this sets normalizer_spec (field 3)
 # .add_dummy_prefix (field 3) to false: protobuf merges concatenated messages.
@@ -41,18 +42,20 @@ def load(path: str) -> Tokenizer:
   It reads tokenizer.json, else tokenizer.model. Special tokens written in a
   text become their ids with the former, and stay text with the latter, as in
   the libraries. `eos` holds what tokenizer_config.json, generation_config.json
-  and config.json name, in this order. `bos` is what the libraries put before a
-  text: with tokenizer.json its post-processor says so, with tokenizer.model
-  `add_bos_token`.
+  and config.json name, in this order; a name may stand in the vocabulary, or
+  only among the added tokens of tokenizer_config.json or added_tokens.json.
+  `bos` is what the libraries put before a text: with tokenizer.json its
+  post-processor says so, with tokenizer.model `add_bos_token`.
 
   Raises:
     FileNotFoundError: There is no such directory, or no tokenizer in it.
-    ValueError: A file is damaged, or no end token is named.
+    ValueError: A file is damaged, no end token is named, or one that is named
+      stands nowhere.
   """
   folder = epath.Path(path)
   if not folder.is_dir():
     raise FileNotFoundError(f'There is no tokenizer directory {path}.')
-  settings = {name: _read_json(folder / name) for name in _FILES}
+  settings = {name: _read_json(folder / name) for name in (*_FILES, _ADDED)}
   if (folder / 'tokenizer.json').exists():
     raw = _read_json(folder / 'tokenizer.json')
     codecs = _Fast(raw), _Fast(_without_prefix(raw))
@@ -67,22 +70,49 @@ def load(path: str) -> Tokenizer:
     raise FileNotFoundError(
       f'{path} holds neither tokenizer.json nor tokenizer.model.'
     )
-  eos = _ids('eos', settings, codecs[0])
+  names = _Names(path, settings, codecs[0])
+  eos = names.ids('eos')
   if not eos:
     raise ValueError(
       f'{path} names no end token: expected eos_token in '
       'tokenizer_config.json or eos_token_id in config.json.'
     )
   bos = codecs[0].special('bos')
-  pad = _ids('pad', settings, codecs[0])
+  if bos and isinstance(codecs[0], _SentencePiece):
+    bos = names.ids('bos')  # The one of the settings, if they name one.
+  pad = names.ids('pad')
   return _Loaded(
-    vocab_size=codecs[0].vocab_size,
+    vocab_size=max(
+      [codecs[0].vocab_size, *(i + 1 for i in names.added.values())]
+    ),
     bos=bos[0] if bos else None,
     eos=eos,
     pad=pad[0] if pad else eos[0],
     starts=codecs[0],
     goes_on=codecs[1],
   )
+
+
+def check_ids(ids: Collection[int], vocab: int, what: str) -> None:
+  """Refuses ids that a model has no embedding for.
+
+  On a device, what is read outside of an array is clamped or NaN, in silence.
+
+  Args:
+    ids: Any.
+    vocab: Rows of the embedding.
+    what: Names them in the error.
+
+  Raises:
+    ValueError: An id is not in [0, vocab).
+  """
+  low, high = min(ids, default=0), max(ids, default=0)
+  if low < 0 or high >= vocab:
+    raise ValueError(
+      f'{what}: id {high if high >= vocab else low} is not in the vocabulary '
+      f'of the model, which has {vocab} rows (vocab_size in config.json): the '
+      'tokenizer files are not those of the model.'
+    )
 
 
 class _Codec(Protocol):
@@ -204,21 +234,58 @@ class _Fast:
     return whole[:1] if whole[:1] != inside[:1] else []
 
 
-def _ids(
-  name: str, settings: dict[str, dict[str, Any]], codec: _Codec
-) -> tuple[int, ...]:
-  """Returns all ids that the files, then the model, name, without repeats."""
-  found = []
-  for file in _FILES:
-    token = settings[file].get(f'{name}_token')
-    if token is not None:
-      token = token if isinstance(token, str) else token['content']
-      found.append(codec.id_of(token))
-    ids = settings[file].get(f'{name}_token_id')
-    found += ids if isinstance(ids, list) else [ids]
-  if all(i is None for i in found):
-    found += codec.special(name)
-  return tuple(dict.fromkeys(i for i in found if i is not None and i >= 0))
+class _Names:
+  """Finds the ids of the special tokens that the files of a folder name.
+
+  Attributes:
+    added: Ids of tokens that the files add, by their text.
+  """
+
+  def __init__(
+    self, path: str, settings: dict[str, dict[str, Any]], codec: _Codec
+  ):
+    self._path = path
+    self._settings = settings
+    self._codec = codec
+    listed = settings['tokenizer_config.json'].get('added_tokens_decoder', {})
+    decoder = {token['content']: int(i) for i, token in listed.items()}
+    self.added: dict[str, int] = settings[_ADDED] | decoder
+
+  def ids(self, name: str) -> tuple[int, ...]:
+    """Returns all that the files, or else the model, name, without repeats.
+
+    Args:
+      name: 'eos', 'bos' or 'pad'.
+
+    Raises:
+      ValueError: A name stands nowhere, or an id is none.
+    """
+    found: list[int] = []
+    for file in _FILES:
+      token = self._settings[file].get(f'{name}_token')
+      if token:
+        found.append(self._find(token, f'{self._path}/{file}: {name}_token'))
+      ids = self._settings[file].get(f'{name}_token_id')
+      ids = ids if isinstance(ids, list) else [ids]
+      for i in ids:
+        if i is not None and (not isinstance(i, int) or isinstance(i, bool)):
+          raise ValueError(
+            f'{self._path}/{file}: {name}_token_id must be a whole number or a '
+            f'list of them; got {i!r}.'
+          )
+      found += [i for i in ids if i is not None and i >= 0]  # -1 is none.
+    return tuple(dict.fromkeys(found or self._codec.special(name)))
+
+  def _find(self, token: Any, where: str) -> int:
+    text = token if isinstance(token, str) else token['content']
+    found = self._codec.id_of(text)
+    found = self.added.get(text) if found is None else found
+    if found is None:
+      raise ValueError(
+        f'{where} is {text!r}, which is neither in the vocabulary nor among '
+        'added_tokens_decoder of tokenizer_config.json or in added_tokens.json.'
+      )
+    return found
 
 
 def _without_prefix(raw: dict[str, Any]) -> dict[str, Any]:

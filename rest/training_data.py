@@ -52,6 +52,13 @@ def training_examples(run: Run, iteration: int) -> list[Example]:
   }
   limit = run.mstep.row_length
   fitting = {k: e for k, e in examples.items() if e.length <= limit}
+  if examples and not fitting:
+    shortest = min(example.length for example in examples.values())
+    raise ValueError(
+      f'None of {len(examples):,} solutions fits into a training row: the '
+      f'shortest takes {shortest} positions, and mstep.row_length is {limit}. '
+      'Raise it.'
+    )
   if len(fitting) < len(examples):
     run.tools.live.journal.say(
       f'{len(examples) - len(fitting):,} of {len(examples):,} solutions are '

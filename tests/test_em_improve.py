@@ -114,6 +114,9 @@ def test_solutions_longer_than_a_training_row_are_left_out(tmp_path, capsys):
   assert [e.length for e in examples] == [n for n in lengths if n <= limit]
   left_out = len(lengths) - len(examples)
   assert f'{left_out} of 3 solutions are left out' in capsys.readouterr().out
+  m_step = dataclasses.replace(run.mstep, row_length=min(lengths) - 1)
+  with pytest.raises(ValueError, match=rf'None of 3 .*takes {min(lengths)} '):
+    training_examples(dataclasses.replace(run, mstep=m_step), 2)
   assert sum(e.weight for e in examples) in (1.0, 2.0)  # One a problem.
 
 

@@ -8,6 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
   'types': 0,
+  'bounds': 0,
   'tokenizer': 1,
   'metrics': 1,
   'hardware': 1,
@@ -58,10 +59,10 @@ FLOORS = {
   'sweep': 10,
 }
 HOST = (
-  *('types', 'hardware', 'tokenizer', 'metrics', 'keep', 'store', 'report'),
+  *('types', 'bounds', 'hardware', 'tokenizer', 'metrics', 'keep', 'store'),
   'dataset',
   *('judging', 'card', 'events', 'fates', 'journal', 'tally', 'share'),
-  *('tasks', 'verify', 'curves'),
+  *('tasks', 'verify', 'curves', 'report'),
 )
 DEVICE_LIBRARIES = ('jax', 'flax', 'optax', 'orbax', 'tensorflow')
 

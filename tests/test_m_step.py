@@ -493,3 +493,12 @@ def test_rows_that_do_not_split_over_devices_are_refused():
   mesh = make_mesh(4, 1, 1)
   with pytest.raises(ValueError, match=r'mstep\.rows must be divisible'):
     fine_tune(make_model(mesh), make_examples(), config, mesh, seed=0)
+
+
+@pytest.mark.parametrize('wrong', [-1, MODEL.vocab])
+def test_ids_that_the_model_has_not_are_refused(wrong: int):
+  mesh = one_device()
+  examples = [*make_examples(), Example((1, 2), (3, wrong))]
+  message = rf'completion of example \d+: id {wrong} is not in the vocabulary'
+  with pytest.raises(ValueError, match=message):
+    fine_tune(make_model(mesh), examples, CONFIG, mesh, seed=0)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib
+import json
 import pathlib
+import shutil
 
 import jax
 import pytest
@@ -38,8 +40,8 @@ def _quickstart(**changes):
   config = importlib.import_module('configs.quickstart').get_config()
   config.task.num_train = config.task.num_test = 8
   for name, value in changes.items():
-    section, field = name.split('__')
-    config[section][field] = value
+    *section, field = name.split('__')
+    (config[section[0]] if section else config)[field] = value
   return config
 
 
@@ -70,6 +72,42 @@ def test_every_config_is_one_that_the_rooms_take(name):
     kind(**config[section])
 
 
+@pytest.mark.parametrize(
+  ('section', 'field'),
+  [
+    (section, field.name)
+    for section in ('em', 'sampling', 'verify', 'mstep', 'eval')
+    for field in dataclasses.fields(SECTIONS[section])
+    if field.type in (int, float)
+  ],
+)
+def test_a_number_out_of_bounds_is_refused_by_its_full_name(section, field):
+  for bad in (float('nan'), float('inf'), -1, '1', None, True):
+    with pytest.raises(ValueError, match=rf'{section}\.{field} must.*{bad}'):
+      SECTIONS[section](**{field: bad})
+
+
+@pytest.mark.parametrize(
+  ('section', 'fields'),
+  [
+    ('mstep', {'beta1': 1.0}),  # Adam would divide by 0.
+    ('mstep', {'beta2': 1.0}),
+    ('mstep', {'epsilon': 0.0}),
+    ('mstep', {'lora_alpha': 0.0}),
+    ('mstep', {'rows': 2.5}),
+    ('sampling', {'top_p': 0.0}),
+    ('sampling', {'top_p': 1.1}),
+    ('verify', {'timeout': 0.0}),
+    ('verify', {'nice': 20}),
+  ],
+)
+def test_open_ends_and_whole_numbers_are_held_to(section, fields):
+  with pytest.raises(
+    ValueError, match=rf'{section}\.{next(iter(fields))} must'
+  ):
+    SECTIONS[section](**fields)
+
+
 @pytest.mark.parametrize('size', ['0.3m', '1m', '6m', '37m'])
 def test_a_pretrained_model_has_the_size_that_it_is_called(size):
   config = ModelConfig(**pretrain_quickstart.get_config(size).model)
@@ -87,6 +125,8 @@ def test_an_unknown_size_to_pretrain_is_named():
   ('change', 'message'),
   [
     ({'model__path': '/nowhere'}, 'model.path'),
+    ({'model__dtype': 'bf16'}, r"^model\.dtype .*float32, bfloat16.*'bf16'"),
+    ({'model__dtype': 'int8'}, r"^model\.dtype .*float32, bfloat16.*'int8'"),
     ({'task__name': 'sums'}, r'task\.name.*arithmetic.*sums'),
     ({'task__num_train': 5000}, r'task\.num_train.*5000'),
     ({'estep__num_samples': 0}, r'estep\.num_samples'),
@@ -97,7 +137,8 @@ def test_an_unknown_size_to_pretrain_is_named():
     ({'mesh__tensor': 3}, r'mesh .*tensor=3'),
     ({'mesh__tensor': 8}, r'mesh\.tensor=8.*heads'),
     ({'sampling__max_prompt_tokens': 40}, r'sampling\.max_prompt_tokens is 40'),
-    ({'sampling__max_tokens': 10**9}, r'GiB.*sampling\.max_tokens'),
+    ({'sampling__max_tokens': 10**9}, r'sampling\.max_tokens=10{9}.*made for'),
+    ({'sampling__rows': 10**9}, r'GiB.*sampling\.rows'),
     ({'em__source': 'samples_of'}, r'em\.samples_of'),
     ({'em__samples_of': '/runs/1'}, r"em\.samples_of.*'/runs/1'"),
     (
@@ -119,6 +160,77 @@ def test_an_unknown_size_to_pretrain_is_named():
 def test_a_wrong_field_is_named_with_what_came(change, message):
   with pytest.raises((ValueError, FileNotFoundError), match=message):
     Setup(_quickstart(**change))
+
+
+@pytest.fixture
+def base_model(tmp_path):
+  """Returns a function that writes the base model with fields changed."""
+
+  def write(**fields):
+    folder = tmp_path / 'base'
+    shutil.copytree(ROOT / 'rest/assets/arithmetic-1m', folder)
+    file = folder / 'config.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    return str(folder)
+
+  return write
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'eos_token_id': 5000}, r'model\.path: end tokens .*5000 .*1024 rows'),
+    ({'vocab_size': 2}, r'model\.path: end tokens .*id 2 .*2 rows'),
+    (
+      {'vocab_size': 64},
+      r"prompt of problem 'arithmetic/train/.* id \d+ .*64 rows",
+    ),
+    (
+      {'max_position_embeddings': 96},
+      r'prompt of problem .*sampling\.max_tokens=.*made for 96.*lower',
+    ),
+  ],
+)
+def test_a_base_model_that_does_not_fit_is_refused(fields, message, base_model):
+  with pytest.raises(ValueError, match=message):
+    Setup(_quickstart(model__path=base_model(**fields)))
+
+
+def test_prompts_with_the_answer_in_them_are_measured_too():
+  sizes = {'train': 64, 'validation': 1, 'test': 1}
+  config = _quickstart(**{f'task__num_{k}': n for k, n in sizes.items()})
+  outline = Setup(config).outline
+  # The longest is one to train on.
+  longest = outline.prefix + max(outline.questions['train'])
+  config.sampling.max_prompt_tokens = longest
+  Setup(config)
+  config.estep = {**base.get_config().estep, 'rationalize': True}
+  with pytest.raises(ValueError, match=r'with the answer.*max_prompt_tokens'):
+    Setup(config)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'mstep__row_length': 8},
+      r'mstep\.row_length=8 is too short .*shortest.*takes \d+ positions',
+    ),
+    (
+      {'mstep__row_length': 30, 'em__source': 'human'},
+      r'mstep\.row_length=30 is too short .*shortest.*takes \d+ positions',
+    ),
+    (
+      {'mstep__row_length': 100, 'em__validation': 'loss'},
+      r"em\.validation='loss'.*mstep\.row_length=100; .* takes \d+",
+    ),
+    ({'seed': -1}, r'^seed must lie in \[0, 2\*\*31\); got -1'),
+    ({'seed': 2**31}, r'^seed must lie in'),
+  ],
+)
+def test_what_would_be_found_after_an_e_step_is_found_before(changes, message):
+  with pytest.raises(ValueError, match=message):
+    Setup(_quickstart(**changes))
 
 
 def test_rationalization_and_votes_need_answers():

@@ -151,6 +151,15 @@ def test_greedy_takes_the_best_token(sampler):
     assert list(completion.tokens) == expected.argmax(axis=-1).tolist()
 
 
+@pytest.mark.parametrize('top_k, top_p', [(0, 1.0), (0, 0.9), (5, 1.0)])
+def test_the_smallest_temperatures_take_the_best_token(sampler, top_k, top_p):
+  options = {'asks': ASKS[:3], 'top_k': top_k, 'top_p': top_p}
+  greedy = draw(sampler, temperature=0.0, **options)
+  for temperature in (1e-9, 1e-20, 2e-38, 1e-40):
+    drawn = draw(sampler, temperature=temperature, **options)
+    assert tokens(drawn) == tokens(greedy), temperature
+
+
 @pytest.mark.parametrize(
   'top_k, top_p', [(5, 1.0), (0, 1.0), (6, 0.8), (0, 0.7)]
 )
@@ -323,7 +332,8 @@ def test_long_prompts_and_completions_match_teacher_forcing():
     steps_per_call=300,
   )
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  sampler = Sampler(make_model(CONFIG), Endless(), settings, mesh, seed=3)
+  model = make_model(dataclasses.replace(CONFIG, context=2500))
+  sampler = Sampler(model, Endless(), settings, mesh, seed=3)
   prompt = RANDOM.integers(3, 96, 2000).tolist()
   ask = Ask(0, tuple(prompt), (0,), (500,))
   ((_, _, completion),) = sampler.sample([], [ask])
@@ -419,6 +429,32 @@ def test_a_long_prompt_is_refused_before_any_work(sampler):
     sampler.sample(PREFIX, [*ASKS, long])
   with pytest.raises(ValueError, match='no tokens'):
     sampler.sample(PREFIX, [Ask(2, (), (0,))])
+
+
+@pytest.mark.parametrize('wrong', [-1, 96])
+def test_ids_that_the_model_has_not_are_refused_before_any_work(sampler, wrong):
+  message = rf'id {wrong} is not in the vocabulary .* 96 rows'
+  with pytest.raises(ValueError, match=rf'prefix .*{message}'):
+    sampler.sample([3, wrong], ASKS)
+  with pytest.raises(ValueError, match=rf'question \(key 1\): {message}'):
+    sampler.sample(PREFIX, [*ASKS, Ask(1, (3, wrong), (0,))])
+
+
+def test_an_end_token_that_the_model_has_not_is_refused():
+  with pytest.raises(ValueError, match=r'End tokens: id 2 .* 2 rows'):
+    make_sampler(dataclasses.replace(CONFIG, vocab=2))
+
+
+def test_prompt_and_completion_must_fit_into_the_context():
+  config = dataclasses.replace(CONFIG, context=13 + 5 + 24)
+  sampler = make_sampler(config)
+  fits = Ask(1, (3,) * 5, (0,))
+  sampler.sample(PREFIX, [fits])
+  long = Ask(2, (3,) * 6, (0,))
+  message = r'19 tokens, and 43 .*sampling\.max_tokens=24.* 42 \(max_position'
+  with pytest.raises(ValueError, match=message):
+    sampler.sample(PREFIX, [fits, long])
+  sampler.sample(PREFIX, [dataclasses.replace(long, limits=(23,))])
 
 
 def test_too_little_memory_names_the_fields_to_lower():

@@ -147,6 +147,73 @@ def test_end_tokens_of_all_files_count(tmp_path):
   assert (ours.bos, ours.eos, ours.pad) == (None, (3, 2, 4), 0)
 
 
+@pytest.mark.parametrize('kind', ['byte_level', 'sentencepiece'])
+@pytest.mark.parametrize('place', ['added_tokens_decoder', 'added_tokens'])
+def test_end_tokens_that_only_a_list_of_added_tokens_has_count(
+  kind, place, tmp_path
+):
+  transformers = pytest.importorskip('transformers')
+  path = tmp_path / 'tokenizer'
+  if kind == 'byte_level':
+    write_json(path, byte_level())
+  else:
+    write_sentencepiece(path, **SENTENCEPIECE['llama2'])
+  (path / 'tokenizer_config.json').write_text(json.dumps(SPECIAL))
+  last = tokenizer.load(str(path)).vocab_size
+  settings = SPECIAL | LLAMA if kind == 'sentencepiece' else SPECIAL
+  settings = settings | {'eos_token': '<turn>'}
+  if place == 'added_tokens':
+    (path / 'added_tokens.json').write_text(json.dumps({'<turn>': last}))
+  else:
+    token = {'content': '<turn>', 'special': True}
+    settings = settings | {'added_tokens_decoder': {str(last): token}}
+  (path / 'tokenizer_config.json').write_text(json.dumps(settings))
+  (path / 'config.json').write_text('{"model_type": "llama"}')
+  ours = tokenizer.load(str(path))
+  reference = transformers.AutoTokenizer.from_pretrained(path)
+  assert ours.eos == (last,) == (reference.eos_token_id,)
+  assert ours.vocab_size == last + 1
+  ids = [*ours.encode('a b'), last]
+  assert ours.decode(ids) == reference.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize('name', ['eos', 'pad'])
+def test_a_special_token_that_stands_nowhere_is_refused(name, tmp_path):
+  path = write_json(
+    tmp_path / 'tokenizer',
+    byte_level(),
+    special_tokens_map={f'{name}_token': '<turn>'},
+    config={'eos_token_id': 2},
+  )
+  with pytest.raises(
+    ValueError, match=rf"special_tokens_map\.json: {name}_token is '<turn>'"
+  ):
+    tokenizer.load(str(path))
+
+
+def test_ids_of_special_tokens_are_whole_numbers(tmp_path):
+  path = write_json(
+    tmp_path / 'tokenizer', byte_level(), config={'eos_token_id': [2, '3']}
+  )
+  with pytest.raises(ValueError, match=r"config\.json: eos_token_id .*'3'"):
+    tokenizer.load(str(path))
+
+
+def test_the_begin_token_of_a_sentencepiece_model_is_the_one_named(tmp_path):
+  path = write_sentencepiece(tmp_path / 'tokenizer', **SENTENCEPIECE['gemma'])
+  settings = SPECIAL | {'bos_token': '<start_of_turn>'}
+  (path / 'tokenizer_config.json').write_text(json.dumps(settings))
+  ours = tokenizer.load(str(path))
+  assert ours.bos == ours.encode('<start_of_turn>')[-1]
+
+
+@pytest.mark.parametrize('ids', [[3, 96], [-1, 3]])
+def test_ids_outside_of_a_model_are_named(ids):
+  tokenizer.check_ids([0, 95], 96, 'a prompt')
+  with pytest.raises(ValueError, match=r'^a prompt: id (96|-1) .*96 rows'):
+    tokenizer.check_ids(ids, 96, 'a prompt')
+
+
 @pytest.mark.parametrize('begin', [True, False])
 def test_begin_token_is_what_transformers_puts(begin, tmp_path):
   transformers = pytest.importorskip('transformers')

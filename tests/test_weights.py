@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 from rest import model as lm
 from rest import weights
 from rest.sharding import MeshConfig, make_mesh, shardings
+from rest.weights import config as config_json
+from rest.weights.families import FIELDS
 
 TINY = lm.ModelConfig(
   vocab=64,
@@ -320,12 +323,112 @@ def test_old_files_with_buffers_and_a_second_embedding_are_read(tmp_path):
   assert_same(load(tmp_path / 'model'), model)
 
 
+def write_untied(path):
+  """Writes a checkpoint with a head of its own that its config.json ties."""
+  reference = families.write('qwen3', path)  # With two matrices.
+  edit_config(path, tie_word_embeddings=True)
+  return reference
+
+
+def test_a_head_that_differs_from_a_tied_embedding_is_kept(tmp_path):
+  torch = pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  reference = write_untied(tmp_path / 'm')
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'm')
+  expected = reference.lm_head.weight
+  assert torch.equal(theirs.lm_head.weight, expected)
+  assert not torch.equal(theirs.model.embed_tokens.weight, expected)
+  model = load(tmp_path / 'm')
+  assert not model.config.tied
+  np.testing.assert_array_equal(model.head_VD[...], expected.detach())
+  assert weights.read_config(str(tmp_path / 'm'), 'float32') == model.config
+  weights.save(model, str(tmp_path / 'again'), None)
+  assert_same(load(tmp_path / 'again'), model)
+
+
+def test_a_tied_matrix_may_have_either_name(tmp_path):
+  model = random_model(dataclasses.replace(TINY, tied=True))
+  weights.save(model, str(tmp_path / 'model'), None)
+
+  def rename(tensors):
+    embed = tensors.pop('model.embed_tokens.weight')
+    return tensors | {'lm_head.weight': embed}
+
+  rewrite_tensors(tmp_path / 'model', rename)
+  assert_same(load(tmp_path / 'model'), model)
+
+
+def test_a_plan_reads_a_config_without_weights(checkpoint):
+  edit_config(checkpoint, tie_word_embeddings=True)
+  (checkpoint / 'model.safetensors').unlink()
+  assert weights.read_config(str(checkpoint), 'float32').tied
+
+
+def test_shards_are_read_as_transformers_reads_them(tmp_path):
+  """A tensor in two of them, and in the index with the wrong one."""
+  transformers = pytest.importorskip('transformers')
+  library = pytest.importorskip('safetensors.numpy')
+  path = tmp_path / 'm'
+  weights.save(random_model(), str(path), None, shard_bytes=20_000)
+  files = sorted(path.glob('*.safetensors'))
+  first, last = library.load_file(files[0]), library.load_file(files[-1])
+  other = {NORM: np.arange(32, dtype='f4')}
+  library.save_file(first | other, files[0], {'format': 'pt'})
+  other = {NORM: np.arange(32, dtype='f4') + 1}
+  library.save_file(last | other, files[-1], {'format': 'pt'})
+  listing = path / 'model.safetensors.index.json'
+  index = json.loads(listing.read_text())
+  index['weight_map'][NORM] = files[0].name
+  listing.write_text(json.dumps(index))
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(path)
+  expected = theirs.model.norm.weight.detach()
+  np.testing.assert_array_equal(load(path).final_norm_D[...], expected)
+  # And one file counts before its shards.
+  whole = random_model(seed=1)
+  weights.save(whole, str(tmp_path / 'one'), None)
+  shutil.copy(tmp_path / 'one/model.safetensors', path)
+  assert_same(load(path), whole)
+
+
+def test_whole_numbers_in_a_part_that_is_not_read_are_no_matter(checkpoint):
+  model = load(checkpoint)
+  name = 'vision_tower.vision_model.embeddings.position_ids'
+  rewrite_tensors(checkpoint, lambda t: t | {name: np.arange(4)})
+  assert_same(load(checkpoint), model)
+
+
+def test_a_bias_that_a_family_has_not_is_none_if_it_is_zero(tmp_path):
+  model = random_model(CONFIGS['qwen3'])
+  weights.save(model, str(tmp_path / 'm'), None)
+  name = 'model.layers.1.mlp.up_proj.bias'
+  rewrite_tensors(tmp_path / 'm', lambda t: t | {name: np.zeros(48, 'f4')})
+  assert_same(load(tmp_path / 'm'), model)
+  rewrite_tensors(
+    tmp_path / 'm', lambda t: t | {name: np.eye(48, dtype='f4')[0]}
+  )
+  with pytest.raises(ValueError, match=name):
+    load(tmp_path / 'm')
+
+
+def test_two_names_of_one_tensor_must_agree(checkpoint):
+  model = load(checkpoint)
+  name = f'language_model.{NORM}'
+  rewrite_tensors(checkpoint, lambda t: t | {name: t[NORM]})
+  assert_same(load(checkpoint), model)
+  rewrite_tensors(checkpoint, lambda t: t | {name: t[NORM] + 1})
+  with pytest.raises(ValueError, match=f'{NORM} differ'):
+    load(checkpoint)
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
     ({'architectures': ['MambaForCausalLM']}, 'MambaForCausalLM.*supported'),
     ({'architectures': 'absent'}, 'architectures'),
-    ({'hidden_size': 'absent'}, "no field 'hidden_size'"),
+    ({'hidden_size': '32'}, "hidden_size must be a positive whole .*'32'"),
+    ({'num_hidden_layers': 0}, 'num_hidden_layers must be .*got 0'),
+    ({'rope_scaling': {'type': 'linear'}}, "no field 'factor'"),
+    ({'num_key_value_heads': 3}, r'heads \(3\) must divide .* \(4\)'),
     ({'hidden_act': 'relu'}, "'relu'"),
     ({'mlp_bias': True}, 'mlp_bias=True'),
     ({'quantization_config': {'bits': 4}}, 'quantization_config'),
@@ -337,6 +440,55 @@ def test_an_unsupported_config_is_named(changes, message, checkpoint):
   edit_config(checkpoint, **changes)
   with pytest.raises(ValueError, match=message):
     load(checkpoint)
+
+
+# By key, what else must go with it.
+TOGETHER = {'num_hidden_layers': ('num_hidden_layers', 'layer_types')}
+
+
+@pytest.mark.parametrize('architecture', FIELDS)
+def test_fields_left_out_have_the_values_of_transformers(architecture):
+  transformers = pytest.importorskip('transformers')
+  family = architecture.removesuffix('ForCausalLM')
+  text = 'Text' if family == 'Gemma3' else ''
+  theirs = getattr(transformers, f'{family}{text}Config')
+
+  def parse(raw):
+    raw = {**raw, 'architectures': [architecture]}
+    return config_json.parse(raw, 'float32', 'config.json')
+
+  assert parse({}) == parse(theirs().to_dict())
+  # Heads that fit to every default.
+  sizes = families.SIZES | {'hidden_size': 128, 'num_attention_heads': 64}
+  whole = theirs(**sizes, sliding_window=8).to_dict()
+  # As older versions write it.
+  whole |= {'rope_theta': 7.0, 'sliding_window_pattern': 2}
+  for key in FIELDS[architecture]:
+    gone = TOGETHER.get(key, (key,))
+    raw = {name: value for name, value in whole.items() if name not in gone}
+    assert parse(raw) == parse(theirs.from_dict(raw).to_dict()), key
+
+
+def test_fields_of_other_families_mean_nothing(checkpoint):
+  before = weights.read_config(str(checkpoint), 'float32')
+  edit_config(
+    checkpoint,
+    query_pre_attn_scalar=9,
+    final_logit_softcapping=3.0,
+    hidden_activation='relu',
+  )
+  assert weights.read_config(str(checkpoint), 'float32') == before
+
+
+def test_null_turns_off_what_a_family_has(tmp_path):
+  weights.save(random_model(CONFIGS['gemma2']), str(tmp_path / 'm'), None)
+  edit_config(
+    tmp_path / 'm',
+    final_logit_softcapping=None,
+    attn_logit_softcapping='absent',
+  )
+  found = weights.read_config(str(tmp_path / 'm'), 'float32')
+  assert (found.logits_softcap, found.attention_softcap) == (0.0, 50.0)
 
 
 def test_a_missing_place_or_file_is_named(checkpoint):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 _ONE_BITS = 0x3F800000  # The bits of 1.0; of floats in [0, 1], order is kept.
+_LARGEST = 1e38  # Below float32's largest.
 _SORTED = 32  # Times as many as the best are wanted: sorted at once.
 
 
@@ -67,8 +68,9 @@ def choose(
   """
   # Of a temperature of 0 only the best token is taken, below.
   inverse = 1.0 / jnp.where(temperature > 0, temperature, 1.0)
+  inverse = jnp.minimum(inverse, _LARGEST)  # Of subnormal ones: 0 * inf.
   if not candidates:
-    token_B = _choose_of_all(logits_BV * inverse, uniform_B, top_p)
+    token_B = _choose_of_all(logits_BV, inverse, uniform_B, top_p)
     token_B = jnp.where(temperature > 0, token_B, jnp.argmax(logits_BV, -1))
     logit_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
     total_B = jax.nn.logsumexp(logits_BV, axis=-1)
@@ -117,9 +119,12 @@ def best(logits_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
   return logit_BC, chosen_BC * width + place_BC % width
 
 
-def _choose_of_all(scaled_BV, uniform_B, top_p):
+def _choose_of_all(logits_BV, inverse, uniform_B, top_p):
   """Draws from the whole vocabulary, without sorting it."""
-  weight_BV = jnp.exp(scaled_BV - scaled_BV.max(axis=-1, keepdims=True))
+  # Differences first, or a multiply-add keeps the rounding of the largest
+  # product: at a temperature of 1e-9, hundreds in the exponent.
+  behind_BV = logits_BV - logits_BV.max(axis=-1, keepdims=True)
+  weight_BV = jnp.exp(behind_BV * inverse)
 
   def truncate(weight_BV):
     # The largest threshold whose set still holds `top_p`, found bit by bit.

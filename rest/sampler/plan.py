@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
 from rest import hardware
+from rest.bounds import check
 from rest.model import ModelConfig
 from rest.sampler.cache import BUFFERS, TableShape
 
@@ -48,28 +49,22 @@ class SamplerConfig:
   memory_share: float = 0.9
 
   def __post_init__(self):
-    least = {
-      'temperature': 0,
-      'top_k': 0,
-      'max_tokens': 1,
-      'max_prompt_tokens': 1,
-      'rows': 0,
-      'rows_per_slot': 0,
-      'min_rows': 0,
-      'steps_per_call': 0,
-    }
-    for name, bound in least.items():
-      if getattr(self, name) < bound:
-        raise ValueError(
-          f'sampling.{name} must be at least {bound}; got '
-          f'{getattr(self, name)}.'
-        )
-    for name in ('top_p', 'memory_share'):
-      if not 0 < getattr(self, name) <= 1:
-        raise ValueError(
-          f'sampling.{name} must be over 0 and at most 1; got '
-          f'{getattr(self, name)}.'
-        )
+    check(
+      'sampling',
+      self,
+      {
+        'temperature': '[0, inf)',
+        'top_k': '[0, inf)',
+        'top_p': '(0, 1]',
+        'max_tokens': '[1, inf)',
+        'max_prompt_tokens': '[1, inf)',
+        'rows': '[0, inf)',
+        'rows_per_slot': '[0, inf)',
+        'min_rows': '[0, inf)',
+        'steps_per_call': '[0, inf)',
+        'memory_share': '(0, 1]',
+      },
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from rest.model import Transformer, unstack
+from rest.model import ModelConfig, Transformer, unstack
 from rest.sampler import cache
 from rest.sampler.attention import read_for
 from rest.sampler.cache import Dropped, LayerCache, Table
@@ -29,6 +29,7 @@ from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Call, Stats, Watch
 from rest.sampler.text import complete, has_stop
 from rest.sharding import PARAMETERS, leaf_name, spec
+from rest.tokenizer import check_ids
 from rest.types import Completion, Tokenizer
 
 _ENDS = 8  # End tokens that a model may have.
@@ -61,13 +62,15 @@ class Sampler:
       seed: Of all random numbers.
 
     Raises:
-      ValueError: More end tokens than the programs provide for.
+      ValueError: More end tokens than the programs provide for, or one that the
+        model has not.
     """
     if len(tokenizer.eos) > _ENDS:
       raise ValueError(
         f'A tokenizer may have {_ENDS} end tokens; this one has '
         f'{len(tokenizer.eos)}.'
       )
+    check_ids(tokenizer.eos, model.config.vocab, 'End tokens')
     self.stats = Stats()
     self._tokenizer = tokenizer
     self._config = config
@@ -144,8 +147,8 @@ class Sampler:
       completion. The device works on while the consumer holds an item.
 
     Raises:
-      ValueError: A prompt that is too long, before any work where `asks` is a
-        sequence; a table that does not fit.
+      ValueError: A prompt that is too long, or not of the model's vocabulary,
+        before any work where `asks` is a sequence; a table that does not fit.
     """
     if stop and not self._tokenizer.eos:
       raise ValueError(
@@ -161,9 +164,10 @@ class Sampler:
     config = replace(
       self._config, **{k: v for k, v in given.items() if v is not None}
     )
+    check_ids(prefix, self._model_config.vocab, 'The prefix of the prompts')
     if isinstance(asks, Sequence):
       for ask in asks:
-        _check(ask, len(prefix), config)
+        _check(ask, len(prefix), config, self._model_config)
     numbered = enumerate(asks)
     first = next(numbered, None)
     if first is None:
@@ -175,7 +179,7 @@ class Sampler:
       len(prefix),
       samples or max(1, len(first[1].samples)),
     )
-    checked = _checked(first, numbered, len(prefix), config)
+    checked = _checked(first, numbered, len(prefix), config, self._model_config)
     chunk = plan.shape.samples
     if isinstance(asks, Sequence):
       # Few problems: each goes to several slots.
@@ -358,21 +362,37 @@ def _no_rows(plan: Plan) -> np.ndarray:
   return np.full((plan.shape.slots, plan.shape.rows), -1, np.int32)
 
 
-def _check(ask: Ask, prefix: int, config: SamplerConfig) -> None:
+def _check(
+  ask: Ask, prefix: int, config: SamplerConfig, model: ModelConfig
+) -> None:
   length = prefix + len(ask.tokens)
   if not ask.tokens:
     raise ValueError(f'A question has no tokens: {ask.key}.')
+  check_ids(ask.tokens, model.vocab, f'A question (key {ask.key})')
   if length > config.max_prompt_tokens:
     raise ValueError(
       f'A prompt has {length} tokens ({prefix} of the prefix, '
       f'{len(ask.tokens)} of the question), but sampling.max_prompt_tokens is '
       f'{config.max_prompt_tokens} (key {ask.key}).'
     )
+  most = max(ask.limits, default=config.max_tokens)
+  if length + most > model.context:
+    raise ValueError(
+      f'A prompt has {length} tokens, and {length + most} with a completion of '
+      f'sampling.max_tokens={most}, but the model was made for {model.context} '
+      f'(max_position_embeddings in config.json; key {ask.key}).'
+    )
 
 
-def _checked(first, rest, prefix, config) -> Iterator[tuple[int, Ask]]:
-  _check(first[1], prefix, config)
+def _checked(
+  first: tuple[int, Ask],
+  rest: Iterable[tuple[int, Ask]],
+  prefix: int,
+  config: SamplerConfig,
+  model: ModelConfig,
+) -> Iterator[tuple[int, Ask]]:
+  _check(first[1], prefix, config, model)
   yield first
   for index, ask in rest:
-    _check(ask, prefix, config)
+    _check(ask, prefix, config, model)
     yield index, ask

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rest.bounds import check
 from rest.types import Problem, Task, Tests
 
 
@@ -33,17 +34,19 @@ class VerifyConfig:
   allow_weak_sandbox: bool = False
 
   def __post_init__(self):
-    for name in ('workers', 'timeout', 'memory', 'queue'):
-      if getattr(self, name) <= 0:
-        raise ValueError(
-          f'verify.{name} must be positive, got {getattr(self, name)}.'
-        )
-    if not 0 <= self.nice <= 19:
-      raise ValueError(f'verify.nice must be in [0, 19], got {self.nice}.')
-    if not 0 <= self.max_unknown <= 1:
-      raise ValueError(
-        f'verify.max_unknown must be in [0, 1], got {self.max_unknown}.'
-      )
+    check(
+      'verify',
+      self,
+      {
+        'workers': '[1, inf)',
+        'timeout': '(0, inf)',
+        'memory': '[1, inf)',
+        'queue': '[1, inf)',
+        'cache': '[0, inf)',
+        'nice': '[0, 19]',
+        'max_unknown': '[0, 1]',
+      },
+    )
 
 
 @dataclass(frozen=True, slots=True)

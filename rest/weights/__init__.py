@@ -4,6 +4,7 @@ Tensors are streamed: reading holds the model plus one leaf of this process's
 share, writing holds the model plus one layer's share of a leaf.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -52,12 +53,17 @@ _PREFIX = re.compile(
   r'language_model\.(?=model|lm_head)|(?<=model\.)language_model\.'
 )
 
+_EMBED, _HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
+
 # (start, stop) of each axis of an array.
 _Bounds = tuple[tuple[int, int], ...]
 
 
 def read_config(path: str, dtype: str) -> ModelConfig:
   """Returns the model's shape from the config.json of a checkpoint.
+
+  Where it ties the output head to the embedding, but the files hold both and
+  they differ, they are two, as in transformers.
 
   Args:
     path: A directory.
@@ -67,7 +73,11 @@ def read_config(path: str, dtype: str) -> ModelConfig:
     FileNotFoundError: There is no such directory, or no config.json in it.
     ValueError: The architecture or one of its options is not supported.
   """
-  return config_json.parse(config_json.read(path), dtype, f'{path}/config.json')
+  raw = config_json.read(path)
+  config = config_json.parse(raw, dtype, f'{path}/config.json')
+  if config.tied and not _is_tied(path):
+    return dataclasses.replace(config, tied=False)
+  return config
 
 
 def load(
@@ -176,21 +186,50 @@ def _special_ids(source: str) -> dict[str, Any]:
   return {'bos_token_id': ids.bos, 'eos_token_id': eos}
 
 
+def _is_tied(path: str) -> bool:
+  """Whether the files, where they are there, let a tied head be tied."""
+  try:
+    found = _named_tensors(path)
+  except FileNotFoundError:  # A plan needs no weights.
+    return True
+  pair = [found[name] for name in (_EMBED, _HEAD) if name in found]
+  return len(pair) < 2 or safetensors.same(*pair)
+
+
+def _named_tensors(path: str) -> dict[str, safetensors.Tensor]:
+  """Returns the tensors of the text model, by the names that we know."""
+  found: dict[str, safetensors.Tensor] = {}
+  for name, tensor in safetensors.index(path).items():
+    if _IGNORED.fullmatch(name):
+      continue
+    known = _PREFIX.sub('', name)
+    if known in found and not safetensors.same(found[known], tensor):
+      raise ValueError(
+        f'{tensor.file}: {name} and another tensor that stands for {known} '
+        'differ.'
+      )
+    found[known] = tensor
+  return found
+
+
 def _find_tensors(
   path: str, config: ModelConfig
 ) -> dict[str, safetensors.Tensor]:
   """Returns the tensors by name, all there and of the right shape."""
-  found = {
-    _PREFIX.sub('', name): tensor
-    for name, tensor in safetensors.index(path).items()
-    if not _IGNORED.fullmatch(name)
-  }
+  found = _named_tensors(path)
+  if config.tied:  # Some files hold the embedding twice, or as the head alone.
+    head = found.pop(_HEAD, None)
+    if head is not None:
+      found.setdefault(_EMBED, head)
   shapes = {
     name: file_shape(part, config) for name, _, _, part in list_tensors(config)
   }
-  extra = found.keys() - shapes.keys()
-  if config.tied:
-    extra -= {'lm_head.weight'}  # Some files hold the embedding twice.
+  extra = {
+    name
+    for name in found.keys() - shapes.keys()
+    # A bias of zeros, that the family has not, changes nothing.
+    if not (name.endswith('.bias') and safetensors.is_zero(found[name]))
+  }
   for names, what in ((shapes.keys() - found.keys(), 'lacks'), (extra, 'has')):
     if names:
       raise ValueError(
@@ -199,6 +238,7 @@ def _find_tensors(
         f'{", ".join(sorted(names)[:5])}.'
       )
   for name, shape in shapes.items():
+    safetensors.check_kind(name, found[name])
     if found[name].shape != shape:
       raise ValueError(
         f'{found[name].file}: {name} has shape {found[name].shape}; '

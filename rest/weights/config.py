@@ -11,58 +11,13 @@ from typing import Any
 from etils import epath
 
 from rest.model import ModelConfig, RopeScaling
-
-_GEMMA = {'post_norms': True, 'unit_offset': True, 'scaled_embedding': True}
-
-# What sets the families apart, beyond sizes.
-_SWITCHES: dict[str, dict[str, bool]] = {
-  'LlamaForCausalLM': {},
-  'MistralForCausalLM': {},
-  'Qwen2ForCausalLM': {'qkv_bias': True},
-  'Qwen3ForCausalLM': {'qk_norm': True},
-  'Gemma2ForCausalLM': _GEMMA,
-  'Gemma3ForCausalLM': _GEMMA | {'qk_norm': True},
-}
-
-_MODEL_TYPES = {
-  'LlamaForCausalLM': 'llama',
-  'MistralForCausalLM': 'mistral',
-  'Qwen2ForCausalLM': 'qwen2',
-  'Qwen3ForCausalLM': 'qwen3',
-  'Gemma2ForCausalLM': 'gemma2',
-  'Gemma3ForCausalLM': 'gemma3_text',
-}
-
-# The text half of an image and text model, which has more of them.
-_NESTED = {'Gemma3ForConditionalGeneration': 'Gemma3ForCausalLM'}
-
-# What config.json may leave out, where it is not what Llama would have.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-  'MistralForCausalLM': {'sliding_window': 4096},
-  'Gemma2ForCausalLM': {'tie_word_embeddings': True},
-  'Gemma3ForCausalLM': {
-    'tie_word_embeddings': True,
-    'vocab_size': 262_208,
-    'num_attention_heads': 8,
-    'num_key_value_heads': 4,
-    'head_dim': 256,
-    'max_position_embeddings': 131_072,
-    'rms_norm_eps': 1e-6,
-    'query_pre_attn_scalar': 256,
-    'sliding_window': 4096,
-    'sliding_window_pattern': 6,
-    'hidden_activation': 'gelu_pytorch_tanh',
-    'rope_theta': 1_000_000.0,
-    'rope_local_base_freq': 10_000.0,
-  },
-}
-
-# Options that change the result and that our model has not.
-_REFUSED = (
-  'attention_bias',
-  'mlp_bias',
-  'quantization_config',
-  'use_bidirectional_attention',
+from rest.weights.families import (
+  FIELDS,
+  MODEL_TYPES,
+  NESTED,
+  OFF,
+  REFUSED,
+  SWITCHES,
 )
 
 
@@ -83,16 +38,17 @@ def read(path: str) -> dict[str, Any]:
   except ValueError as error:
     raise ValueError(f'{path}/config.json is not JSON: {error}.') from error
   names = raw.get('architectures') or ['']
-  if names[0] in _NESTED:
+  if names[0] in NESTED:
     raw = {
       **raw,
       **raw.get('text_config', {}),
-      'architectures': [_NESTED[names[0]]],
+      'architectures': [NESTED[names[0]]],
+      'tie_word_embeddings': raw.get('tie_word_embeddings', True),
     }
-  elif names[0] not in _SWITCHES:
+  elif names[0] not in SWITCHES:
     raise ValueError(
       f'{path}/config.json: architectures is {names}; supported are '
-      f'{", ".join([*_SWITCHES, *_NESTED])}.'
+      f'{", ".join([*SWITCHES, *NESTED])}.'
     )
   return raw
 
@@ -106,45 +62,26 @@ def parse(raw: dict[str, Any], dtype: str, where: str) -> ModelConfig:
     where: What to call it in errors.
 
   Raises:
-    ValueError: A field is missing, or an option is not supported.
+    ValueError: A field is missing or wrong, or an option is not supported.
   """
   architecture = raw['architectures'][0]
-  raw = _DEFAULTS.get(architecture, {}) | raw
-  for key in _REFUSED:
+  for key in REFUSED:
     if raw.get(key):
       raise ValueError(f'{where}: {key}={raw[key]!r} is not supported.')
+  fields = {
+    key: value
+    if (value := raw.get(key)) is not None or key in raw.keys() & OFF
+    else default
+    for key, default in FIELDS[architecture].items()
+  }
   try:
-    windows = _windows(raw, architecture)
-    theta, scaling, local_theta = _rope(raw)
-    heads = raw['num_attention_heads']
-    head_width = raw.get('head_dim') or raw['hidden_size'] // heads
-    scalar = raw.get('query_pre_attn_scalar') or head_width
-    return ModelConfig(
-      vocab=raw['vocab_size'],
-      width=raw['hidden_size'],
-      layers=raw['num_hidden_layers'],
-      heads=heads,
-      kv_heads=raw.get('num_key_value_heads') or heads,
-      head_width=head_width,
-      ffn=raw['intermediate_size'],
-      context=raw['max_position_embeddings'],
-      rope_theta=theta,
-      rope_scaling=scaling,
-      local_rope_theta=local_theta,
-      windows=windows,
-      norm_eps=raw['rms_norm_eps'],
-      tied=raw.get('tie_word_embeddings', False),
-      activation=_activation(raw),
-      query_scale=0.0 if scalar == head_width else scalar**-0.5,
-      attention_softcap=raw.get('attn_logit_softcapping') or 0.0,
-      logits_softcap=raw.get('final_logit_softcapping') or 0.0,
-      dtype=dtype,
-      **_SWITCHES[architecture],
-    )
+    shape: dict[str, Any] = _shape(fields, architecture)
+    shape |= SWITCHES[architecture]
   except KeyError as error:
     raise ValueError(f'{where} has no field {error}.') from error
   except ValueError as error:
     raise ValueError(f'{where}: {error}') from error
+  return ModelConfig(dtype=dtype, **shape)
 
 
 def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
@@ -156,7 +93,7 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
   architecture = _architecture(config)
   raw = {
     'architectures': [architecture],
-    'model_type': _MODEL_TYPES[architecture],
+    'model_type': MODEL_TYPES[architecture],
     'torch_dtype': dtype,
     'vocab_size': config.vocab,
     'hidden_size': config.width,
@@ -184,7 +121,6 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
   if config.post_norms:
     scale = config.query_scale or config.head_width**-0.5
     raw |= {
-      'hidden_act': 'gelu_pytorch_tanh',
       'hidden_activation': 'gelu_pytorch_tanh',
       'query_pre_attn_scalar': round(scale**-2),
       'attn_logit_softcapping': config.attention_softcap or None,
@@ -208,32 +144,83 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
 
 def _architecture(config: ModelConfig) -> str:
   """Returns the family that has the model's switches."""
-  every = {key for switches in _SWITCHES.values() for key in switches}
+  every = {key for switches in SWITCHES.values() for key in switches}
   mine = {key: True for key in every if getattr(config, key)}
   if not mine and any(config.layer_windows):
     return 'MistralForCausalLM'
-  for architecture, switches in _SWITCHES.items():
+  for architecture, switches in SWITCHES.items():
     if switches == mine:
       return architecture
   raise ValueError(f'No supported architecture has just {sorted(mine)}.')
 
 
-def _windows(raw: dict[str, Any], architecture: str) -> tuple[int, ...]:
-  layers, window = raw['num_hidden_layers'], raw.get('sliding_window') or 0
-  is_qwen = architecture.startswith('Qwen')
-  if architecture == 'LlamaForCausalLM':
+def _shape(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
+  """Returns fields of `ModelConfig`, but for the family's switches."""
+  _check_numbers(fields)
+  theta, scaling, local_theta = _rope(fields)
+  heads, width = fields['num_attention_heads'], fields['hidden_size']
+  kv_heads = fields['num_key_value_heads'] or heads
+  head_width = fields['head_dim'] or width // heads
+  if heads % kv_heads or head_width % 2:
+    raise ValueError(
+      f'num_key_value_heads ({kv_heads}) must divide num_attention_heads '
+      f'({heads}), and head_dim ({head_width}) be even.'
+    )
+  scalar = fields.get('query_pre_attn_scalar') or head_width
+  return {
+    'vocab': fields['vocab_size'],
+    'width': width,
+    'layers': fields['num_hidden_layers'],
+    'heads': heads,
+    'kv_heads': kv_heads,
+    'head_width': head_width,
+    'ffn': fields['intermediate_size'],
+    'context': fields['max_position_embeddings'],
+    'rope_theta': theta,
+    'rope_scaling': scaling,
+    'local_rope_theta': local_theta,
+    'windows': _windows(fields, architecture),
+    'norm_eps': fields['rms_norm_eps'],
+    'tied': fields['tie_word_embeddings'],
+    'activation': _activation(fields),
+    'query_scale': 0.0 if scalar == head_width else scalar**-0.5,
+    'attention_softcap': fields.get('attn_logit_softcapping') or 0.0,
+    'logits_softcap': fields.get('final_logit_softcapping') or 0.0,
+  }
+
+
+def _check_numbers(fields: dict[str, Any]) -> None:
+  """Refuses what is no number where some family's default is one."""
+  numbers = {
+    key: type(default)
+    for known in FIELDS.values()
+    for key, default in known.items()
+    if type(default) in (int, float)
+  }
+  for key, kind in numbers.items():
+    value = fields.get(key)
+    if value is None or (value == 0 and key == 'max_window_layers'):
+      continue
+    kinds = int if kind is int else (int, float)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float('inf'):
+      name = 'whole number' if kind is int else 'number'
+      raise ValueError(f'{key} must be a positive {name}; got {value!r}.')
+
+
+def _windows(fields: dict[str, Any], architecture: str) -> tuple[int, ...]:
+  layers, window = fields['num_hidden_layers'], fields.get('sliding_window')
+  if not window or not fields.get('use_sliding_window', True):
     return ()
-  if not window or (is_qwen and not raw.get('use_sliding_window')):
-    return ()
-  if raw.get('layer_types') and architecture != 'MistralForCausalLM':
-    kinds = raw['layer_types']
-  elif is_qwen:
-    first = raw['max_window_layers']
-    kinds = ['full_attention'] * first + ['sliding_attention'] * layers
-  elif architecture == 'MistralForCausalLM':
-    kinds = ['sliding_attention'] * layers
-  else:
-    pattern = raw.get('sliding_window_pattern', 2)
+  kinds = fields.get('layer_types')
+  if kinds is None and 'max_window_layers' in fields:
+    first = min(fields['max_window_layers'], layers)
+    kinds = ['full_attention'] * first
+    kinds += ['sliding_attention'] * (layers - first)
+  elif kinds is None:
+    # Mistral: all; Gemma 2: every other one.
+    pattern = fields.get('sliding_window_pattern', 2)
+    pattern = layers + 1 if architecture == 'MistralForCausalLM' else pattern
     kinds = [
       'sliding_attention' if (i + 1) % pattern else 'full_attention'
       for i in range(layers)
@@ -242,23 +229,30 @@ def _windows(raw: dict[str, Any], architecture: str) -> tuple[int, ...]:
   unknown = set(kinds) - set(sizes)
   if unknown:
     raise ValueError(f'layer_types {sorted(unknown)} are not supported.')
-  windows = tuple(sizes[kind] for kind in kinds[:layers])
+  if len(kinds) != layers:
+    raise ValueError(
+      f'layer_types has {len(kinds)} entries for num_hidden_layers={layers}.'
+    )
+  windows = tuple(sizes[kind] for kind in kinds)
   return windows if any(windows) else ()
 
 
-def _rope(raw: dict[str, Any]) -> tuple[float, RopeScaling | None, float]:
+def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None, float]:
   """Returns (base, scaling, base of layers with a window or 0)."""
-  rope = raw.get('rope_parameters') or {}
-  if 'full_attention' in rope:
-    local = rope['sliding_attention']
+  rope, scaled = fields['rope_parameters'] or {}, fields['rope_scaling'] or {}
+  local_theta = fields.get('rope_local_base_freq', 0.0)
+  full = {'rope_theta': fields['rope_theta']}
+  if local_theta:  # By kind of layer.
+    local = rope.get('sliding_attention') or {}
     if local.get('rope_type', 'default') != 'default':
       raise ValueError(f'rope_parameters {local} are not supported.')
-    full, local_theta = rope['full_attention'], local['rope_theta']
+    local_theta = local.get('rope_theta', local_theta)
+    full |= (rope.get('full_attention') or {}) | scaled
   else:
-    full = {'rope_theta': raw.get('rope_theta', 10_000.0)}
-    full |= (raw.get('rope_scaling') or {}) | rope
-    local_theta = raw.get('rope_local_base_freq', 0.0)
-  if (raw | full).get('partial_rotary_factor', 1.0) != 1.0:
+    full |= scaled or rope
+  if any(isinstance(value, dict) for value in full.values()):
+    raise ValueError(f'rope_parameters {full} are not supported.')
+  if (fields | full)['partial_rotary_factor'] != 1.0:
     raise ValueError('partial_rotary_factor other than 1 is not supported.')
   kind = full.get('rope_type') or full.get('type') or 'default'
   if kind == 'default':
@@ -266,12 +260,15 @@ def _rope(raw: dict[str, Any]) -> tuple[float, RopeScaling | None, float]:
   elif kind == 'linear':
     scaling = RopeScaling('linear', full['factor'])
   elif kind == 'llama3':
+    original = full.get('original_max_position_embeddings')
     scaling = RopeScaling(
       kind='llama3',
       factor=full['factor'],
       low=full['low_freq_factor'],
       high=full['high_freq_factor'],
-      original=full['original_max_position_embeddings'],
+      original=fields['original_max_position_embeddings']
+      or original
+      or fields['max_position_embeddings'],
     )
   else:
     raise ValueError(f'rope type {kind!r} is not supported.')
@@ -291,8 +288,8 @@ def _describe_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
   return raw
 
 
-def _activation(raw: dict[str, Any]) -> str:
-  name = raw.get('hidden_activation') or raw.get('hidden_act', 'silu')
+def _activation(fields: dict[str, Any]) -> str:
+  name = fields.get('hidden_act') or fields['hidden_activation']
   known = {'silu': 'silu', 'gelu_pytorch_tanh': 'gelu_tanh'}
   if name not in known:
     raise ValueError(f'activation {name!r} is not supported.')

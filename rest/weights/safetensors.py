@@ -22,6 +22,7 @@ _DTYPES = {
   'F16': np.dtype(np.float16),
   'BF16': np.dtype(ml_dtypes.bfloat16),
 }
+_CHUNK = 1 << 24  # Numbers read at once.
 _NAMES = {str(dtype): name for name, dtype in _DTYPES.items()}
 
 
@@ -31,13 +32,13 @@ class Tensor:
 
   Attributes:
     file: The file.
-    dtype: As the file has it.
+    kind: Type of its numbers, as the file names it.
     shape: As the file has it.
     start: Offset of its first byte in the file.
   """
 
   file: epath.Path
-  dtype: np.dtype[Any]
+  kind: str
   shape: tuple[int, ...]
   start: int
 
@@ -45,18 +46,21 @@ class Tensor:
 def index(path: str) -> dict[str, Tensor]:
   """Returns all tensors of a checkpoint directory by name.
 
+  As in transformers, model.safetensors counts before an index, an index only
+  says which files there are, and of a tensor in two of them the last counts.
+
   Raises:
     FileNotFoundError: There are no weights, or a shard of them is missing.
     ValueError: A file is truncated, or is no safetensors file.
   """
   folder = epath.Path(path)
   listing = folder / 'model.safetensors.index.json'
-  if not listing.exists():
-    if not (folder / 'model.safetensors').exists():
-      raise FileNotFoundError(
-        f'{path} holds neither model.safetensors nor {listing.name}.'
-      )
+  if (folder / 'model.safetensors').exists():
     return _read_header(folder / 'model.safetensors')
+  if not listing.exists():
+    raise FileNotFoundError(
+      f'{path} holds neither model.safetensors nor {listing.name}.'
+    )
   shards = json.loads(listing.read_text())['weight_map']
   tensors: dict[str, Tensor] = {}
   for name in sorted(set(shards.values())):
@@ -64,22 +68,53 @@ def index(path: str) -> dict[str, Tensor]:
       raise FileNotFoundError(f'{listing} names {name}, which is not there.')
     tensors |= _read_header(folder / name)
   for name, shard in shards.items():
-    if name not in tensors or tensors[name].file.name != shard:
+    if name not in tensors:
       raise ValueError(f'{listing} places {name} in {shard}; it is not there.')
   return tensors
 
 
 def read_rows(tensor: Tensor, start: int, stop: int) -> np.ndarray:
   """Returns rows of a tensor, in the file's dtype; the array is read-only."""
-  row_bytes = math.prod(tensor.shape[1:]) * tensor.dtype.itemsize
+  dtype = _DTYPES[tensor.kind]
+  row_bytes = math.prod(tensor.shape[1:]) * dtype.itemsize
   size = (stop - start) * row_bytes
   with tensor.file.open('rb') as file:
     file.seek(tensor.start + start * row_bytes)
     data = file.read(size)
   if len(data) != size:
     raise ValueError(f'{tensor.file} became shorter while it was read.')
-  rows = np.frombuffer(data, tensor.dtype)
+  rows = np.frombuffer(data, dtype)
   return rows.reshape(stop - start, *tensor.shape[1:])
+
+
+def check_kind(name: str, tensor: Tensor) -> None:
+  """Raises ValueError if the tensor's numbers are none that we read."""
+  if tensor.kind not in _DTYPES:
+    raise ValueError(
+      f'{tensor.file}: {name} has dtype {tensor.kind}, which is not supported; '
+      f'expected one of {", ".join(_DTYPES)}.'
+    )
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+  """Whether two tensors hold the same numbers; reads a few rows at a time."""
+  known = {a.kind, b.kind} <= _DTYPES.keys()
+  if a.shape != b.shape or not a.shape or not known:
+    return False
+  rows = max(1, _CHUNK // max(1, math.prod(a.shape[1:])))
+  for start in range(0, a.shape[0], rows):
+    stop = min(start + rows, a.shape[0])
+    left, right = (read_rows(x, start, stop).astype('f8') for x in (a, b))
+    if not np.array_equal(left, right):
+      return False
+  return True
+
+
+def is_zero(tensor: Tensor) -> bool:
+  """Whether a tensor holds zeros only."""
+  if tensor.kind not in _DTYPES or not tensor.shape:
+    return False
+  return not read_rows(tensor, 0, tensor.shape[0]).astype('f8').any()
 
 
 def plan(
@@ -183,15 +218,14 @@ def _read_header(file: epath.Path) -> dict[str, Tensor]:
 def _tensor(
   file: epath.Path, name: str, entry: dict[str, Any], base: int
 ) -> Tensor:
-  if entry['dtype'] not in _DTYPES:
-    raise ValueError(
-      f'{file}: {name} has dtype {entry["dtype"]}, which is not supported; '
-      f'expected one of {", ".join(_DTYPES)}.'
-    )
-  dtype, shape = _DTYPES[entry['dtype']], tuple(entry['shape'])
+  kind, shape = entry['dtype'], tuple(entry['shape'])
   start, stop = entry['data_offsets']
-  if stop - start != math.prod(shape) * dtype.itemsize:
-    raise ValueError(
-      f'{file}: {name} has {stop - start} bytes, which is not {dtype} {shape}.'
-    )
-  return Tensor(file, dtype, shape, base + start)
+  # What else there is, such as whole numbers in a part that nobody reads, is
+  # refused where it is wanted.
+  if kind in _DTYPES:
+    size = math.prod(shape) * _DTYPES[kind].itemsize
+    if stop - start != size:
+      raise ValueError(
+        f'{file}: {name} has {stop - start} bytes, which is not {kind} {shape}.'
+      )
+  return Tensor(file, kind, shape, base + start)
