@@ -88,6 +88,7 @@ def load(path: str) -> Tokenizer:
     bos=bos[0] if bos else None,
     eos=eos,
     pad=pad[0] if pad else eos[0],
+    added={i: text for text, i in names.added.items()},
     starts=codecs[0],
     goes_on=codecs[1],
   )
@@ -146,6 +147,7 @@ class _Loaded:
   bos: int | None
   eos: tuple[int, ...]
   pad: int
+  added: dict[int, str]  # Texts of ids that a codec may not know.
   starts: _Codec
   goes_on: _Codec
 
@@ -161,7 +163,8 @@ class _Loaded:
       if is_plain:
         texts.append(codec.decode([*run]))
       else:
-        texts += [codec.name_of(token) or '\ufffd' for token in run]
+        names = (codec.name_of(i) or self.added.get(i, '\ufffd') for i in run)
+        texts += names
       codec = self.goes_on  # Only the first of a text may lose a space.
     return ''.join(texts)
 

@@ -174,7 +174,7 @@ def test_end_tokens_that_only_a_list_of_added_tokens_has_count(
   assert ours.eos == (last,) == (reference.eos_token_id,)
   assert ours.vocab_size == last + 1
   ids = [*ours.encode('a b'), last]
-  assert ours.decode(ids) == reference.decode(ids, skip_special_tokens=True)
+  assert ours.decode(ids) == reference.decode(ids, skip_special_tokens=False)
 
 
 @pytest.mark.parametrize('name', ['eos', 'pad'])
