@@ -1,52 +1,80 @@
-"""Control groups: one limit on memory and processes for a whole sandbox.
+"""Control groups: limits on memory and processes of all of a sandbox together,
+and a count of its CPU time.
 
 Version 1 and 2 are used where this process may write to them, and done without
-elsewhere.
+elsewhere. The fork server stays outside: only programs are in the groups, so
+that nothing else can be killed for a program's want of memory.
 """
 
 import contextlib
 import os
 import pathlib
+from collections.abc import Sequence
 
 _ROOT = pathlib.Path('/sys/fs/cgroup')
-# Controller: its files for the limit, in versions 2 and 1, and the unlimited
-# swap that has to follow the memory limit.
-_MEMORY = (('memory.max', 'memory.swap.max'), ('memory.limit_in_bytes',))
-_PROCESSES = (('pids.max',), ('pids.max',))
+# Controller: its files in versions 2 and 1, and by what the limit is multiplied
+# there. Swap counts too.
+_LIMITS = {
+  'memory': (
+    (('memory.max', 1), ('memory.swap.max', 0)),
+    (('memory.limit_in_bytes', 1), ('memory.memsw.limit_in_bytes', 1)),
+  ),
+  'pids': ((('pids.max', 1),), (('pids.max', 1),)),
+}
+_CPU = 'cpuacct'  # Of version 1; version 2 always counts.
+_CPU_FILES = {'cpu.stat': 1e-6, 'cpuacct.usage': 1e-9}  # And their units.
 
 
 def create(name: str, memory: int, processes: int) -> list[str]:
-  """Returns the groups made, for `join`; empty where the host allows none.
+  """Returns the groups made, for `open_doors`; empty where none can be made.
 
   Args:
-    name: Of the groups; begins with `prefix(...)` of the process that owns
-      them.
+    name: Of the groups; begins with PREFIX_PID_ of the process that owns them.
     memory: Bytes that all processes together may hold, files in tmpfs included.
     processes: How many processes and threads there may be.
   """
-  limits = {'memory': (_MEMORY, memory), 'pids': (_PROCESSES, processes)}
+  values = {'memory': memory, 'pids': processes, _CPU: 0}
+  missing = set(values)
   made: list[str] = []
   for controllers, own in _own_groups():
     version = 1 if controllers else 0  # The place in the tables above.
-    wanted = [c for c in limits if c in controllers or not controllers]
+    wanted = missing & set(controllers) if controllers else missing
     for parent in (own, own.parent):
       group = parent / name
       if wanted and _is_group(parent) and _make(group):
-        held = [_limit(group, version, *limits[c]) for c in wanted]
-        if any(held):
+        held = {c for c in wanted if _hold(group, version, c, values[c])}
+        if held:
           made.append(str(group))
+          missing = missing - held
           break
         group.rmdir()
   return made
 
 
-def join(groups: list[str]) -> None:
+def open_doors(groups: Sequence[str]) -> list[int]:
+  """Returns descriptors for `join`, which outlast a change of the mounts."""
+  flags = os.O_WRONLY | os.O_CLOEXEC
+  return [os.open(f'{group}/cgroup.procs', flags) for group in groups]
+
+
+def join(doors: Sequence[int]) -> None:
   """Moves this process, and what it will fork, to groups."""
+  for door in doors:
+    os.write(door, b'0')
+
+
+def cpu_seconds(groups: Sequence[str]) -> float | None:
+  """Returns the CPU time of all that was ever in the groups, if counted."""
   for group in groups:
-    pathlib.Path(group, 'cgroup.procs').write_text('0')
+    for name, unit in _CPU_FILES.items():
+      file = pathlib.Path(group, name)
+      if file.exists():
+        # Either one number, or first `usage_usec NUMBER`.
+        return unit * int(file.read_text().splitlines()[0].split()[-1])
+  return None
 
 
-def memory_kills(groups: list[str]) -> int:
+def memory_kills(groups: Sequence[str]) -> int:
   """Returns how many processes of the groups died for want of memory."""
   for group in groups:
     for name in ('memory.events', 'memory.oom_control'):
@@ -57,7 +85,7 @@ def memory_kills(groups: list[str]) -> int:
   return 0
 
 
-def remove(groups: list[str]) -> None:
+def remove(groups: Sequence[str]) -> None:
   """Removes groups whose processes have ended."""
   for group in groups:
     with contextlib.suppress(OSError):  # Still busy: a later sweep takes it.
@@ -106,19 +134,16 @@ def _make(group: pathlib.Path) -> bool:
   return True
 
 
-def _limit(
-  group: pathlib.Path,
-  version: int,
-  files: tuple[tuple[str, ...], ...],
-  value: int,
-) -> bool:
-  """Sets the first file of a version to the value, and the others to 0."""
-  first, *others = files[version]
+def _hold(group: pathlib.Path, version: int, what: str, value: int) -> bool:
+  """Returns whether a group counts CPU time, or limits what is asked for."""
+  if what == _CPU:
+    return (group / list(_CPU_FILES)[version]).exists()
+  first, *others = _LIMITS[what][version]
   try:
-    (group / first).write_text(str(value))
-    for file in others:
+    (group / first[0]).write_text(str(first[1] * value))
+    for file, times in others:
       if (group / file).exists():
-        (group / file).write_text('0')
+        (group / file).write_text(str(times * value))
   except OSError:
     return False  # The controller is not enabled here.
   return True

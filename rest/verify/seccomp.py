@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import platform
+import signal
 import struct
 from collections.abc import Sequence
 
@@ -91,6 +92,8 @@ _DENIED = {
   'kexec_load': (246, 104),
   'kexec_file_load': (320, 294),
   'reboot': (169, 142),
+  'sync': (162, 81),  # Nothing can end a process that waits for the host's
+  'syncfs': (306, 267),  # disks.
   'swapon': (167, 224),
   'swapoff': (168, 225),
   'acct': (163, 89),
@@ -126,6 +129,9 @@ _DENIED_ON_SHARED_FILES = {
   'lremovexattr': (198, 15),
   'fremovexattr': (199, 16),
 }
+# Refused where CPU time of children is only known once their parent has waited
+# for them: who ignores SIGCHLD never does.
+_SIGACTION = (13, 134)
 # Refused where other processes have the program's user, unless aimed at its
 # own process.
 _SIGNALS = {'kill': (62, 129), 'tgkill': (234, 131)}
@@ -146,13 +152,14 @@ _LOAD, _EQUAL, _MASKED, _RETURN = 0x20, 0x15, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # Offsets; low half of arguments.
 
 
-def build(shares_files: bool, shares_user: bool) -> bytes:
+def build(shares_files: bool, shares_user: bool, hides_children: bool) -> bytes:
   """Returns the filter as BPF code.
 
   Args:
     shares_files: Whether the program sees the mounts of the host.
     shares_user: Whether the program could signal processes of its user outside;
       then the filter holds for the process that builds it, and its threads.
+    hides_children: Whether children that nobody waits for would not be counted.
   """
   column, architecture = _machine()
   denied = dict(_DENIED)
@@ -177,6 +184,8 @@ def build(shares_files: bool, shares_user: bool) -> bytes:
   code += _refuse_unless((302, 261)[column], 0, (0,))  # prlimit64 of others.
   for request in (0x5412, 0x541C):  # TIOCSTI, TIOCLINUX.
     code += _refuse_if((16, 29)[column], 1, (_EQUAL, request))
+  if hides_children:
+    code += _refuse_if(_SIGACTION[column], 0, (_EQUAL, int(signal.SIGCHLD)))
   if shares_user:
     for numbers in _SIGNALS.values():
       code += _refuse_unless(numbers[column], 0, (os.getpid(),))
