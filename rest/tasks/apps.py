@@ -26,17 +26,11 @@ _DOWNLOAD = (
   ' a folder for each problem), or train.jsonl and test.jsonl'
 )
 
-# Put before functions, as APPS' own harness does: LeetCode's use it unimported.
-_IMPORTS = """\
-import bisect
-import collections
-import functools
-import heapq
-import itertools
-import math
-import random
-import re
-import string
+# What APPS' own harness puts before functions, and more: LeetCode's use such
+# names unimported.
+_PREAMBLE = """\
+import bisect, collections, fractions, functools, heapq, itertools, math
+import random, re, string, sys, time
 from collections import *
 from functools import *
 from heapq import *
@@ -58,7 +52,7 @@ class Apps(ProblemSet):
   """Asked for a program (standard input) or a function (call)."""
 
   name = 'apps'
-  version = '1'
+  version = '2'  # 1 put imports before programs, which hid builtins.
   verifier = 'program'
   stop = ('\n\nQUESTION:', '\nQUESTION:')
   variants = ('introductory', 'interview', 'competition', 'all')
@@ -90,8 +84,7 @@ class Apps(ProblemSet):
     return problem.solution
 
   def program(self, problem: Problem, completion: str) -> str:
-    program = unfenced(completion)
-    return _IMPORTS + program if problem.subject == 'call' else program
+    return unfenced(completion)
 
 
 def _read_folders(folder: epath.Path) -> Iterator[files.Record]:
@@ -170,6 +163,7 @@ def _tests(record: files.Record) -> Tests | None:
     return Tests(
       kind='call',
       entry_point=cases['fn_name'],
+      preamble=_PREAMBLE,
       inputs=tuple(map(json.dumps, inputs)),
       outputs=tuple(map(json.dumps, outputs)),
     )
