@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import platform
+import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -10,7 +13,7 @@ import time
 import pytest
 
 from rest import types
-from rest.verify import Pool, Request, VerifyConfig, namespaces
+from rest.verify import Pool, Request, VerifyConfig, namespaces, seccomp
 from rest.verify.program import ProgramConfig, ProgramJudge
 
 _SCRIPTS = pathlib.Path(__file__).parent / 'data/programs/scripts.txt'
@@ -217,3 +220,59 @@ for name in ('AS', 'CPU', 'NPROC', 'FSIZE', 'CORE', 'NOFILE'):
 print('yes')
 """
   assert judge.judge(source, _EMPTY).reason == 'passed'
+
+
+def _answer(code: bytes, number: int, architecture: int, argument: int) -> int:
+  """Returns what a filter does about a call whose arguments are the same."""
+  lines = list(struct.iter_unpack('=HBBI', code))
+  data = struct.pack('=IIQ6Q', number, architecture, 0, *[argument] * 6)
+  value = place = 0
+  while True:
+    operation, yes, no, constant = lines[place]
+    place += 1
+    match operation:
+      case 0x20:
+        (value,) = struct.unpack_from('=I', data, constant)
+      case 0x06:
+        return constant
+      case 0x05:
+        place += constant
+      case 0x15:
+        place += yes if value == constant else no
+      case 0x35:
+        place += yes if value >= constant else no
+      case 0x45:
+        place += yes if value & constant else no
+
+
+@pytest.mark.parametrize('machine', ['x86_64', 'aarch64'])
+@pytest.mark.parametrize('shares', [False, True])
+def test_the_filter_refuses_what_is_listed_and_nothing_else(
+  machine, shares, monkeypatch
+):
+  allow, refuse, missing = 0x7FFF0000, 0x50001, 0x50026
+  column, architecture = seccomp._MACHINES[machine]
+  monkeypatch.setattr(platform, 'machine', lambda: machine)
+  code = seccomp.build(shares, shares, shares)
+  refused = {
+    number
+    for number in range(500)
+    if _answer(code, number, architecture, 99) == refuse
+  }
+  listed = dict(seccomp._DENIED)
+  unless = {(302, 261)[column]}  # prlimit64 of another process.
+  if shares:
+    listed |= seccomp._DENIED_ON_SHARED_FILES | seccomp._OTHER_SIGNALS
+    unless |= {numbers[column] for numbers in seccomp._SIGNALS.values()}
+  assert refused == {x[column] for x in listed.values()} - {None} | unless
+  clone, ioctl, action = (56, 220)[column], (16, 29)[column], (13, 134)[column]
+  assert _answer(code, 435, architecture, 0) == missing
+  assert _answer(code, clone, architecture, 0x10000000) == refuse
+  assert _answer(code, ioctl, architecture, 0x5412) == refuse
+  assert _answer(code, ioctl, architecture, 0x541C) == refuse
+  assert _answer(code, ioctl, architecture, 0x5401) == allow
+  ignored = _answer(code, action, architecture, signal.SIGCHLD)
+  assert ignored == (refuse if shares else allow)
+  own = _answer(code, (62, 129)[column], architecture, os.getpid())
+  assert own == allow
+  assert _answer(code, clone, architecture + 1, 0) == 0x80000000

@@ -9,9 +9,10 @@ that nothing else can be killed for a program's want of memory.
 import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _ROOT = pathlib.Path('/sys/fs/cgroup')
+_PAGE = 4096  # Bytes; no file that we read is longer.
 # Controller: its files in versions 2 and 1, and by what the limit is multiplied
 # there. Swap counts too.
 _LIMITS = {
@@ -63,26 +64,50 @@ def join(doors: Sequence[int]) -> None:
     os.write(door, b'0')
 
 
-def cpu_seconds(groups: Sequence[str]) -> float | None:
-  """Returns the CPU time of all that was ever in the groups, if counted."""
+class Counters:
+  """What the kernel counts in groups, read from files that stay open.
+
+  Attributes:
+    time: Whether CPU time is counted.
+  """
+
+  def __init__(self, groups: Sequence[str]):
+    self._time = _open_first(groups, _CPU_FILES)
+    self._kills = _open_first(groups, ('memory.events', 'memory.oom_control'))
+    self.time = self._time is not None
+
+  def seconds(self) -> float:
+    """Returns the CPU time of all that was ever in the groups."""
+    assert self._time
+    number, name = self._time
+    # Either one number, or `usage_usec` and a number first.
+    first = os.pread(number, _PAGE, 0).splitlines()[0]
+    return _CPU_FILES[name] * int(first.split()[-1])
+
+  def memory_kills(self) -> int:
+    """Returns how many processes died for want of the groups' memory."""
+    if not self._kills:
+      return 0
+    lines = os.pread(self._kills[0], _PAGE, 0).decode().splitlines()
+    return int(dict(line.split() for line in lines).get('oom_kill', 0))
+
+  def close(self) -> None:
+    """Closes the files."""
+    for opened in (self._time, self._kills):
+      if opened:
+        os.close(opened[0])
+    self._time = self._kills = None
+
+
+def _open_first(
+  groups: Sequence[str], names: Iterable[str]
+) -> tuple[int, str] | None:
+  """Returns descriptor and name of the first of these files that exists."""
   for group in groups:
-    for name, unit in _CPU_FILES.items():
-      file = pathlib.Path(group, name)
-      if file.exists():
-        # Either one number, or first `usage_usec NUMBER`.
-        return unit * int(file.read_text().splitlines()[0].split()[-1])
+    for name in names:
+      with contextlib.suppress(FileNotFoundError):
+        return os.open(f'{group}/{name}', os.O_RDONLY | os.O_CLOEXEC), name
   return None
-
-
-def memory_kills(groups: Sequence[str]) -> int:
-  """Returns how many processes of the groups died for want of memory."""
-  for group in groups:
-    for name in ('memory.events', 'memory.oom_control'):
-      file = pathlib.Path(group, name)
-      if file.exists():
-        fields = dict(x.split() for x in file.read_text().splitlines())
-        return int(fields.get('oom_kill', 0))
-  return 0
 
 
 def remove(groups: Sequence[str]) -> None:

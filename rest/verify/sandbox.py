@@ -121,15 +121,16 @@ class Sandbox:
     self._folder, home, scratch = '', namespaces.HOME, namespaces.scratch()
     if level != 'namespaces':
       self._folder, home, scratch = make_folders(f'{name}_', uid)
+    self._counters = cgroup.Counters(self._groups)
     self._kills = 0
-    self._cpu = cgroup.cpu_seconds(self._groups)  # Before the job.
+    self._seconds = 0.0  # That the groups had used before this job.
     jail = Jail(
       level,
       uid,
       home,
       scratch,
       tuple(self._groups),
-      counted=self._cpu is not None,
+      counted=self._counters.time,
     )
     self._last: dict | None = None  # A reply that nobody has seen.
     self._control, theirs = socket.socketpair(
@@ -181,11 +182,11 @@ class Sandbox:
     reply, self._last = self._last or self._reply(END_SECONDS), None
     if not (reply['confined'] or reply['stopped']):
       raise SandboxError('A child could not be locked in.')
-    kills = cgroup.memory_kills(self._groups)
+    kills = self._counters.memory_kills()
     out_of_memory = kills > self._kills
     self._kills = kills
     used = self._used(reply['cpu'])
-    self._cpu = cgroup.cpu_seconds(self._groups)
+    self._seconds += used
     return Ended(reply['status'], used, reply['stopped'], out_of_memory)
 
   def close(self) -> None:
@@ -196,6 +197,7 @@ class Sandbox:
     except subprocess.TimeoutExpired:
       self._process.kill()
       self._process.wait()
+    self._counters.close()
     cgroup.remove(self._groups)
     if self._folder:
       shutil.rmtree(self._folder, ignore_errors=True)
@@ -205,8 +207,9 @@ class Sandbox:
 
     Only a group counts those who ended without anyone waiting for them.
     """
-    now = cgroup.cpu_seconds(self._groups)
-    return seen if now is None or self._cpu is None else now - self._cpu
+    if not self._counters.time:
+      return seen
+    return self._counters.seconds() - self._seconds
 
   def _send(self, message: dict, descriptors: Sequence[int] = ()) -> None:
     data = json.dumps(message).encode()
