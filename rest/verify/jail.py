@@ -35,7 +35,8 @@ class Jail:
 
   Attributes:
     level: One of LEVELS.
-    uid: The user that programs run as, or None for the verifier's own.
+    uid: The user that programs run as, or None for the verifier's own. The next
+      one is the sandbox's, too.
     home: The folder in which a program's file stands; writable too.
     scratch: The folder that they may write to.
     groups: Control groups of the programs.
@@ -188,12 +189,18 @@ def _kill_all() -> None:
 
 
 def _kill_all_of(uid: int) -> None:
-  """Kills all processes of a user, by a process of that user."""
+  """Kills all processes of a user, by one that these can do nothing about.
+
+  What a process may signal goes by its effective user; who may signal it, by
+  its real and saved one: that is the next user, which nobody else has.
+  """
   pid = os.fork()
   if pid == 0:
-    os.setresuid(uid, uid, uid)
-    _kill_all()  # Spares itself.
-    os._exit(0)
+    try:
+      os.setresuid(uid + 1, uid, uid + 1)
+      _kill_all()  # Spares itself.
+    finally:
+      os._exit(0)
   os.waitpid(pid, 0)
 
 

@@ -6,7 +6,9 @@ Each verifier owns a sandbox: a fork server in namespaces of its own (or behind
 Landlock), where a program has no network, no files but the interpreter's, an
 empty folder, an empty environment, a system call filter and limits on CPU time,
 memory, processes and output. When it ends, or at its deadline, every process
-that it has started is killed, and what it has written is forgotten.
+that it has started is killed, and what it has written is forgotten. What guards
+it stands outside of these limits, and who breaks it fails: a verdict is unknown
+only where a harmless program gets none either. `chance` says what is pinned.
 
 Expected outputs and tests never enter that sandbox. What a program prints or
 returns is compared here; assertions run in a second sandbox, which calls the
@@ -21,7 +23,8 @@ How records of the published sets become `Tests`:
   MBPP         Tests('assert', '\n'.join([setup_code, *test_list]))
   APPS         Tests('stdin', inputs=..., outputs=...), one text a case; or
                Tests('call', entry_point=fn_name, inputs=..., outputs=...), each
-               the JSON of a list of arguments, and of the result.
+               the JSON of a list of arguments, and of the result; with the
+               names that programs may use unimported in `preamble`.
 
 What is not stopped:
 
@@ -35,8 +38,9 @@ What is not stopped:
   - Using all of its CPU time: a limit bounds the waste, and side channels of
     time and load to other programs of the host stay open.
   - As a plain user without a writable control group, processes that each keep
-    below the memory limit may together exceed it. Behind Landlock (no
-    namespaces) a program also sees that other processes exist, shares the
+    below the memory limit may together exceed it, and programs cannot handle
+    SIGCHLD: who ignores it hides the CPU time of its children. Behind Landlock
+    (no namespaces) a program also sees that other processes exist, shares the
     user's limit on processes, and may fill the disk that holds its folder; and
     `multiprocessing` finds no semaphores.
   - At 'rlimits' (only with allow_weak_sandbox) hardly anything is stopped.
@@ -64,7 +68,7 @@ from rest.verify.sandbox import (
   SandboxError,
 )
 
-VERSION = 'program-2'
+VERSION = 'program-3'
 _MAX_LOAD = 8.0  # Times the wall time, at most, for waiting for a core.
 _IDLE_SECONDS = 2.0  # Wall time for a case besides computing.
 _LOOK_SECONDS = 0.05  # Between two looks at a job's CPU time, at least.
@@ -83,7 +87,7 @@ class ProgramConfig:
     total_cpu_seconds: CPU time for all cases together, and the most that any
       script gets.
     memory_mib: Memory of the program.
-    processes: Processes and threads at a time.
+    processes: Processes and threads at a time, besides the first.
     file_mib: Size of any file that it writes, and of its output.
     allow_weak_sandbox: Whether resource limits will do where the host allows no
       real isolation.

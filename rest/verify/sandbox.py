@@ -284,20 +284,20 @@ def _start(
 
 
 def _uid() -> int | None:
-  """Returns a user that nobody else has, where we are root.
+  """Returns a user that nobody else has, nor the next one, where we are root.
 
   Limits on processes count all processes of a user, so that no two sandboxes of
   a host may share one. The id of this process makes it unique.
   """
   if os.getuid() != 0:
     return None
-  own = os.getpid() * USERS + next(_users) % USERS
+  own = os.getpid() * USERS + 2 * next(_users) % USERS
   first, _, count = _uid_map()
   if count >= 1 << 31:
     return FIRST_USER + own
   # A user namespace: far from the container's own users, as far as it goes.
   start = first + count // 4
-  return start + own % (count - count // 4)
+  return start + own % (count - count // 4 - 1)
 
 
 def _uid_map() -> tuple[int, int, int]:
