@@ -33,6 +33,8 @@ class Tests:
       `Solution`).
     script: The assertions, for 'assert'.
     entry_point: The function under test.
+    preamble: Python whose names a program finds as if they were builtin, for
+      'call'.
     inputs: One input a case, for 'stdin' (text) and 'call' (JSON).
     outputs: One expected output a case, aligned with `inputs`.
   """
@@ -40,6 +42,7 @@ class Tests:
   kind: Literal['assert', 'stdin', 'call']
   script: str = ''
   entry_point: str = ''
+  preamble: str = ''
   inputs: tuple[str, ...] = ()
   outputs: tuple[str, ...] = ()
 

@@ -1,5 +1,6 @@
 """Problem sets of programs: prompts, programs and hidden tests."""
 
+import dataclasses
 import gzip
 import json
 import pathlib
@@ -216,12 +217,36 @@ def test_apps_results_of_leetcode_may_be_lists_of_one(tmp_path):
   assert problem.tests and problem.tests.outputs == ('[9]',)
 
 
-def test_apps_functions_may_use_what_leetcode_imports():
+def _rewards(task, problem, entry_point, programs) -> list[float | None]:
+  tests = dataclasses.replace(
+    problem.tests, entry_point=entry_point, inputs=('[2, 3]',), outputs=('8',)
+  )
+  texts = (task.program(problem, text) for text in programs)
+  return [verify_program.run(text, tests).reward for text in texts]
+
+
+def test_apps_functions_find_what_leetcode_imports_and_pythons_own_names():
   task = _make('apps')
   problem = _by_id(task)['apps/train/2404']
-  scope: dict = {}
-  exec(task.program(problem, task.target(problem)), scope)
-  assert scope['Solution']().findKthPositive([2, 3, 4, 7, 11], 5) == 9
+  assert problem.tests
+  solution = task.program(problem, task.target(problem))
+  assert 'List' in solution and 'import' not in solution
+  assert verify_program.run(solution, problem.tests).reward == 1
+  right = [
+    'def f(a, n): return int(sqrt(gcd(a * 32, 64))) * len(deque([0]))',
+    'def f(a, n): return pow(a, n, 10)',
+    'def f(a, n): return pow(a, 100 * n) - pow(a, 100 * n) + 8',
+    'def f(a, n): return pow(2, 70) % 9 and (1 << 70) + 8 - pow(2, 70)',
+    '"""Text."""\nfrom __future__ import annotations\n'
+    'def f(a: Missing, n): return a ** n',
+    '\ndef f(a, n):\n  import sys\n  return sys._getframe().f_lineno + 4',
+    'def merge(a, n): return a ** n\nf = merge',
+  ]
+  assert _rewards(task, problem, 'f', right) == [1.0] * len(right)
+  # A method may have the name of something imported.
+  method = 'class Solution:\n  def merge(self, a, n): return a ** n'
+  assert _rewards(task, problem, 'merge', [method]) == [1.0]
+  assert _rewards(task, problem, 'comb', ['x = 3']) == [0.0]
 
 
 def test_apps_human_solutions_are_the_first_that_compile(tmp_path):

@@ -24,17 +24,11 @@ _DOWNLOAD = (
   ' parquet'
 )
 
-# Put before functions, as APPS' own harness does: LeetCode's use it unimported.
-_IMPORTS = """\
-import bisect
-import collections
-import functools
-import heapq
-import itertools
-import math
-import random
-import re
-import string
+# What APPS' own harness puts before functions, and more: LeetCode's use such
+# names unimported.
+_PREAMBLE = """\
+import bisect, collections, fractions, functools, heapq, itertools, math
+import random, re, string, sys, time
 from collections import *
 from functools import *
 from heapq import *
@@ -56,7 +50,7 @@ class Apps(ProblemSet):
   """Asked for a program (standard input) or a function (call)."""
 
   name = 'apps'
-  version = '1'
+  version = '2'  # 1 put imports before programs, which hid builtins.
   verifier = 'program'
   stop = ('\n\nQUESTION:', '\nQUESTION:')
   variants = ('introductory', 'interview', 'competition', 'all')
@@ -90,8 +84,7 @@ class Apps(ProblemSet):
 
   def program(self, problem: Problem, completion: str) -> str:
     assert problem.tests is not None  # Others are left out.
-    program = code.program(completion, problem.tests)
-    return _IMPORTS + program if problem.subject == 'call' else program
+    return code.program(completion, problem.tests)
 
 
 def _read_folders(folder: epath.Path) -> Iterator[files.Record]:
@@ -190,6 +183,7 @@ def _tests(record: files.Record) -> Tests | None:
     return Tests(
       kind='call',
       entry_point=cases['fn_name'],
+      preamble=_PREAMBLE,
       inputs=tuple(map(json.dumps, inputs)),
       outputs=tuple(map(json.dumps, outputs)),
     )

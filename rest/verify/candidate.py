@@ -1,23 +1,19 @@
-"""The program's end: runs it as a script, or answers calls of its functions.
+"""The program's end: answers calls of its functions.
 
 All of this runs in the process that the program can change at will. Nothing
 here is trusted; it only has to be right for honest programs.
 """
 
-import atexit
 import builtins
 import functools
-import io
 import json
 import operator
 import os
-import random
-import sys
-import threading
 import types
 from collections.abc import Callable
 from typing import Any
 
+from rest.verify.interpreter import MEMORY_STATUS, execute, exit_status, place
 from rest.verify.wire import (
   MAX_FRAME,
   Link,
@@ -27,34 +23,8 @@ from rest.verify.wire import (
   encode_rows,
 )
 
-MEMORY_STATUS = 77  # Exit status of a program that raised MemoryError.
 _LONG = 10_000  # Items; longer lists cross in several messages.
 _MUTABLE_TAGS = {'d', 's', 'q', 'C', 'O', 'bytearray'}
-
-
-def run_script(descriptors: list[int]) -> int:
-  """Runs a program as `python program.py` would; returns its exit status.
-
-  Args:
-    descriptors: Of the program, its standard input and its standard output.
-  """
-  program, stdin, stdout = descriptors
-  source = _read(program)
-  os.dup2(stdin, 0)
-  os.dup2(stdout, 1)
-  os.closerange(program, stdout + 1)
-  sys.argv = ['program.py']
-  sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.FileIO(0), 'utf-8')
-  # A larger buffer than Python's: programs print a line at a time.
-  out = io.BufferedWriter(io.FileIO(1, 'w'), 1 << 16)
-  sys.stdout = sys.__stdout__ = io.TextIOWrapper(out, 'utf-8')
-  module = _module('__main__')
-  status = _exit_status(lambda: _execute(source, module))
-  # What Python does at its end, less the slow taking apart of modules.
-  shutdown = getattr(threading, '_shutdown', None)
-  _exit_status(shutdown or (lambda: None))
-  _exit_status(atexit._run_exitfuncs)
-  return _exit_status(sys.stdout.flush) or status
 
 
 def call(descriptors: list[int]) -> int:
@@ -64,20 +34,18 @@ def call(descriptors: list[int]) -> int:
     descriptors: Of the program, of what to call, and for the result.
   """
   program, asked, result = descriptors
-  source = _read(program)
   request = json.loads(_read(asked))
-  sys.argv = ['program.py']
-  module = _module('program')
+  module = place(program, 'program')
 
   def run() -> None:
-    _execute(source, module)
+    execute(module, request['preamble'])
     function = _entry(vars(module), request['entry_point'])
     value = function(*json.loads(request['arguments']))
     data = memoryview(json.dumps(encode(value, _refuse)).encode())
     while data:
       data = data[os.write(result, data) :]
 
-  return _exit_status(run)
+  return abs(exit_status(run))
 
 
 def serve(descriptors: list[int]) -> int:
@@ -87,14 +55,11 @@ def serve(descriptors: list[int]) -> int:
     descriptors: Of the program and the link.
   """
   program, link = descriptors
-  source = _read(program)
+  module = place(program, 'program')
   os.close(program)
-  sys.argv = ['program.py']
   server = _Server(Link(link))
-  module = _module('program')
-  status = _exit_status(lambda: _execute(source, module))
-  if status:
-    return status
+  if status := exit_status(execute, module):
+    return abs(status)
   server.namespace = vars(module)
   try:
     server.answer_all()
@@ -119,37 +84,6 @@ def _refuse(value: object) -> None:
 def _read(descriptor: int) -> str:
   size = os.fstat(descriptor).st_size
   return os.pread(descriptor, size, 0).decode()
-
-
-def _module(name: str) -> types.ModuleType:
-  module = types.ModuleType(name)
-  sys.modules[name] = module
-  module.__dict__['__builtins__'] = builtins
-  return module
-
-
-def _execute(source: str, module: types.ModuleType) -> None:
-  random.seed(0)
-  depth, frame = 0, sys._getframe()
-  while frame := frame.f_back:
-    depth += 1
-  sys.setrecursionlimit(1000 + depth)  # As deep as in a fresh interpreter.
-  exec(compile(source, 'program.py', 'exec', dont_inherit=True), vars(module))
-
-
-def _exit_status(step: Callable[[], object]) -> int:
-  """Runs a step of the program; returns what Python would exit with."""
-  try:
-    step()
-  except SystemExit as error:
-    if error.code is None:
-      return 0
-    return error.code & 255 if isinstance(error.code, int) else 1
-  except MemoryError:
-    return MEMORY_STATUS
-  except BaseException:
-    return 1
-  return 0
 
 
 class _Server:

@@ -46,7 +46,7 @@ class Child:
 
     Args:
       verifiers: Names of what it has to judge, imported before it is ready.
-      memory: MiB of address space that it may hold while it judges answers.
+      memory: MiB of address space that it may hold while it judges.
       nice: Added to the niceness of this process.
       allow_weak_sandbox: Whether programs may run behind rlimits alone.
     """

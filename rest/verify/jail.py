@@ -11,9 +11,10 @@ import resource
 import shutil
 import signal
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rest.verify import kernel, landlock, namespaces, seccomp
+from rest.verify import cgroup, kernel, landlock, namespaces, seccomp
 
 # Strongest first. What each rests on, besides rlimits and seccomp:
 LEVELS = (
@@ -22,6 +23,7 @@ LEVELS = (
   'landlock',  # Landlock.
   'rlimits',  # Nothing: refused unless asked for.
 )
+PROGRAM = 'program.py'  # A program's file, in its home.
 SLACK = 64  # Processes of our user that may come while a sandbox lives.
 _STACK = 64 << 20
 _OPEN_FILES = 256
@@ -33,15 +35,20 @@ class Jail:
 
   Attributes:
     level: One of LEVELS.
-    uid: The user that programs run as, or None for the verifier's own.
+    uid: The user that programs run as, or None for the verifier's own. The next
+      one is the sandbox's, too.
+    home: The folder in which a program's file stands; writable too.
     scratch: The folder that they may write to.
-    groups: Control groups of the sandbox.
+    groups: Control groups of the programs.
+    counted: Whether one of these groups counts their CPU time.
   """
 
   level: str
   uid: int | None
+  home: str
   scratch: str
   groups: tuple[str, ...]
+  counted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ class Limits:
       counts by clock ticks and may be a third too strict on a busy host, only
       ends what is far beyond.
     memory: Bytes of address space, for each process.
-    processes: Processes and threads of its user.
+    processes: Processes and threads of its user, besides its first.
     file: Bytes of any one file, its output included.
   """
 
@@ -66,25 +73,43 @@ class Limits:
 class Warden:
   """Locks in the children of one sandbox, and ends them."""
 
-  def __init__(self, jail: Jail):
+  def __init__(self, jail: Jail, doors: Sequence[int]):
+    """Prepares what all children have in common.
+
+    Args:
+      jail: Where the children are to run.
+      doors: Of the jail's groups, from `cgroup.open_doors`.
+
+    Raises:
+      OSError: The host does not offer this level.
+    """
     self.jail = jail
+    self._doors = doors
     self._filter = b''
     self._shares_user = False
     self._others = 0  # Processes of our user that are none of the program's.
-    landlocked = jail.level.startswith('landlock')
-    if jail.level == 'namespaces':
-      self._filter = seccomp.build(shares_files=False, shares_user=False)
-    elif landlocked:
+    if jail.level.startswith('landlock'):
       abi = landlock.version()
       if not abi:
         raise OSError('This kernel has no Landlock.')
       self._shares_user = jail.uid is None and abi < 6
-      if not self._shares_user:
-        self._filter = seccomp.build(shares_files=True, shares_user=False)
+    if jail.level != 'rlimits' and not self._shares_user:
+      self._filter = self._build_filter()
     if jail.level != 'namespaces':
       kernel.adopt_orphans()
       if jail.uid is None:
         self._others = _count_threads() + SLACK
+
+  def _build_filter(self) -> bytes:
+    return seccomp.build(
+      shares_files=self.jail.level != 'namespaces',
+      shares_user=self._shares_user,
+      hides_children=not self.jail.counted,
+    )
+
+  def admit(self) -> None:
+    """Counts this process among the programs, before it does anything."""
+    cgroup.join(self._doors)
 
   def confine(self, limits: Limits) -> None:
     """Locks this process in, for ever; it has been forked for a program."""
@@ -98,7 +123,8 @@ class Warden:
       devices = [f'/dev/{x}' for x in ('null', 'zero', 'full')]
       sources = ['/dev/random', '/dev/urandom']
       rules = landlock.build(
-        [*namespaces.readable(), *sources], [self.jail.scratch, *devices]
+        [*namespaces.readable(), *sources],
+        [self.jail.home, self.jail.scratch, *devices],
       )
     if uid is not None:
       os.setgroups([])
@@ -111,9 +137,7 @@ class Warden:
       landlock.restrict(rules)
       os.close(rules)
     if level != 'rlimits':
-      seccomp.install(
-        self._filter or seccomp.build(shares_files=True, shares_user=True)
-      )
+      seccomp.install(self._filter or self._build_filter())
     kernel.set_dumpable(True)  # Else /proc/self is not its own.
 
   def end(self) -> None:
@@ -130,8 +154,9 @@ class Warden:
       except ChildProcessError:
         break
     if self.jail.level == 'namespaces':
-      namespaces.renew_scratch()
+      namespaces.renew_scratch(f'{self.jail.home}/{PROGRAM}')
     else:
+      _empty(self.jail.home)
       _empty(self.jail.scratch)
 
 
@@ -139,9 +164,8 @@ def _set_limits(limits: Limits, others: int) -> None:
   values = {
     resource.RLIMIT_CPU: math.ceil(4 * limits.cpu),
     resource.RLIMIT_AS: limits.memory,
-    resource.RLIMIT_NPROC: limits.processes + others,
+    resource.RLIMIT_NPROC: 1 + limits.processes + others,
     resource.RLIMIT_FSIZE: limits.file,
-    resource.RLIMIT_STACK: _STACK,
     resource.RLIMIT_NOFILE: _OPEN_FILES,
     resource.RLIMIT_CORE: 0,
     resource.RLIMIT_MEMLOCK: 1 << 16,
@@ -152,6 +176,10 @@ def _set_limits(limits: Limits, others: int) -> None:
     if hard != resource.RLIM_INFINITY:
       value = min(value, hard)
     resource.setrlimit(kind, (value, value))
+  # The only limit that honest programs raise; the address space bounds it too.
+  _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+  soft = _STACK if hard == resource.RLIM_INFINITY else min(_STACK, hard)
+  resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
 
 
 def _kill_all() -> None:
@@ -161,12 +189,18 @@ def _kill_all() -> None:
 
 
 def _kill_all_of(uid: int) -> None:
-  """Kills all processes of a user, by a process of that user."""
+  """Kills all processes of a user, by one that these can do nothing about.
+
+  What a process may signal goes by its effective user; who may signal it, by
+  its real and saved one: that is the next user, which nobody else has.
+  """
   pid = os.fork()
   if pid == 0:
-    os.setresuid(uid, uid, uid)
-    _kill_all()  # Spares itself.
-    os._exit(0)
+    try:
+      os.setresuid(uid + 1, uid, uid + 1)
+      _kill_all()  # Spares itself.
+    finally:
+      os._exit(0)
   os.waitpid(pid, 0)
 
 
@@ -198,19 +232,29 @@ def _empty(folder: str) -> None:
       if not entry.is_dir(follow_symlinks=False):
         os.unlink(entry.path)
         continue
+      os.chmod(entry.path, 0o700)  # It may be made unreadable.
       # Folders come up one floor, so that no path grows too long.
       for inner in list(os.scandir(entry.path)):
         names += 1
         if inner.is_dir(follow_symlinks=False):
+          os.chmod(inner.path, 0o700)
           os.rename(inner.path, f'{folder}/.{os.getpid()}_{names}')
         else:
           os.unlink(inner.path)
       os.rmdir(entry.path)
 
 
-def make_scratch(prefix: str, uid: int | None) -> str:
-  """Returns a new folder for a sandbox that sees the host's files."""
+def make_folders(prefix: str, uid: int | None) -> tuple[str, str, str]:
+  """Returns a new folder, and in it the home and the scratch of a sandbox.
+
+  For those that see the host's files. Programs cannot change the outer one, and
+  so not put the inner ones elsewhere.
+  """
   folder = tempfile.mkdtemp(prefix=prefix)
-  if uid is not None:
-    shutil.chown(folder, uid, uid)
-  return folder
+  os.chmod(folder, 0o711)
+  inner = f'{folder}/program', f'{folder}/scratch'
+  for path in inner:
+    os.mkdir(path, 0o700)
+    if uid is not None:
+      shutil.chown(path, uid, uid)
+  return folder, *inner

@@ -13,6 +13,7 @@ import sys
 from rest.verify import kernel
 
 _SHARED_MEMORY = '/dev/shm'  # Semaphores live there.
+HOME = '/program'  # The folder in which a program's file stands.
 _ROOT = '/sys'  # Where the new root is built: exists, and is never shown.
 _SCRATCH_OPTIONS = 'size=64m,nr_inodes=4096,mode=1777'
 _SCRATCH_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
@@ -57,8 +58,9 @@ def enter(control: int) -> None:
     control: A descriptor that only the first process keeps.
   """
   uid, gid = os.getuid(), os.getgid()
+  # Not control groups: programs are moved to theirs from here, and see none.
   flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET
-  flags |= kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
+  flags |= kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
   kernel.unshare(flags if uid == 0 else flags | kernel.CLONE_NEWUSER)
   if uid != 0:
     pathlib.Path('/proc/self/setgroups').write_text('deny')
@@ -74,13 +76,21 @@ def enter(control: int) -> None:
   _build_root()
 
 
-def renew_scratch() -> None:
-  """Empties the writable places (one is the working directory)."""
-  for path in (_SHARED_MEMORY, os.getcwd()):
+def renew_scratch(usual: str) -> None:
+  """Empties the writable places (one is the working directory).
+
+  Args:
+    usual: Path of a file that is mostly there, and faster to remove alone.
+  """
+  with contextlib.suppress(OSError):  # A program may have made it a folder.
+    os.unlink(usual)
+  work = os.getcwd()
+  for path in (HOME, _SHARED_MEMORY, work):
+    os.chmod(path, 0o1777)  # The program may be its owner.
     if os.listdir(path):
       kernel.unmount(path)
       kernel.mount('tmpfs', path, _SCRATCH_FLAGS, _SCRATCH_OPTIONS)
-      os.chdir(path)
+  os.chdir(work)
 
 
 def _build_root() -> None:
@@ -88,7 +98,7 @@ def _build_root() -> None:
   kernel.mount('tmpfs', _ROOT, kernel.MS_NOSUID, 'size=1m,mode=755')
   for path in paths:
     _show(path)
-  writable = (scratch(), _SHARED_MEMORY)
+  writable = (scratch(), HOME, _SHARED_MEMORY)
   for name in ('/proc', '/dev', *writable):
     os.makedirs(f'{_ROOT}{name}', exist_ok=True)
   for name in _DEVICES:

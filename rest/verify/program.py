@@ -6,7 +6,9 @@ Each verifier owns a sandbox: a fork server in namespaces of its own (or behind
 Landlock), where a program has no network, no files but the interpreter's, an
 empty folder, an empty environment, a system call filter and limits on CPU time,
 memory, processes and output. When it ends, or at its deadline, every process
-that it has started is killed, and what it has written is forgotten.
+that it has started is killed, and what it has written is forgotten. What guards
+it stands outside of these limits, and who breaks it fails: a verdict is unknown
+only where a harmless program gets none either. `chance` says what is pinned.
 
 Expected outputs and tests never enter that sandbox. What a program prints or
 returns is compared here; assertions run in a second sandbox, which calls the
@@ -21,7 +23,8 @@ How records of the published sets become `Tests`:
   MBPP         Tests('assert', '\n'.join([setup_code, *test_list]))
   APPS         Tests('stdin', inputs=..., outputs=...), one text a case; or
                Tests('call', entry_point=fn_name, inputs=..., outputs=...), each
-               the JSON of a list of arguments, and of the result.
+               the JSON of a list of arguments, and of the result; with the
+               names that programs may use unimported in `preamble`.
 
 What is not stopped:
 
@@ -35,8 +38,9 @@ What is not stopped:
   - Using all of its CPU time: a limit bounds the waste, and side channels of
     time and load to other programs of the host stay open.
   - As a plain user without a writable control group, processes that each keep
-    below the memory limit may together exceed it. Behind Landlock (no
-    namespaces) a program also sees that other processes exist, shares the
+    below the memory limit may together exceed it, and programs cannot handle
+    SIGCHLD: who ignores it hides the CPU time of its children. Behind Landlock
+    (no namespaces) a program also sees that other processes exist, shares the
     user's limit on processes, and may fill the disk that holds its folder; and
     `multiprocessing` finds no semaphores.
   - At 'rlimits' (only with allow_weak_sandbox) hardly anything is stopped.
@@ -53,11 +57,18 @@ from dataclasses import dataclass
 
 from rest.types import Tests, Verdict
 from rest.verify import compare, probe
-from rest.verify.candidate import MEMORY_STATUS
+from rest.verify.interpreter import MEMORY_STATUS
 from rest.verify.jail import Limits
-from rest.verify.sandbox import Ended, MemoryFiles, Sandbox, SandboxError
+from rest.verify.sandbox import (
+  END_SECONDS,
+  START_SECONDS,
+  Ended,
+  MemoryFiles,
+  Sandbox,
+  SandboxError,
+)
 
-VERSION = 'program-2'
+VERSION = 'program-3'
 _MAX_LOAD = 8.0  # Times the wall time, at most, for waiting for a core.
 _IDLE_SECONDS = 2.0  # Wall time for a case besides computing.
 _LOOK_SECONDS = 0.05  # Between two looks at a job's CPU time, at least.
@@ -76,7 +87,7 @@ class ProgramConfig:
     total_cpu_seconds: CPU time for all cases together, and the most that any
       script gets.
     memory_mib: Memory of the program.
-    processes: Processes and threads at a time.
+    processes: Processes and threads at a time, besides the first.
     file_mib: Size of any file that it writes, and of its output.
     allow_weak_sandbox: Whether resource limits will do where the host allows no
       real isolation.
@@ -124,8 +135,9 @@ class ProgramJudge:
 
     Reasons: passed; wrong (a result is not what was expected), error (it ended
     by an exception, or has no such function), timeout, memory, output (too
-    much of it); untested (the tests never asked the program anything) or
-    sandbox (it failed twice), both with reward None.
+    much of it), broken (its sandbox failed twice, but not for a harmless
+    program); untested (the tests never asked the program anything) or sandbox
+    (it failed for the harmless program too), both with reward None.
 
     Raises:
       ValueError: The tests are malformed.
@@ -139,19 +151,35 @@ class ProgramJudge:
         return _verdict(judge(program, tests))
       except SandboxError:
         self.close()
+      except MemoryError:  # Only what programs write can be as large.
+        self.close()
+        return _verdict('output')
       except BaseException:
         self.close()  # A job may be half done.
         raise
-    return _verdict('sandbox')
+    # What holds for others, and not for this program, is broken by it.
+    return _verdict('broken' if self._holds() else 'sandbox')
 
   def deadline(self, tests: Tests) -> float:
     """Returns the seconds after which a verdict is overdue on any host."""
     config = self._config
     if tests.kind == 'assert':
-      return 60 + _wall(self._script_cpu(tests), _MAX_LOAD)
-    cases = len(tests.inputs)
-    cpu = min(config.cpu_seconds * cases, config.total_cpu_seconds)
-    return 60 + _wall(cpu, _MAX_LOAD) + cases * _IDLE_SECONDS * _MAX_LOAD
+      seconds = _wall(self._script_cpu(tests), _MAX_LOAD)
+    else:
+      cases = len(tests.inputs)
+      cpu = min(config.cpu_seconds * cases, config.total_cpu_seconds)
+      seconds = _wall(cpu, _MAX_LOAD) + cases * _IDLE_SECONDS * _MAX_LOAD
+    # Two attempts, sandboxes that hang and start anew, and the harmless one.
+    return 2 * (seconds + START_SECONDS + END_SECONDS) + 2 * START_SECONDS
+
+  def _holds(self) -> bool:
+    """Whether the sandbox serves a harmless program."""
+    tests = Tests('stdin', inputs=('7',), outputs=('7',))
+    try:
+      return self._judge_cases('print(input())', tests) == 'passed'
+    except SandboxError:
+      self.close()
+      return False
 
   def close(self) -> None:
     """Ends the sandboxes; a later judgement starts new ones."""
@@ -159,13 +187,16 @@ class ProgramJudge:
       _, sandbox = self._sandboxes.popitem()
       sandbox.close()
 
-  def _sandbox(self, role: str) -> Sandbox:
-    if role not in self._sandboxes:
+  def _sandbox(self, role: str, source: str) -> Sandbox:
+    """Returns the sandbox for a source; NumPy is imported where it is named."""
+    modules = ['numpy'] if 'numpy' in source else []
+    name = ' '.join([role, *modules])
+    if name not in self._sandboxes:
       memory = self._memory * (_TESTS_MEMORY if role == 'tests' else 1)
-      self._sandboxes[role] = Sandbox(
-        self.level, role, memory, self._config.processes
+      self._sandboxes[name] = Sandbox(
+        self.level, role, memory, self._config.processes, modules
       )
-    return self._sandboxes[role]
+    return self._sandboxes[name]
 
   def _script_cpu(self, tests: Tests) -> float:
     """Returns the CPU time for a script: long ones test much."""
@@ -208,7 +239,13 @@ class ProgramJudge:
     self, program: str, tests: Tests, given: str, expected: str, cpu: float
   ) -> tuple[str, float]:
     """Calls a program's function once; returns the reason and its CPU time."""
-    asked = json.dumps({'entry_point': tests.entry_point, 'arguments': given})
+    asked = json.dumps(
+      {
+        'preamble': tests.preamble,
+        'entry_point': tests.entry_point,
+        'arguments': given,
+      }
+    )
     ended, output, reason = self._run('call', program, asked, cpu)
     if reason:
       return reason, ended.cpu
@@ -222,12 +259,12 @@ class ProgramJudge:
     self, role: str, program: str, given: str, cpu: float
   ) -> tuple[Ended, bytes, str]:
     """Runs a program once; returns what it wrote, and why it failed if so."""
-    sandbox = self._sandbox('program')
+    sandbox = self._sandbox('program', program)
     limits = self._limits(cpu)
     with MemoryFiles() as files:
       written = files.add('')
       descriptors = [files.add(program), files.add(given), written]
-      sandbox.start(role, limits, descriptors, _uses_numpy(program))
+      sandbox.start(role, limits, descriptors)
       if late := _wait([sandbox], cpu):
         sandbox.stop()
       ended = sandbox.finish()
@@ -242,19 +279,18 @@ class ProgramJudge:
   def _judge_script(self, program: str, tests: Tests) -> str:
     """Runs assertions in one sandbox against a program in the other."""
     cpu = self._script_cpu(tests)
-    candidate, tester = self._sandbox('program'), self._sandbox('tests')
+    candidate = self._sandbox('program', program)
+    tester = self._sandbox('tests', tests.script)
     limits = self._limits(cpu)
     roomy = self._limits(cpu, _TESTS_MEMORY)
     first, second = socket.socketpair()
     script = {'script': tests.script, 'entry_point': tests.entry_point}
     with MemoryFiles() as files, first, second:
       result = files.add('')
-      numpy = _uses_numpy(program)
       descriptors = [files.add(program), first.fileno()]
-      candidate.start('serve', limits, descriptors, numpy)
+      candidate.start('serve', limits, descriptors)
       descriptors = [files.add(json.dumps(script)), second.fileno(), result]
-      numpy = _uses_numpy(tests.script)
-      tester.start('test', roomy, descriptors, numpy)
+      tester.start('test', roomy, descriptors)
       first.close()
       second.close()
       # A program that dies ends its tests too.
@@ -379,10 +415,6 @@ def _is_text(program: str) -> bool:
   except UnicodeEncodeError:
     return False  # Half of a surrogate pair, which no file can hold.
   return True
-
-
-def _uses_numpy(program: str) -> bool:
-  return 'numpy' in program
 
 
 def _json(field: str, text: str) -> object:

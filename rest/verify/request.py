@@ -14,7 +14,7 @@ class VerifyConfig:
     workers: Interpreters that judge at the same time.
     timeout: Seconds for one verdict on an answer, from dispatch. Programs have
       deadlines of their own, by their tests.
-    memory: MiB of address space that a worker may hold while it judges answers.
+    memory: MiB of address space that a worker may hold while it judges.
     queue: Requests that may wait; `submit` blocks while there are so many.
     cache: Verdicts remembered, at about 200 bytes each; 0 remembers none.
     nice: Niceness of the workers above this process's, so that they never

@@ -23,14 +23,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rest.verify import cgroup, namespaces
-from rest.verify.jail import LEVELS, Jail, Limits, make_scratch
+from rest.verify.jail import LEVELS, Jail, Limits, make_folders
 
 PREFIX = 'rest'  # Of folders and control groups that may have to be swept.
 FIRST_USER = 1_000_000_000  # Above all users of a host.
 USERS = 64  # Of one process, one after the other.
 _users = itertools.count()
-_START_SECONDS = 60.0  # For an interpreter's start on an overloaded host.
-_END_SECONDS = 60.0  # For killing what a program has left.
+START_SECONDS = 60.0  # For an interpreter's start on an overloaded host.
+END_SECONDS = 60.0  # For killing what a program has left.
 _MESSAGE = 1 << 16
 # Memory that the interpreter itself takes, on top of a program's.
 _INTERPRETER = 256 << 20
@@ -45,6 +45,7 @@ from rest.verify import zygote
 zygote.main()
 """
 _ENVIRONMENT = {
+  'MALLOC_ARENA_MAX': '1',  # More take 64 MiB of address space a thread.
   'PYTHONHASHSEED': '0',
   'PYTHONUTF8': '1',
   'LC_ALL': 'C.UTF-8',
@@ -78,7 +79,7 @@ class Share:
   """What a running job has had of the host.
 
   Attributes:
-    used: Seconds of CPU time, of all its processes that are alive.
+    used: Seconds of CPU time, of all its processes.
     waited: Seconds for which it could run but got no core.
   """
 
@@ -89,14 +90,22 @@ class Share:
 class Sandbox:
   """One fork server; runs one job at a time."""
 
-  def __init__(self, level: str, role: str, memory: int, processes: int):
+  def __init__(
+    self,
+    level: str,
+    role: str,
+    memory: int,
+    processes: int,
+    modules: Sequence[str] = (),
+  ):
     """Starts the fork server and waits until it is warm.
 
     Args:
       level: One of `jail.LEVELS`.
       role: 'program' or 'tests': they are different users.
       memory: Bytes that a program may hold.
-      processes: Processes and threads that it may have.
+      processes: Processes and threads that it may have, besides its first.
+      modules: What programs find imported, besides the standard library.
 
     Raises:
       SandboxError: The host does not allow this level.
@@ -108,23 +117,29 @@ class Sandbox:
     self._memory = memory + _INTERPRETER
     name = f'{PREFIX}_{os.getpid()}_{role}_{time.monotonic_ns()}'
     uid = _uid() if level in ('namespaces', 'landlock+uid') else None
-    # The fork server and, outside, its launcher are two more.
-    self._groups = cgroup.create(name, self._memory, processes + 2)
-    self._scratch = ''
+    self._groups = cgroup.create(name, self._memory, 1 + processes)
+    self._folder, home, scratch = '', namespaces.HOME, namespaces.scratch()
     if level != 'namespaces':
-      self._scratch = make_scratch(f'{name}_', uid)
-    jail = Jail(
-      level, uid, self._scratch or namespaces.scratch(), tuple(self._groups)
-    )
+      self._folder, home, scratch = make_folders(f'{name}_', uid)
+    self._counters = cgroup.Counters(self._groups)
     self._kills = 0
+    self._seconds = 0.0  # That the groups had used before this job.
+    jail = Jail(
+      level,
+      uid,
+      home,
+      scratch,
+      tuple(self._groups),
+      counted=self._counters.time,
+    )
     self._last: dict | None = None  # A reply that nobody has seen.
     self._control, theirs = socket.socketpair(
       socket.AF_UNIX, socket.SOCK_SEQPACKET
     )
     with theirs:
-      self._process = _start(theirs, jail)
+      self._process = _start(theirs, jail, modules)
     try:
-      ready = self._reply(_START_SECONDS)
+      ready = self._reply(START_SECONDS)
       if 'error' in ready:
         raise SandboxError(ready['error'])
     except BaseException:
@@ -135,20 +150,17 @@ class Sandbox:
     """Returns what is readable once a job has ended."""
     return self._control.fileno()
 
-  def start(
-    self, role: str, limits: Limits, descriptors: list[int], numpy: bool = False
-  ) -> None:
+  def start(self, role: str, limits: Limits, descriptors: list[int]) -> None:
     """Starts a job; `finish` must follow.
 
     Args:
       role: What the child becomes: 'script', 'serve' or 'test'.
       limits: Of the child; its memory is the program's alone.
       descriptors: Handed to the child; ours stay open.
-      numpy: Whether to have NumPy imported before the fork.
     """
     fields = dataclasses.asdict(limits)
     fields['memory'] += _INTERPRETER
-    job = {'role': role, 'limits': fields, 'numpy': numpy}
+    job = {'role': role, 'limits': fields}
     self._send(job, descriptors)
 
   def stop(self) -> None:
@@ -159,33 +171,45 @@ class Sandbox:
     """Returns what the job has had so far, or None if it has ended."""
     if self._last is None:
       self._send({'share': True})
-      reply = self._reply(_END_SECONDS)
+      reply = self._reply(END_SECONDS)
       if 'waited' in reply:
-        return Share(**reply)
+        return Share(self._used(reply['used']), reply['waited'])
       self._last = reply  # It has just ended.
     return None
 
   def finish(self) -> Ended:
     """Waits for the end of the job and of every process that it has left."""
-    reply, self._last = self._last or self._reply(_END_SECONDS), None
-    if not reply['confined']:
+    reply, self._last = self._last or self._reply(END_SECONDS), None
+    if not (reply['confined'] or reply['stopped']):
       raise SandboxError('A child could not be locked in.')
-    kills = cgroup.memory_kills(self._groups)
+    kills = self._counters.memory_kills()
     out_of_memory = kills > self._kills
     self._kills = kills
-    return Ended(reply['status'], reply['cpu'], reply['stopped'], out_of_memory)
+    used = self._used(reply['cpu'])
+    self._seconds += used
+    return Ended(reply['status'], used, reply['stopped'], out_of_memory)
 
   def close(self) -> None:
     """Ends the fork server and all that it has left."""
     self._control.close()
     try:
-      self._process.wait(_END_SECONDS)
+      self._process.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
       self._process.kill()
       self._process.wait()
+    self._counters.close()
     cgroup.remove(self._groups)
-    if self._scratch:
-      shutil.rmtree(self._scratch, ignore_errors=True)
+    if self._folder:
+      shutil.rmtree(self._folder, ignore_errors=True)
+
+  def _used(self, seen: float) -> float:
+    """Returns the CPU time of a job: what its group has counted, or was seen.
+
+    Only a group counts those who ended without anyone waiting for them.
+    """
+    if not self._counters.time:
+      return seen
+    return self._counters.seconds() - self._seconds
 
   def _send(self, message: dict, descriptors: Sequence[int] = ()) -> None:
     data = json.dumps(message).encode()
@@ -239,10 +263,13 @@ def levels() -> tuple[str, ...]:
   return LEVELS if os.getuid() == 0 else (LEVELS[0], *LEVELS[2:])
 
 
-def _start(theirs: socket.socket, jail: Jail) -> subprocess.Popen:
+def _start(
+  theirs: socket.socket, jail: Jail, modules: Sequence[str]
+) -> subprocess.Popen:
   root = str(pathlib.Path(__file__).resolve().parents[2])
   number = str(theirs.fileno())
-  arguments = [number, json.dumps(dataclasses.asdict(jail)), root]
+  setup = dataclasses.asdict(jail) | {'modules': modules}
+  arguments = [number, json.dumps(setup), root]
   # Neither -I, which would ignore PYTHONHASHSEED, nor -S, which would hide
   # site-packages; -s and -P keep the user's own files out.
   return subprocess.Popen(
@@ -257,20 +284,20 @@ def _start(theirs: socket.socket, jail: Jail) -> subprocess.Popen:
 
 
 def _uid() -> int | None:
-  """Returns a user that nobody else has, where we are root.
+  """Returns a user that nobody else has, nor the next one, where we are root.
 
   Limits on processes count all processes of a user, so that no two sandboxes of
   a host may share one. The id of this process makes it unique.
   """
   if os.getuid() != 0:
     return None
-  own = os.getpid() * USERS + next(_users) % USERS
+  own = os.getpid() * USERS + 2 * next(_users) % USERS
   first, _, count = _uid_map()
   if count >= 1 << 31:
     return FIRST_USER + own
   # A user namespace: far from the container's own users, as far as it goes.
   start = first + count // 4
-  return start + own % (count - count // 4)
+  return start + own % (count - count // 4 - 1)
 
 
 def _uid_map() -> tuple[int, int, int]:

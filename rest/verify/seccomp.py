@@ -9,8 +9,8 @@ import ctypes
 import errno
 import os
 import platform
+import signal
 import struct
-from collections.abc import Sequence
 
 from rest.verify import kernel
 
@@ -91,6 +91,8 @@ _DENIED = {
   'kexec_load': (246, 104),
   'kexec_file_load': (320, 294),
   'reboot': (169, 142),
+  'sync': (162, 81),  # Nothing can end a process that waits for the host's
+  'syncfs': (306, 267),  # disks.
   'swapon': (167, 224),
   'swapoff': (168, 225),
   'acct': (163, 89),
@@ -126,6 +128,9 @@ _DENIED_ON_SHARED_FILES = {
   'lremovexattr': (198, 15),
   'fremovexattr': (199, 16),
 }
+# Refused where CPU time of children is only known once their parent has waited
+# for them: who ignores SIGCHLD never does.
+_SIGACTION = (13, 134)
 # Refused where other processes have the program's user, unless aimed at its
 # own process.
 _SIGNALS = {'kill': (62, 129), 'tgkill': (234, 131)}
@@ -142,17 +147,21 @@ _KILL = 0x80000000
 _REFUSE = 0x00050000 | errno.EPERM
 _MISSING = 0x00050000 | errno.ENOSYS
 _NAMESPACES = 0x7E020080  # Every CLONE_NEW* flag.
-_LOAD, _EQUAL, _MASKED, _RETURN = 0x20, 0x15, 0x45, 0x06
+_LOAD, _RETURN = 0x20, 0x06
+_JUMP, _EQUAL, _FROM, _MASKED = 0x05, 0x15, 0x35, 0x45
 _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # Offsets; low half of arguments.
 
+_Code = list[tuple[int, int, int, int]]  # Operation, two jumps, and a number.
 
-def build(shares_files: bool, shares_user: bool) -> bytes:
+
+def build(shares_files: bool, shares_user: bool, hides_children: bool) -> bytes:
   """Returns the filter as BPF code.
 
   Args:
     shares_files: Whether the program sees the mounts of the host.
     shares_user: Whether the program could signal processes of its user outside;
       then the filter holds for the process that builds it, and its threads.
+    hides_children: Whether children that nobody waits for would not be counted.
   """
   column, architecture = _machine()
   denied = dict(_DENIED)
@@ -160,6 +169,25 @@ def build(shares_files: bool, shares_user: bool) -> bytes:
     denied |= _DENIED_ON_SHARED_FILES
   if shares_user:
     denied |= _OTHER_SIGNALS
+  # What is done about each call; each ends in a return.
+  answers: dict[int, _Code] = {
+    numbers[column]: _answer(_REFUSE)
+    for numbers in denied.values()
+    if numbers[column] is not None
+  }
+  # clone3 hides its flags in memory; the C library then falls back to clone.
+  answers[435] = _answer(_MISSING)
+  answers[(56, 220)[column]] = _refuse_if(0, _MASKED, _NAMESPACES)
+  answers[(302, 261)[column]] = _refuse_unless(0, 0)  # prlimit64 of others.
+  # TIOCSTI, TIOCLINUX.
+  answers[(16, 29)[column]] = _refuse_if(1, _EQUAL, 0x5412, 0x541C)
+  if hides_children:
+    answers[_SIGACTION[column]] = _refuse_if(0, _EQUAL, int(signal.SIGCHLD))
+  if shares_user:
+    for numbers in _SIGNALS.values():
+      answers[numbers[column]] = _refuse_unless(0, os.getpid())
+    # fcntl F_SETOWN, F_SETSIG, F_SETOWN_EX.
+    answers[(72, 25)[column]] = _refuse_if(1, _EQUAL, 8, 10, 15)
   code = [
     (_LOAD, 0, 0, _ARCHITECTURE),
     (_EQUAL, 1, 0, architecture),
@@ -168,21 +196,7 @@ def build(shares_files: bool, shares_user: bool) -> bytes:
   ]
   if column == 0:  # The x32 calls have other numbers.
     code += [(_MASKED, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
-  for numbers in denied.values():
-    if numbers[column] is not None:
-      code += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _REFUSE)]
-  # clone3 hides its flags in memory; the C library then falls back to clone.
-  code += [(_EQUAL, 0, 1, 435), (_RETURN, 0, 0, _MISSING)]
-  code += _refuse_if((56, 220)[column], 0, (_MASKED, _NAMESPACES))
-  code += _refuse_unless((302, 261)[column], 0, (0,))  # prlimit64 of others.
-  for request in (0x5412, 0x541C):  # TIOCSTI, TIOCLINUX.
-    code += _refuse_if((16, 29)[column], 1, (_EQUAL, request))
-  if shares_user:
-    for numbers in _SIGNALS.values():
-      code += _refuse_unless(numbers[column], 0, (os.getpid(),))
-    for command in (8, 10, 15):  # fcntl F_SETOWN, F_SETSIG, F_SETOWN_EX.
-      code += _refuse_if((72, 25)[column], 1, (_EQUAL, command))
-  code.append((_RETURN, 0, 0, _ALLOW))
+  code += _search(answers)
   return b''.join(struct.pack('=HBBI', *line) for line in code)
 
 
@@ -204,28 +218,51 @@ def _machine() -> tuple[int, int]:
   return _MACHINES[machine]
 
 
-def _refuse_if(
-  number: int, argument: int, test: tuple[int, int]
-) -> list[tuple[int, int, int, int]]:
-  return [
-    (_EQUAL, 0, 4, number),
-    (_LOAD, 0, 0, _ARGUMENT + 8 * argument),
-    (test[0], 0, 1, test[1]),
-    (_RETURN, 0, 0, _REFUSE),
-    (_LOAD, 0, 0, _NUMBER),
+def _search(answers: dict[int, _Code]) -> _Code:
+  """Returns code that finds a call's answer; calls without one are allowed.
+
+  By halving, since every program that is locked in has to wait until the kernel
+  has tried the filter on every call, and then for the filter at each call.
+  """
+  starts = {0: _answer(_ALLOW)}  # Numbers from which on an answer holds.
+  for number in sorted(answers):
+    starts[number] = answers[number]
+    starts[number + 1] = answers.get(number + 1, _answer(_ALLOW))
+  ordered = sorted(starts)
+  kept = [
+    n
+    for n, m in zip(ordered, [None, *ordered], strict=False)
+    if m is None or starts[n] != starts[m]
   ]
 
+  def halve(numbers: list[int]) -> _Code:
+    if len(numbers) == 1:
+      return starts[numbers[0]]
+    middle = len(numbers) // 2
+    below, above = halve(numbers[:middle]), halve(numbers[middle:])
+    jump = [(_FROM, 0, 1, numbers[middle]), (_JUMP, 0, 0, len(below))]
+    return jump + below + above
 
-def _refuse_unless(
-  number: int, argument: int, allowed: Sequence[int]
-) -> list[tuple[int, int, int, int]]:
+  return halve(kept)
+
+
+def _answer(what: int) -> _Code:
+  return [(_RETURN, 0, 0, what)]
+
+
+def _refuse_if(argument: int, test: int, *values: int) -> _Code:
   checks = [
-    (_EQUAL, len(allowed) - i, 0, value) for i, value in enumerate(allowed)
+    line
+    for value in values
+    for line in ((test, 0, 1, value), (_RETURN, 0, 0, _REFUSE))
   ]
+  return [(_LOAD, 0, 0, _ARGUMENT + 8 * argument), *checks, *_answer(_ALLOW)]
+
+
+def _refuse_unless(argument: int, allowed: int) -> _Code:
   return [
-    (_EQUAL, 0, len(checks) + 3, number),
     (_LOAD, 0, 0, _ARGUMENT + 8 * argument),
-    *checks,
-    (_RETURN, 0, 0, _REFUSE),
-    (_LOAD, 0, 0, _NUMBER),
+    (_EQUAL, 1, 0, allowed),
+    *_answer(_REFUSE),
+    *_answer(_ALLOW),
   ]

@@ -68,11 +68,11 @@ def _load(
     from rest.verify import math
 
     math.warm_up()  # Imports sympy.
-    judges['math'] = _within(setup['memory'], math.judge)
+    judges['math'] = lambda r: math.judge(r['gold'], r['text'])
   if 'exact' in setup['verifiers']:
     from rest.verify import exact
 
-    judges['exact'] = _within(setup['memory'], exact.judge)
+    judges['exact'] = lambda r: exact.judge(r['gold'], r['text'])
   if 'program' in setup['verifiers']:
     from rest.verify import program  # Enters the sandbox.
 
@@ -82,17 +82,20 @@ def _load(
     on_exit.callback(judge.close)
     judges['program'] = lambda r: _judge_program(judge, r, replies)
     sandbox = judge.level
-  return judges, sandbox
+  memory = setup['memory'] << 20
+  return {name: _within(memory, judges[name]) for name in judges}, sandbox
 
 
-def _within(memory: int, judge: Callable[[str, str], Verdict]) -> _Judge:
-  """Returns a judge of answers that may hold so many MiB."""
+def _within(memory: int, judge: _Judge) -> _Judge:
+  """Returns a judge that may hold so many bytes.
+
+  A sandbox for programs, where that starts one, has limits of its own.
+  """
   _, hard = resource.getrlimit(resource.RLIMIT_AS)
 
   def judge_within(request: dict) -> Verdict:
-    # Set for each answer, since a sandbox for programs has limits of its own.
-    resource.setrlimit(resource.RLIMIT_AS, (memory << 20, hard))
-    verdict = judge(request['gold'], request['text'])
+    resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
+    verdict = judge(request)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     return verdict
 

@@ -19,9 +19,18 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-from rest.verify import candidate, cgroup, jail, namespaces, tester
+from rest.verify import (
+  candidate,
+  cgroup,
+  chance,
+  interpreter,
+  jail,
+  namespaces,
+  tester,
+)
 
 _MESSAGE = 1 << 16
+_TICKS = os.sysconf('SC_CLK_TCK')
 _exit = os._exit
 _STDLIB = (
   'abc', 'array', 'ast', 'base64', 'bisect', 'calendar', 'cmath',
@@ -33,28 +42,49 @@ _STDLIB = (
 )  # fmt: skip
 # What a child does once it is locked in. Each gets the descriptors of its job.
 _ROLES = {
-  'script': candidate.run_script,
+  'script': interpreter.run_script,
   'call': candidate.call,
   'serve': candidate.serve,
   'test': tester.run,
 }
 
 
+# For programs and the interpreters that they start, hidden from `os.environ`:
+# hashes as here, one heap for all threads, and no threads in linear algebra,
+# which a fork would lose and whose stacks fill the address space.
+_HIDDEN_ENVIRONMENT = {
+  'PYTHONHASHSEED': '0',
+  'MALLOC_ARENA_MAX': '1',
+  'OPENBLAS_NUM_THREADS': '1',
+  'OMP_NUM_THREADS': '1',
+  'MKL_NUM_THREADS': '1',
+}
+
+
 def main() -> None:
   """Serves jobs until the verifier goes away."""
+  # The verifier may be held to less memory than the programs.
+  _, hard = resource.getrlimit(resource.RLIMIT_AS)
+  resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+  # Else a program of our user could end us: the first process of a namespace
+  # only gets signals that it handles.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # As the host has it or not.
   control = socket.socket(fileno=int(sys.argv[1]))
   setup = json.loads(sys.argv[2])
+  modules = setup.pop('modules')
   place = jail.Jail(**setup | {'groups': tuple(setup['groups'])})
   try:
-    cgroup.join(setup['groups'])
+    doors = cgroup.open_doors(place.groups)
     if place.level == 'namespaces':
       namespaces.enter(control.fileno())
-    warden = jail.Warden(place)
+    warden = jail.Warden(place, doors)
     os.chdir(place.scratch)
+    sys.path.insert(0, place.home)  # As Python has it.
   except OSError as error:
     control.send(json.dumps({'error': str(error)}).encode())
     return
-  _warm_up()
+  _warm_up(modules)
   control.send(b'{}')
   while True:
     message, descriptors, _, _ = socket.recv_fds(control, _MESSAGE, 8)
@@ -65,31 +95,23 @@ def main() -> None:
       control.send(json.dumps(_run(control, warden, job, descriptors)).encode())
 
 
-def _warm_up() -> None:
+def _warm_up(modules: list[str]) -> None:
+  os.environ.clear()  # It was for the start of the interpreter.
+  for name, value in _HIDDEN_ENVIRONMENT.items():
+    os.putenv(name, value)
   for name in _STDLIB:
     importlib.import_module(name)
+  for name in modules:
+    with contextlib.suppress(ImportError):
+      importlib.import_module(name)
   for name in [n for n in sys.modules if n.split('.')[0] == 'rest']:
     del sys.modules[name]
   sys.set_int_max_str_digits(0)
-  os.environ.clear()  # It was for the start of the interpreter.
-  _settle()
-
-
-def _settle() -> None:
+  chance.pin()
   assert threading.active_count() == 1, 'A fork would lose threads.'
   gc.collect()
   gc.freeze()
   gc.disable()
-
-
-def _import_numpy() -> None:
-  # A fork would lose the threads of its linear algebra.
-  for name in ('OPENBLAS', 'OMP', 'MKL'):
-    os.environ[f'{name}_NUM_THREADS'] = '1'
-  with contextlib.suppress(ImportError):
-    importlib.import_module('numpy')
-  os.environ.clear()
-  _settle()
 
 
 def _run(
@@ -99,8 +121,7 @@ def _run(
   descriptors: list[int],
 ) -> dict[str, Any]:
   """Runs one job to its end, or until told to stop; returns how it ended."""
-  if job['numpy'] and 'numpy' not in sys.modules:
-    _import_numpy()
+  before = _cpu_of_children()
   locked, lock = os.pipe()
   pid = os.fork()
   if pid == 0:
@@ -108,10 +129,10 @@ def _run(
   os.close(lock)
   for descriptor in descriptors:
     os.close(descriptor)
-  ended = _watch(control, pid, warden.jail.level)
+  ended = _watch(control, pid)
   if not ended:
     os.kill(pid, signal.SIGKILL)
-  _, status, usage = os.wait4(pid, 0)
+  _, status = os.waitpid(pid, 0)
   warden.end()
   confined = os.read(locked, 1) == b'1'
   os.close(locked)
@@ -119,12 +140,11 @@ def _run(
     'confined': confined,
     'stopped': not ended,
     'status': os.waitstatus_to_exitcode(status),
-    'cpu': usage.ru_utime + usage.ru_stime,
-    'peak': usage.ru_maxrss << 10,
+    'cpu': _cpu_of_children() - before,
   }
 
 
-def _watch(control: socket.socket, pid: int, level: str) -> bool:
+def _watch(control: socket.socket, pid: int) -> bool:
   """Waits for the end of a child, or to be told to end it; returns which."""
   watched = os.pidfd_open(pid)
   try:
@@ -135,24 +155,42 @@ def _watch(control: socket.socket, pid: int, level: str) -> bool:
       message = control.recv(_MESSAGE)
       if not message or 'share' not in json.loads(message):
         return False
-      control.send(json.dumps(_share(pid, level)).encode())
+      control.send(json.dumps(_share()).encode())
     return True
   finally:
     os.close(watched)
 
 
-def _share(pid: int, level: str) -> dict[str, float]:
-  """Returns the seconds that a job has used, and waited for a core."""
-  everybody = [p for p in os.listdir('/proc') if p.isdecimal() and p != '1']
-  used = waited = 0
-  for process in everybody if level == 'namespaces' else [str(pid)]:
-    with contextlib.suppress(FileNotFoundError):  # It has just ended.
-      for thread in os.listdir(f'/proc/{process}/task'):
-        file = pathlib.Path(f'/proc/{process}/task/{thread}/schedstat')
-        ran, stood = file.read_text().split()[:2]
-        used += int(ran)
-        waited = max(waited, int(stood))
-  return {'used': used / 1e9, 'waited': waited / 1e9}
+def _cpu_of_children() -> float:
+  usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return usage.ru_utime + usage.ru_stime
+
+
+def _share() -> dict[str, float]:
+  """Returns the seconds that a job has used, and waited for a core.
+
+  Used is what its processes and all that they have waited for have used: more
+  than they say only where a control group counts.
+  """
+  used = waited = 0.0
+  for process in _descendants(os.getpid()):
+    # Programs end at any time: what is gone raises one of several errors.
+    with contextlib.suppress(OSError):
+      text = pathlib.Path(f'/proc/{process}/stat').read_text()
+      used += sum(map(int, text.rpartition(')')[2].split()[11:15]))
+    for file in pathlib.Path(f'/proc/{process}/task').glob('*/schedstat'):
+      with contextlib.suppress(OSError):
+        waited = max(waited, int(file.read_text().split()[1]))
+  return {'used': used / _TICKS, 'waited': waited / 1e9}
+
+
+def _descendants(pid: int) -> list[int]:
+  found = []
+  for file in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
+    with contextlib.suppress(OSError):
+      for child in map(int, file.read_text().split()):
+        found += [child, *_descendants(child)]
+  return found
 
 
 def _child(
@@ -161,6 +199,7 @@ def _child(
   """Becomes the job: descriptors 0, 1 and 2 are empty, its own begin at 3."""
   status = 1
   try:
+    warden.admit()
     # Out of the way first: they may be in each other's places.
     moved = [_move(d, 64 + i) for i, d in enumerate(descriptors)]
     own = [_move(d, 3 + i) for i, d in enumerate(moved)]
@@ -168,7 +207,9 @@ def _child(
     warden.confine(jail.Limits(**job['limits']))
     os.write(own[-1], b'1')
     os.close(own.pop())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.enable()
+    chance.restart()
     status = _ROLES[job['role']](own)
   finally:
     _exit(status)  # Not by `os`, which a program may have patched.
