@@ -14,6 +14,7 @@ from rest.verify import (
   math_claims,
   math_clean,
   math_parse,
+  math_revision,
   math_units,
   math_words,
 )
@@ -55,7 +56,9 @@ _NO_CLAIM = re.compile(
   re.IGNORECASE,
 )
 _MAYBE = re.compile(
-  r"\b(?:could|may|might|can|cannot|not|never|\w+n['\u2019]t)\b", re.IGNORECASE
+  r"\b(?:could|may|might|can|cannot|not|never|\w+n['\u2019]t|used|once"
+  r'|no longer|thought|believed|claimed|said|supposed|expected|if|when)\b',
+  re.IGNORECASE,
 )
 _MATH_START = re.compile(
   r'[-+\u2212\d.$£€¥\\({\[|√π]|[A-Za-z](?![A-Za-z]| [a-z]{2})'
@@ -82,6 +85,7 @@ _SENTENCE_END = re.compile(r'[.!?]["\'*)]*(?=\s|$)|\n')
 _BEFORE = 100  # Characters before a box in which its phrase begins.
 _OPENING = re.compile(r'[\s$*:({]*(?:\\[(\[])?\s*')
 _NUMBER_IN = re.compile(r"[A-Z][A-Za-z ,'\u2019-]{2,80} (?=[$£€\\]?-?\.?\d)")
+_COMPUTED = re.compile(r'[a-z]{3}.*\d.*[-+*/\xd7\u2212]')
 _VERB = re.compile(r'\b(?:is|are|equals)\b[*_:\s]*')
 # Of a sentence without a mark that concludes.
 _FORMULA = re.compile(
@@ -118,7 +122,7 @@ def extract(text: str) -> str | None:
   A short text of one line, without any mark, is taken to be the answer itself;
   the comparison is strict enough that prose never equals anything.
   """
-  text = text[-_SCANNED:].strip()
+  text = math_revision.without_struck(text[-_SCANNED:]).strip()
   if 'think>' in text:  # What is drafted in there is no answer.
     text = text.rpartition('</think>')[2].strip()
     if '<think>' in text:
@@ -138,14 +142,16 @@ def extract(text: str) -> str | None:
 def _standing(text: str, claim: Claim) -> str:
   """Returns what stands of a claim: it, what replaces it, or nothing."""
   for _ in range(_CORRECTIONS):
-    position = math_claims.taken_back(text, claim.end)
+    position = math_revision.taken_back(text, claim.end)
     if position is None:
       return claim.text
-    start = math_claims.corrected(text, position)
+    start = math_revision.corrected(text, position)
     if start is None:
       return ''
     sentence, end = _sentence(text, start)
     claim = Claim(start, _tidy(sentence), end)
+    if not _is_mathematics(claim.text):
+      return ''
   return ''
 
 
@@ -164,7 +170,7 @@ def _last_claim(text: str) -> Claim | None:
   while claims and joined:
     before = claims.pop()
     gap = text[before.end : start]
-    if before.end > start or not math_claims.is_beside(gap):
+    if before.end > start or not math_revision.is_beside(gap):
       break
     if before.text not in joined.split(', '):
       joined = f'{before.text}, {joined}'
@@ -248,7 +254,8 @@ def _phrases(text: str, strong: Claim | None) -> list[Claim]:
       continue
     value = _predicate(_tidy(sentence), phrase.group())
     claim = Claim(phrase.end(), value, end)
-    asserted = math_claims.is_asserted(text, phrase.start())
+    answer = phrase.start() + phrase.group().lower().rfind('answer')
+    asserted = math_claims.is_asserted(text, answer)
     if text.startswith('?', end) or not asserted:
       dropped.append(claim._replace(text=''))
       continue
@@ -307,7 +314,7 @@ def _tidy(claim: str) -> str:
   claim = ' '.join(_CALCULATOR.sub('', claim).split()).strip('*').strip()
   claim = re.sub(r'\s*I hope (?:it|this) is correct\.?$', '', claim)
   reason = _REASON.search(claim)
-  if reason and math_claims.taken_back(claim, reason.start()) is None:
+  if reason and math_revision.taken_back(claim, reason.start()) is None:
     claim = claim[: reason.start()].rstrip()
   sides = claim.split('=')
   if len(sides) > 1 and all(
@@ -320,8 +327,15 @@ def _tidy(claim: str) -> str:
 def _predicate(claim: str, phrase: str) -> str:
   """Returns 34 for 'The largest n is 34', and other claims as they are.
 
-  Behind 'Answer:' it is also 34 for 'She has to pay $34 in total'.
+  Behind 'Answer:' it is also 34 for 'She has to pay $34 in total' and for 'They
+  have 17 hens + 17 ducks = 34 birds'.
   """
+  if ':' in phrase and claim.count('=') == 1:
+    lead, side = claim.split('=')
+    value = math_words.without_remark(side.strip())
+    computed = _COMPUTED.search(lead) and not math_claims.is_doubtful(lead)
+    if computed and _is_mathematics(value):
+      return value
   number = _NUMBER_IN.match(claim) if ':' in phrase else None
   if number and not math_words.is_doubtful(number.group().lower().split()):
     value = math_words.without_remark(claim[number.end() :])
