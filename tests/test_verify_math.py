@@ -347,7 +347,7 @@ def test_every_math_reference_equals_itself():
   assert unequal == ['train/number_theory/7115', 'train/number_theory/7117']
   # Boxes between which nothing decides are one claim, which the last alone is
   # not: otherwise '[12] or [15]' would be right whenever either is.
-  assert len(differs) == 21
+  assert len(differs) == 20
 
 
 @_needs_sets

@@ -78,7 +78,7 @@ _CONNECTIVES = _any(
   'update verification check summary in_simplest_form',
 )
 _ASSERTIONS = _any(
-  r"(?:i|we|one)_(?:(?:can|easily|now|then|also|have|could|will|may|'ve|'m|am"
+  r"(?:i|we|one)(?:'m|'ve|'re)?_(?:(?:can|easily|now|then|also|have|could|will|may|am"
   r'|are)_)*'
   r'(?:see|find|found|know|get|have|had|conclude|concluded|deduce|deduced'
   r'|obtain|obtained|determine|determined|infer|say|believe|think|guess|suspect'
@@ -116,6 +116,16 @@ _DENIED_VALUE = re.compile(
   r'|\\(?:sout|[xb]?cancel)\s*\{)[\s:$({\\[]*$',
   re.IGNORECASE,
 )
+_SAID = re.compile(
+  r"(?P<who>(?:[\w'\u2019]+\s+){1,3})(?:says?|said|claim(?:s|ed)|thinks?|thought"
+  r'|believe[sd]?|guess(?:es|ed)?)(?:\s+(?:that|it|is))*[\s:$({\\[]*$',
+  re.IGNORECASE,
+)
+_DISOWNED = re.compile(
+  r'\b(?:wrong|incorrect|mistaken|na[i\u00ef]ve|doubt|tempting|erroneous)\b'
+  r'[^,;:.=]*$',
+  re.IGNORECASE,
+)
 _ASKED = re.compile(r'[$)*\s]{0,8}\?')
 _WORDS = re.compile(r"[\w'\u2019-]+")
 
@@ -146,8 +156,15 @@ def is_doubtful(words: str) -> bool:
 
 def is_denied(text: str, start: int, end: int) -> bool:
   """Returns whether a box holds what the answer is not, or asks for it."""
-  denied = _DENIED_VALUE.search(text, max(start - _NEAR, 0), start)
-  return bool(denied or _ASKED.match(text, end))
+  if _DENIED_VALUE.search(text, max(start - _NEAR, 0), start):
+    return True
+  if _ASKED.match(text, end):
+    return True
+  clause = _clause(text, start)
+  saying = _SAID.search(clause)
+  if saying and not _MYSELF.search(saying.group('who')):
+    return True
+  return bool(_DISOWNED.search(clause))
 
 
 def _clause(text: str, start: int) -> str:

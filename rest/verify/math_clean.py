@@ -93,6 +93,8 @@ _CIRCLE = re.compile(r'\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*degrees?\s*\}')
 def clean(answer: str) -> str:
   """Returns the answer in one notation; what differs may still be equal."""
   answer = _characters(answer)
+  if answer.startswith('~'):
+    answer = answer.replace('~', r'\approx ', 1)
   if _ESCAPED.search(answer):
     answer = answer.replace('\\\\', '\\')
   answer = answer.replace('\\\\', ROW).replace(r'\%', '%').replace(r'\#', '#')

@@ -32,6 +32,10 @@ _TURN = re.compile(  # Where a chat's next turn begins.
 )
 _BOX = re.compile(r'\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*')
 _BOXED_TOKEN = re.compile(r'[^\s$]+')
+_HEADED = re.compile(
+  r'^(?:#{1,6} |\*\*)[ \t]*(?:the )?(?:final )?answer[*: \t]{0,8}\n',
+  re.IGNORECASE | re.MULTILINE,
+)
 _HASHES = re.compile(r'(?<!#)####(?!#)[ \t]*([^\n]*)')
 _TAG = re.compile(r'<answer>([^<]{1,300})</answer>', re.IGNORECASE)
 _PHRASE = re.compile(
@@ -73,7 +77,8 @@ _REASON = re.compile(
   r'(?:;\s*(?:we|this|that|it|so|thus|hence)|(?:\s*[,;(]|\s)\s*'
   r'(?:since|because|and not|rather than|instead of|not(?= *[$\\\d(-])|i\.e\.,?'
   r'|that is,|namely|which (?:is|equals|means|matches|agrees)|'
-  r'as (?:we|it|the|shown|required|desired|expected|claimed|above)))(?!\w)'
+  r'as (?:we|it|the|can|one|shown|required|desired|expected|claimed|above)))'
+  r'(?!\w)'
 )
 _COMPUTATION = re.compile(
   r'(?:[\s\d.,+*/()$\xd7-]|(?:(?<=\d)|(?<=\d\s))x(?=\s?\d))+'
@@ -129,6 +134,7 @@ def extract(text: str) -> str | None:
       return None
   if '<|' in text and (turn := _TURN.search(text)):
     text = text[: turn.start()].rstrip()
+  text = _HEADED.sub('Answer: ', text)
   claim = _last_claim(text)
   if claim is not None:
     return _standing(text, claim) or None
@@ -301,8 +307,9 @@ def _sentence(text: str, start: int) -> tuple[str, int]:
   if text.startswith('$', start):  # It may run over several lines.
     position = max(text.find('$', start + 1, limit), start)
   while stop := _SENTENCE_END.search(text, position, limit):
-    inside = text.count('$', start, stop.start()) % 2 and stop.group() != '\n'
-    if not inside:
+    dollars = text.count('$', start, stop.start())
+    escaped = text.count('\\$', start, stop.start())
+    if (dollars - escaped) % 2 == 0 or stop.group() == '\n':
       return text[start : stop.start()].strip(), stop.start()
     position = stop.end()
   return text[start:limit].strip(), limit

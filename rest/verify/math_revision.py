@@ -72,7 +72,7 @@ _VALUE = re.compile(
   r'[\s,:;.!\u2014-]*(?:(?:the (?:correct )?answer|it|that|this|i|we)\b'
   rf'(?:{_APOSTROPHE}s)?\s*)?(?:(?:actually|really)\s+)?'
   r'(?:(?:is|should be|must be|mean|meant|get|should have been)\b\s*)?[:\s]*'
-  r'(?=[-\d$\\(])',
+  r'(?=[-\d$\\(]|[A-E]\b)',
   re.IGNORECASE,
 )
 _DECISION = re.compile(
@@ -82,7 +82,7 @@ _DECISION = re.compile(
   r'|yields?|becomes|equals?|simplif\w+|reduc\w+|add(?:ing|s)?|multipl\w+'
   r'|subtract\w*|divid\w+|question|solution|problem|conclude|sum|overall'
   r'|fail(?:s|ed)?|works?|check\w*|re-?(?:check|comput|calculat|consider|do)\w*'
-  r'|revised|corrected|updated|new|actual|true|real)\b|\d\s{0,3}=\s{0,3}\d'
+  r'|revised|corrected|updated|new|actual|true|real)\b|\d\s{0,3}(?:[-+*/=\u00d7]|\\times|\\cdot)\s{0,3}\d'
   r'|</think|\\implies|\\Rightarrow|\\to\b|\u21d2|\u2192|[-=]>',
   re.IGNORECASE,
 )

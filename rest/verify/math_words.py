@@ -41,7 +41,7 @@ _NUMERALS = _set(
   ' thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty'
   ' thirty forty fifty sixty seventy eighty ninety hundred thousand million'
   ' billion trillion dozen dozens hundreds thousands millions billions'
-  ' trillions score scores gross lakh lakhs crore crores both'
+  ' trillions score scores gross mille myriad lakh lakhs crore crores both'
 ) | _set('ones twos threes fours fives sixes sevens eights nines zeros zeroes')
 # Behind a number they make another one of it, or doubt it, wherever they stand.
 _CHANGING = _set(
@@ -71,7 +71,7 @@ _FRACTION = re.compile(
 _STARTERS = _set(
   'in of for per a an from at on during each every altogether together'
   ' overall total combined left leftover remaining here there now today these'
-  ' those who which whose including'
+  ' those who which whose including daily weekly monthly yearly hourly'
 )
 _LINKS = _set('and but than with was are has can will over into onto onward')
 _NEAR = _set('near close somewhere within over exceeds outside beyond after')
@@ -84,7 +84,7 @@ _HEAD = re.compile(
   r'\$(?:\s[^$]{1,80}\s|[^$\s](?:[^$]{0,80}[^$\s])?)\$(?:\s?\\?%)?'
   r'|\\\([^()]{1,80}\\\)|\\boxed\{[^{}]*\}'
   r'|-?(?:\\?\$|[£€¥])?-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)'
-  r'(?: \d+(?=/\d))?(?:/\d+)?(?:\s?\\?%)?'
+  r'(?: \d+(?=/\d))?(?:/\d+)?(?:\s?\\?%|\s(?:percent|pct)\b)?'
 )
 
 
@@ -146,6 +146,10 @@ def without_remark(claim: str) -> str:
   tail = words[nouns:]
   if tail[:1] == [',']:
     tail = tail[1:]
+  if tail[:1] == ['('] and not (
+    counted(tail[1:]) or begins_remark(' '.join(tail[1:2]))
+  ):
+    return claim
   if tail and not nouns and not begins_remark(tail[0]):
     return claim
   if not is_remark(tail):
