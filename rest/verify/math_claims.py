@@ -38,9 +38,10 @@ _CONDITION = re.compile(
     r'imagin\w+ pretend\w* provided_that providing ignoring neglecting',
     'forgetting omitting hypothetically on_condition',
     '(?:had|were|should)_(?:we|i|it|they|he|she|you) according_to book',
-    'textbook key legend rumou?r tempting',
+    'textbook key legend rumou?r tempting naively originally initially',
+    'wrongly incorrectly mistakenly at_first for_the_sake opinion view world',
   )
-  + r'|\bfor \$?[a-z]\s*(?:[<>=]|\\[lg])',
+  + r'|\bfor \$?[a-z]\s*(?:[<>=]|\\[lg])|^\W*(?:were|had|should)\b',
   re.IGNORECASE,
 )
 _HEDGE = re.compile(
@@ -58,7 +59,7 @@ _OWN_WORDS = (
   'final correct right true exact actual real simplified simplest required'
   ' desired requested numerical numeric overall total complete full only unique'
   ' best short boxed integer decimal revised corrected new updated resulting'
-  " the our my your this that an a problem's question's exercise's"
+  " the our my your this an a problem's question's exercise's"
 )
 _OWN = frozenset(_OWN_WORDS.split())
 _MAIN = re.compile(
@@ -75,7 +76,8 @@ _CONNECTIVES = _any(
   'okay ok yes no step in_total in_conclusion in_summary in_short in_the_end',
   'in_all in_this_case as_a_result as_such to_sum_up to_conclude',
   'to_summarize all_in_all note_that final_answer answer correction edit',
-  'update verification check summary in_simplest_form',
+  'update verification check summary final_step let_us_conclude recall_that',
+  'in_simplest_form',
 )
 _ASSERTIONS = _any(
   r"(?:i|we|one)(?:'m|'ve|'re)?_(?:(?:can|easily|now|then|also|have|could|will|may|am"
@@ -98,7 +100,8 @@ _LEADING = re.compile(  # 'Since she has 3 apples the answer is 42.'
   re.IGNORECASE,
 )
 _ARRIVING = re.compile(  # 'Divide by 9 to get the answer: 5'.
-  r'\b(?:gets?|obtain|gives?|giving|yields?|yielding|for|as)\W*$', re.IGNORECASE
+  r'\b(?:gets?|obtain|gives?|giving|yields?|yielding|for|as)(?:\s+that)?\W*$',
+  re.IGNORECASE,
 )
 # Someone else's view, directly before 'that the answer is'.
 _SAYING = re.compile(
@@ -126,6 +129,12 @@ _DISOWNED = re.compile(
   r'[^,;:.=]*$',
   re.IGNORECASE,
 )
+_SUSPECT_WORDS = (
+  "not n't n\u2019t never rather instead sout cancel wrong incorrect mistaken"
+  ' na\u00efve naive doubt tempting erroneous say said claim think thought belie'
+  ' guess'
+)
+_SUSPECT = tuple(_SUSPECT_WORDS.split())
 _ASKED = re.compile(r'[$)*\s]{0,8}\?')
 _WORDS = re.compile(r"[\w'\u2019-]+")
 
@@ -135,7 +144,7 @@ def is_asserted(text: str, start: int) -> bool:
   clause = _INTERRUPTED.sub(' ', _without_owner(_clause(text, start)))
   main = list(_MAIN.finditer(clause))
   if main:
-    clause = clause[main[-1].end() :]
+    clause = re.sub(r'^\s*that\b', '', clause[main[-1].end() :])
   if _CONDITION.search(clause):
     return False
   saying = _SAYING.search(clause)
@@ -157,6 +166,9 @@ def is_doubtful(words: str) -> bool:
 def is_denied(text: str, start: int, end: int) -> bool:
   """Returns whether a box holds what the answer is not, or asks for it."""
   before = text[max(start - _NEAR, 0) : start]
+  lower = before.lower()
+  if not any(word in lower for word in _SUSPECT):  # Nearly always: be quick.
+    return bool(_ASKED.match(text, end))
   if _DENIED_VALUE.search(before) or _DISOWNED.search(before):
     return True
   said = _SAID.search(before)

@@ -134,7 +134,8 @@ def extract(text: str) -> str | None:
       return None
   if '<|' in text and (turn := _TURN.search(text)):
     text = text[: turn.start()].rstrip()
-  text = _HEADED.sub('Answer: ', text)
+  if 'nswer' in text or 'NSWER' in text:
+    text = _HEADED.sub('Answer: ', text)
   claim = _last_claim(text)
   if claim is not None:
     return _standing(text, claim) or None

@@ -36,9 +36,13 @@ _TAKEN_BACK = re.compile(
   r'|oops|whoops|nope|no,? wait|or rather|(?-i:EDIT|UPDATE)'
   rf'|{_IT} should (?:be|have been)(?=\s{{1,3}}[-\d\\$(])'
   r'|no(?=[,:;] [-\d\\$(])|(?:edit|updated?)(?=:))\b'
-  r'|[.!?\n]\s{0,3}(?:or|alternatively|maybe|perhaps|possibly)[, ]{1,2}'
-  r'(?:(?:it|the answer) (?:is|could be|might be|may be) )?[-$\\(]{0,3}\d'
   r'|(?:^|[.!?,\n\u2014-])\s{0,3}(?:wrong|incorrect|false)\s{0,3}[.!\n]',
+  re.IGNORECASE,
+)
+# Another value, for which nothing decides.
+_RIVAL = re.compile(
+  r'[.!?\n]\s{0,3}(?:or|alternatively|maybe|perhaps|possibly)[, ]{1,2}'
+  r'(?:(?:it|the answer) (?:is|could be|might be|may be) )?[-$\\(]{0,3}\d',
   re.IGNORECASE,
 )
 # Where a sentence begins with it, it takes back, unless a check holds.
@@ -99,6 +103,8 @@ def taken_back(text: str, end: int) -> int | None:
     return None
   if behind := _BEHIND.match(text, end, end + _GAP):
     return behind.end()
+  if _RIVAL.search(text, end):
+    return len(text)
   if found := _TAKEN_BACK.search(text, end):
     return found.end()
   doubt = _DOUBT.search(text, end)

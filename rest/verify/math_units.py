@@ -108,6 +108,8 @@ def _suffix(answer: str) -> tuple[str, list[str], str | None]:
   # 'a.m.' must not become 'a' and 'm'.
   text = text or ''
   words = re.sub(r'(?<=[a-zA-Z])\.|[/²³-]', ' ', text).lower().split()
+  if re.search(r'\b[BGKMT]\b', text):
+    return answer, [], None  # 7 M is seven million.
   compact = text.replace('.', '').replace(' ', '').lower()
   if compact in ('am', 'pm') or not words or not all(map(str.isalpha, words)):
     return answer, [], None
