@@ -131,8 +131,8 @@ _DISOWNED = re.compile(
 )
 _SUSPECT_WORDS = (
   "not n't n\u2019t never rather instead sout cancel wrong incorrect mistaken"
-  ' na\u00efve naive doubt tempting erroneous say said claim think thought belie'
-  ' guess'
+  ' na\u00efve naive doubt tempting erroneous say said claim think thought'
+  ' belie guess'
 )
 _SUSPECT = tuple(_SUSPECT_WORDS.split())
 _ASKED = re.compile(r'[$)*\s]{0,8}\?')
