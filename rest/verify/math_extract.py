@@ -80,6 +80,7 @@ _REASON = re.compile(
   r'as (?:we|it|the|can|one|shown|required|desired|expected|claimed|above)))'
   r'(?!\w)'
 )
+_PLAIN = re.compile(r'-?\d{1,30}(?:,\d{3}){0,9}(?:\.\d{1,30})?')
 _COMPUTATION = re.compile(
   r'(?:[\s\d.,+*/()$\xd7-]|(?:(?<=\d)|(?<=\d\s))x(?=\s?\d))+'
 )
@@ -127,6 +128,8 @@ def extract(text: str) -> str | None:
   A short text of one line, without any mark, is taken to be the answer itself;
   the comparison is strict enough that prose never equals anything.
   """
+  if _PLAIN.fullmatch(text):  # Half of all references: be quick.
+    return text
   text = math_revision.without_struck(text[-_SCANNED:]).strip()
   if 'think>' in text:  # What is drafted in there is no answer.
     text = text.rpartition('</think>')[2].strip()
@@ -318,6 +321,8 @@ def _sentence(text: str, start: int) -> tuple[str, int]:
 
 def _tidy(claim: str) -> str:
   """Drops what leaves a claim as it is: marks, a computation, remarks."""
+  if _PLAIN.fullmatch(claim):
+    return claim
   # Runs of spaces, which a model may print without end, cost a scan each.
   claim = ' '.join(_CALCULATOR.sub('', claim).split()).strip('*').strip()
   claim = re.sub(r'\s*I hope (?:it|this) is correct\.?$', '', claim)
