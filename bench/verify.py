@@ -31,6 +31,7 @@ _SETS = {'humaneval': '', 'humaneval_plus': '', 'mbpp': '', 'mbpp_plus': 'all'}
 _SOAK = 100_000  # Programs.
 _EVERY = 10  # Rounds between two lines of the soak.
 _DAEMON = 'import os, time\nif os.fork() == 0:\n  time.sleep(1000)'
+_CASES = pathlib.Path(__file__).parents[1] / 'tests/data/math_cases.jsonl'
 _PAIRS = 40_000  # Of different answers, drawn within each subject.
 # One in a hundred of the mixed stream.
 _HOSTILE = (
@@ -79,6 +80,22 @@ def bench_math(folder: str) -> None:
     print(f'  {plain / rate:.2f} times slower')
     print(f'  {pool.stats}')
   _report_pairs(records)
+  _report_cases()
+
+
+def _report_cases() -> None:
+  """Prints how many of the labelled cases are judged as labelled."""
+  cases = [json.loads(line) for line in _CASES.read_text().splitlines()]
+  wrong = [
+    case
+    for case in cases
+    if math.is_equivalent(case['gold'], case['prediction']) != case['equal']
+  ]
+  accepted = sum(not case['equal'] for case in wrong)
+  print(
+    f'{len(cases) - len(wrong)} of {len(cases)} labelled cases are right;'
+    f' {accepted} false positives, {len(wrong) - accepted} false negatives'
+  )
 
 
 def _report(name: str, pool: Pool, pairs: list[tuple[str, str]]) -> float:

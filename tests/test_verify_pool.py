@@ -71,7 +71,7 @@ def test_three_verdicts_are_told_apart(pool):
   texts = [('7', '7'), ('8', '7'), ('7', '')]
   verdicts = [pool.submit(_math(*pair)).result() for pair in texts]
   assert [verdict.reward for verdict in verdicts] == [1.0, 0.0, None]
-  assert {verdict.verifier for verdict in verdicts} == {'math-2'}
+  assert {verdict.verifier for verdict in verdicts} == {'math-3'}
 
 
 def test_one_answer_in_many_texts_is_judged_once(pool):

@@ -15,7 +15,7 @@ from rest.verify import math_clean, math_compare, math_extract, math_guard
 from rest.verify.child import Child
 from rest.verify.math_lex import Unreadable
 
-VERSION = 'math-2'
+VERSION = 'math-3'
 
 _SECONDS = 0.9  # For one attempt; ordinary answers need a third of it.
 _LENGTH = 2000  # Characters of an answer; the longest reference has 160.
@@ -98,7 +98,7 @@ def _decided(gold: str, answer: str) -> Verdict | None:
 @functools.lru_cache(maxsize=4096)
 def _cleaned(gold: str) -> str:
   """Returns the answer of a reference, or '' where it has none."""
-  return math_clean.clean(extract(gold) or '')
+  return math_clean.clean(extract(math_clean.unescaped(gold)) or '')
 
 
 _lock = threading.Lock()

@@ -45,7 +45,14 @@ _DROPPED = re.compile(
   r'rm(?!\s*\{)|small|normalsize|large|Large|huge|Huge)(?![a-zA-Z])\.?'
   r'|\\(?:phantom|hphantom|vphantom|hspace|vspace|label|tag)\*?\{[^{}]*\}'
 )
-_THOUSANDS = re.compile(r'(?<=\d)(?:\{,\}|,\s*\\!\s*|\\[,!:; ])(?=\d{3}(?!\d))')
+_THOUSANDS = re.compile(
+  r'(?<=\d)(?<!(?<!\d)0)(?:\s*\{,\s*\}|,\s*\\!\s*|\\[,!:; ])(?=\d{3}(?!\d))'
+)
+_DECIMAL_COMMA = re.compile(r'(?<=\d)\s*\{,\s*\}\s*(?=\d)')
+# LaTeX that was escaped once more, as in JSON: a row begins with no command.
+_ESCAPED = re.compile(
+  r'(?<!\\)\\\\(?:left|right|[dt]?frac|sqrt|boxed|text|begin)\s*[\\{(\[]'
+)
 # 1 234 567, but not the mixed number 1 234/567.
 _SPACED = re.compile(r'(?<![\w.}\\])(?<![\w.}] )\d{1,3}(?: \d{3})+(?![\d/])')
 _SPACES = re.compile(
@@ -86,6 +93,10 @@ _CIRCLE = re.compile(r'\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*degrees?\s*\}')
 def clean(answer: str) -> str:
   """Returns the answer in one notation; what differs may still be equal."""
   answer = _characters(answer)
+  if answer.startswith('~'):
+    answer = answer.replace('~', r'\approx ', 1)
+  if _ESCAPED.search(answer):
+    answer = answer.replace('\\\\', '\\')
   answer = answer.replace('\\\\', ROW).replace(r'\%', '%').replace(r'\#', '#')
   answer = _DELIMITERS.sub(' ', answer)
   answer = _dollars(answer.replace(r'\$', DOLLAR))
@@ -94,7 +105,7 @@ def clean(answer: str) -> str:
   answer = _DROPPED.sub(' ', answer)
   answer = _WORDS.sub(r'\\text', answer)
   answer = _FONTS.sub('', answer)
-  answer = _THOUSANDS.sub('', answer)
+  answer = _DECIMAL_COMMA.sub('.', _THOUSANDS.sub('', answer))
   answer = _SPACES.sub(' ', answer)
   answer = _SPACED.sub(lambda m: m.group().replace(' ', ''), answer)
   answer = _CIRCLE.sub(r'^\\circ ', answer)
@@ -103,6 +114,16 @@ def clean(answer: str) -> str:
     answer = _ends(whole.group(1))
   lead = _LEAD.match(answer)
   return _ends(answer[lead.end() :]) if lead else answer
+
+
+def unescaped(reference: str) -> str:
+  r"""Returns a reference with `\\\\le` as `\\le`: some sets are escaped twice.
+
+  Outside of environments there are no rows to break.
+  """
+  if r'\begin' in reference:
+    return reference
+  return re.sub(r'(?<!\\)\\\\(?=[a-zA-Z])', r'\\', reference)
 
 
 def _characters(answer: str) -> str:

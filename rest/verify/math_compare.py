@@ -8,10 +8,16 @@ expressions by their values. What cannot be read is left to the caller.
 import itertools
 import re
 
-from rest.verify import math_region, math_units
+from rest.verify import math_assign, math_matrix, math_region, math_units
 from rest.verify.math_lex import Unreadable
 from rest.verify.math_parse import Node, parse
-from rest.verify.math_value import is_scalar, names, proportion, same
+from rest.verify.math_value import (
+  is_rounded,
+  is_scalar,
+  names,
+  proportion,
+  same,
+)
 
 _ITEMS = 40
 _ORDER = {'<': 1, r'\le': 1, '>': -1, r'\ge': -1}
@@ -47,6 +53,9 @@ def equal(gold: str, answer: str) -> bool:
     Unreadable: One of them is outside the grammar.
   """
   gold, answer = _symbols(gold), _symbols(answer)
+  for one, other in ((gold, answer), (answer, gold)):
+    if r'\approx' in one and r'\approx' not in other:
+      return any(equal(value, other) for value in _approximated(one))
   if _words(gold) == _words(answer):
     return True
   times = math_units.time(gold), math_units.time(answer)
@@ -64,6 +73,16 @@ def equal(gold: str, answer: str) -> bool:
   if not math_units.agree(gold_unit, answer_unit):
     return False
   return _equal(parse(gold), parse(answer))
+
+
+def _approximated(answer: str) -> list[str]:
+  r"""Returns both values of 'x = 1/3 \approx 0.33', if it is one that holds."""
+  exact, _, decimal = answer.partition(r'\approx')
+  node, name_and_value = parse(decimal), _unnamed(parse(exact))
+  value = name_and_value[1]
+  if r'\approx' in decimal or not is_scalar(value) or names(value):
+    return []
+  return [exact, decimal] if is_rounded(node, value) else []
 
 
 def is_readable(answer: str) -> bool:
@@ -128,6 +147,7 @@ def _equal(left: Node, right: Node) -> bool:
   if left == right:
     return True
   left, right = _expanded(left), _expanded(right)
+  left, right = math_assign.spread(left, right)
   as_region = _regions(left, right)
   if as_region is not None:
     return as_region
@@ -135,6 +155,8 @@ def _equal(left: Node, right: Node) -> bool:
   right_name, right = _unnamed(right)
   if left_name and right_name and not _names_agree(left_name, right_name):
     return False
+  if (assigned := math_assign.values_in_order(left, right)) is not None:
+    return _equal(*assigned)
   if {left.kind, right.kind} & {'list', 'set'}:
     left_items, right_items = _items(left), _items(right)
     if _relations(left_items) != _relations(right_items):
@@ -157,6 +179,8 @@ def _same_structure(left: Node, right: Node) -> bool:
   if is_scalar(left) and is_scalar(right):
     infinite = _is_infinite(left) or _is_infinite(right)
     return left == right if infinite else same(left, right)
+  if left.kind != right.kind and 'matrix' in (left.kind, right.kind):
+    left, right = math_matrix.computed(left), math_matrix.computed(right)
   if left.kind != right.kind or left.name.lstrip('0') != right.name.lstrip('0'):
     return False
   if left.value != right.value or len(left.parts) != len(right.parts):
@@ -270,14 +294,23 @@ def _renamed(name: Node | None, node: Node) -> Node:
 
 def _is_name(node: Node) -> bool:
   """Returns whether a left side names what is on the right: x, AB, f(2)."""
-  if node.kind == 'tuple':
+  if node.kind in ('tuple', 'ratio'):
     return all(map(_is_name, node.parts))
   if node.kind == 'power':  # f^{-1}
     return node.parts[0].kind == 'name' and node.parts[1].kind == 'negate'
   if node.kind == 'multiply':
     first, second = node.parts
     return _is_name(first) and (second.kind == 'number' or _is_name(second))
+  if node.kind in ('absolute', 'divide'):  # Of segments: |AB|, AB/CD.
+    return all(map(_is_segment, node.parts))
   return node.kind == 'name'
+
+
+def _is_segment(node: Node) -> bool:
+  pair = node.parts if node.kind == 'multiply' else ()
+  return len(pair) == 2 and all(
+    part.kind == 'name' and part.name[0].isupper() for part in pair
+  )
 
 
 def _names_agree(left: Node, right: Node) -> bool:

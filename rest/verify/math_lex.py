@@ -85,6 +85,8 @@ def tokens(answer: str) -> list[Token]:
       depth -= 1
     if kind == 'text':
       found.extend(_text(match.group('text')))
+    elif kind == 'word' and text.isupper() and _is_subscript(found):
+      found.append(Token('name', text))  # The area S_{ABCD}.
     elif kind == 'word':
       found.extend(_word(text))
     elif kind in ('number', 'grouped', 'science'):
@@ -98,6 +100,11 @@ def tokens(answer: str) -> list[Token]:
     if len(found) > _TOKENS:
       raise Unreadable('too long')
   return found
+
+
+def _is_subscript(found: list[Token]) -> bool:
+  before = ''.join(token.text for token in found[-2:])
+  return before.endswith(('_', '_{'))
 
 
 def _text(words: str) -> list[Token]:

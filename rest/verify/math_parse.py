@@ -113,18 +113,20 @@ class _Parser:
     return Node('list', tuple(items), words.pop() if len(words) == 1 else ',')
 
   def relation(self) -> Node:
-    sides = [self.union()]
+    sides = [self.ratio()]
     signs = []
     while sign := self.take(*RELATIONS):
       signs.append(sign)
-      sides.append(self.union())
-    if self.peek() == ':' and not signs and self.depth == 0:
-      while self.take(':'):
-        sides.append(self.sum())
-      return Node('ratio', tuple(sides))
+      sides.append(self.ratio())
     if not signs:
       return sides[0]
     return Node('relation', tuple(sides), ' '.join(signs))
+
+  def ratio(self) -> Node:
+    sides = [self.union()]
+    while self.depth == 0 and self.take(':'):
+      sides.append(self.sum())
+    return sides[0] if len(sides) == 1 else Node('ratio', tuple(sides))
 
   def union(self) -> Node:
     node = self.sum()

@@ -107,9 +107,16 @@ def _relation(node: Node) -> tuple[str, list[Piece]]:
     return sides[0].name, _read(sides[1])[1]
   if any(sign not in _FLIP for sign in signs):
     raise Unreadable('no inequality')
+  if len(sides) == 2 and sides[1].kind == 'absolute':
+    return _relation(Node('relation', sides[::-1], _FLIP[signs[0]]))
   if len(sides) == 2 and sides[0].kind == 'absolute':
     return _read(_without_bars(sides[0].parts[0], signs[0], sides[1]))
-  places = [i for i, side in enumerate(sides) if side.kind == 'name']
+  if len(sides) == 3 and sides[1].kind == 'absolute':
+    halves = tuple(
+      Node('relation', sides[i : i + 2], signs[i]) for i in range(2)
+    )
+    return _joined(Node('list', halves, 'and'))
+  places = [i for i, side in enumerate(sides) if _name(side)]
   if len(places) != 1:
     raise Unreadable('no inequality in one variable')
   place = places[0]
@@ -122,7 +129,16 @@ def _relation(node: Node) -> tuple[str, list[Piece]]:
     sign = signs[place] if i > place else _FLIP[signs[i]]
     bounds = _bounded(sign, _end(side, '+' if sign in ('<', r'\le') else '-'))
     pieces = [_overlap(a, b) for a in pieces for b in bounds]
-  return sides[place].name, [piece for piece in pieces if _is_filled(piece)]
+  return _name(sides[place]), [piece for piece in pieces if _is_filled(piece)]
+
+
+def _name(node: Node) -> str:
+  """Returns what is bounded: a variable, or a function's value as in 0<f(x)."""
+  if node.kind == 'name':
+    return node.name
+  if node.kind != 'multiply' or {p.kind for p in node.parts} != {'name'}:
+    return ''
+  return '{}({})'.format(*(part.name for part in node.parts))
 
 
 def _without_bars(inner: Node, sign: str, bound: Node) -> Node:

@@ -1,11 +1,12 @@
 r"""Separates what is measured from the number: units, money, times of day.
 
-A unit counts only where both answers have one. Words that change the value
-('million', 'a.m.', 'or') are no units, and stay.
+A unit counts only where both answers have one. Units are a list, and plurals;
+words that change the value ('tenths', 'a.m.', 'or') are none, and stay.
 """
 
 import re
 
+from rest.verify import math_words
 from rest.verify.math_clean import DOLLAR
 
 _MONEY = {
@@ -15,7 +16,10 @@ _MONEY = {
 _CURRENCY = re.compile(
   rf'^(-?)\s*(?:\\text\{{)?({"|".join(_MONEY)})\s*\}}?\s*(-?)\s*(?=[\d.\\])'
 )
-_PERCENT = re.compile(r'\s*(?:%|\\text\{\s*percent\s*\}|\bpercent)$')
+_PERCENT = re.compile(
+  r'\s*(?:%|\\text\{\s*(?:percent(?:age)?|pct\.?)\s*\}'
+  r'|\b(?:percent(?:age)?|pct))$'
+)
 _DEGREES = re.compile(
   r'\s*(?:\^\\circ|\bdegrees?)\s*(?:\\text\{\s*([CF])\s*\}|([CF]))?$'
 )
@@ -28,18 +32,6 @@ _MULTIPLES = {
   'dozen': 12, 'hundred': 10**2, 'thousand': 10**3,
   'million': 10**6, 'billion': 10**9, 'trillion': 10**12,
 }  # fmt: skip
-# What says more than what was counted.
-_MEANINGFUL_WORDS = (
-  'and or if otherwise not no maybe perhaps possibly about approximately around'
-  ' roughly nearly almost mod modulo base am pm than remainder least most half'
-  ' halves third thirds quarter quarters plus minus over squared cubed when'
-  ' unless but either neither none is are was to from with without'
-  ' for because since so until between through where when which that wait'
-  ' sin cos tan log ln sqrt pi infinity theta union st nd rd th ish factorial'
-  ' choose divided times less greater larger smaller up down other another'
-)
-_MEANINGFUL = frozenset(_MEANINGFUL_WORDS.split())
-_FILLERS = frozenset(('of', 'per', 'the', 'a', 'an', 'more', 'each', 'every'))
 _KNOWN = {
   'cm': 'centimeter', 'mm': 'millimeter', 'km': 'kilometer', 'm': 'meter',
   'ft': 'foot', 'feet': 'foot', 'inches': 'inch', 'in': 'inch', 'yd': 'yard',
@@ -50,6 +42,7 @@ _KNOWN = {
   'mph': 'mile hour', 'kph': 'kilometer hour', 'deg': 'degree', 'rad': 'radian',
   'bucks': 'dollar', 'people': 'person', 'children': 'child',
 }  # fmt: skip
+_PER = ('per', 'a', 'an', 'each', 'every', 'more')
 _NO_LENGTHS = {'degree', 'percent', 'dollar', 'euro', 'yen', 'cent'}
 _TIME = re.compile(
   r'(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*([ap])\.?\s*m\.?', re.IGNORECASE
@@ -115,20 +108,40 @@ def _suffix(answer: str) -> tuple[str, list[str], str | None]:
   # 'a.m.' must not become 'a' and 'm'.
   text = text or ''
   words = re.sub(r'(?<=[a-zA-Z])\.|[/²³-]', ' ', text).lower().split()
-  words = [word for word in words if word not in _FILLERS]
+  if re.search(r'\b[BGKMT]\b', text):
+    return answer, [], None  # 7 M is seven million.
   compact = text.replace('.', '').replace(' ', '').lower()
-  if compact in ('am', 'pm') or not all(map(str.isalpha, words)):
-    return answer, [], None
-  if not words or len(words) > 5 or _MEANINGFUL & set(words):
+  if compact in ('am', 'pm') or not words or not all(map(str.isalpha, words)):
     return answer, [], None
   if match.group('text') is None and not (
     re.search(r'[\d)}]$', core) and _plain_unit(words, match)
   ):
     return answer, [], None
+  measured = _measured(words, core == '1')
+  if measured is None:
+    return answer, [], None
   power = match.group('power')
   if '²' in text or '³' in text:
     power = '2' if '²' in text else '3'
-  return core, words, power
+  return core, measured, power
+
+
+def _measured(words: list[str], one: bool) -> list[str] | None:
+  """Returns the words that say what was counted; None if others are there."""
+  multiple = [word for word in words[:1] if word in _MULTIPLES]
+  words = words[len(multiple) :]
+  if all(word in _KNOWN or word in _PER for word in words):
+    return multiple + [word for word in words if word not in _PER]
+  nouns = math_words.counted(words, one)
+  rest = words[nouns:]
+  if not nouns and not math_words.begins_remark(rest[0]):
+    return None
+  if rest and not (
+    math_words.begins_remark(rest[0]) and math_words.is_remark(rest)
+  ):
+    return None
+  rate = rest[1:2] if rest and rest[0] in _PER else []
+  return multiple + [w for w in words[:nouns] if w not in _PER] + rate
 
 
 def _plain_unit(words: list[str], match: re.Match) -> bool:
@@ -136,7 +149,10 @@ def _plain_unit(words: list[str], match: re.Match) -> bool:
   if match.group('close'):
     return words[0] in _KNOWN and len(words[0]) > 1
   return all(
-    word in _KNOWN or word in _MULTIPLES or len(word) > 2 for word in words
+    word in _KNOWN
+    or len(word) > 2
+    or (math_words.begins_remark(word) and i + 1 < len(words))
+    for i, word in enumerate(words)
   )
 
 

@@ -54,6 +54,29 @@ def same(left: Node, right: Node) -> bool:
   return found
 
 
+def is_rounded(decimal: Node, exact: Node) -> bool:
+  """Returns whether a decimal is what rounding an exact value may give."""
+  value = Value.constant(exact)
+  if decimal.kind == 'negate':
+    decimal, exact = decimal.parts[0], Node('negate', (exact,))
+    value = Value.constant(exact)
+  if decimal.kind != 'number' or value is None or not value.is_real:
+    return False
+  places = _places(decimal.value) or 0
+  error = abs(_float(value.number) - _float(decimal.value))
+  return bool(error <= mpmath.mpf(10) ** -places)
+
+
+def _places(number: Fraction) -> int | None:
+  """Returns the digits behind the point; None if they are none or endless."""
+  rest, twos, fives = number.denominator, 0, 0
+  while rest % 2 == 0:
+    rest, twos = rest // 2, twos + 1
+  while rest % 5 == 0:
+    rest, fives = rest // 5, fives + 1
+  return max(twos, fives) or None if rest == 1 else None
+
+
 def pairs(left: Node, right: Node) -> Iterator[tuple['Value', 'Value']]:
   """Yields the values of two expressions at the points where both have one."""
   variables = sorted(names(left) | names(right))
