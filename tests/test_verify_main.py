@@ -72,7 +72,8 @@ _CALL = {'kind': 'call', 'entry_point': 'f', 'inputs': [], 'outputs': []}
     (
       'program',
       {'text': '1', 'tests': {'kind': 'assert', 'code': ''}},
-      "tests: fields are ('kind', 'script', 'entry_point', 'inputs', 'outputs')"
+      "tests: fields are ('kind', 'script', 'entry_point', 'preamble', "
+      "'inputs', 'outputs')"
       ", not ['code']",
     ),
     (

@@ -19,6 +19,7 @@ def _any(*phrases: str) -> str:
   return r'\b(?:' + words.replace("'", r"['\u2019]") + r')\b'
 
 
+_UNSTOPPED = re.compile(r'[\w%$)]\s+$')
 _SENTENCE = re.compile(r'[.!?]["\')*$\]]*\s|\n\s*|\$\$|\\\]|\\end\{\w+\*?\}')
 _INTERRUPTED = re.compile(r',[\w ]{2,20}, (?=that\b)')
 _NEGATION = re.compile(
@@ -141,7 +142,12 @@ _WORDS = re.compile(r"[\w'\u2019-]+")
 
 def is_asserted(text: str, start: int) -> bool:
   """Returns whether 'answer is ...' at a place asserts what follows."""
-  clause = _INTERRUPTED.sub(' ', _without_owner(_clause(text, start)))
+  before = _clause(text, start)
+  lead = _without_owner(before)
+  # 'She has 3 + 4 = 7 The answer is 7.': a sentence, but for the full stop.
+  phrase = f'{before[len(lead) :]}{text[start : start + 1]}'.lstrip()
+  is_new = phrase[:1].isupper() and bool(_UNSTOPPED.search(lead))
+  clause = _INTERRUPTED.sub(' ', lead)
   main = list(_MAIN.finditer(clause))
   if main:
     clause = re.sub(r'^\s*that\b', '', clause[main[-1].end() :])
@@ -153,7 +159,7 @@ def is_asserted(text: str, start: int) -> bool:
   residue = re.split(r',|\band\b', clause)[-1]
   if _ASSERTION.fullmatch(residue):
     return True
-  leads = _LEADING.match(residue) or _ARRIVING.search(residue)
+  leads = is_new or _LEADING.match(residue) or _ARRIVING.search(residue)
   return bool(leads) and not _NEGATION.search(residue)
 
 

@@ -85,6 +85,8 @@ _COMPUTATION = re.compile(
   r'(?:[\s\d.,+*/()$\xd7-]|(?:(?<=\d)|(?<=\d\s))x(?=\s?\d))+'
 )
 _CALCULATOR = re.compile(r'<<[^<>]*>>')
+_PRICE = re.compile(r'(\$\d+(?:,\d{3})*(?:\.\d+)?)[.!?](?:\s|$)')
+_RIVALS = re.compile(r'\b(?:or|alternatively|maybe|perhaps|possibly)\b', re.I)
 _SENTENCE_END = re.compile(r'[.!?]["\'*)]*(?=\s|$)|\n')
 
 
@@ -171,7 +173,8 @@ def _last_claim(text: str) -> Claim | None:
   Otherwise 'it is [12] or [15]' would be right whenever either is.
   """
   claims = sorted([*_boxes(text), *_lines(text)])
-  claims += _phrases(text, claims[-1] if claims else None)
+  said = _phrases(text, claims[-1] if claims else None)
+  claims += said
   if not claims:
     return None
   last = claims.pop()
@@ -182,10 +185,25 @@ def _last_claim(text: str) -> Claim | None:
     gap = text[before.end : start]
     if before.end > start or not math_revision.is_beside(gap):
       break
+    if before in said and _SENTENCE_END.search(gap):
+      if _is_cut(text, last, before):
+        return before
+      # 'The answer is 5 kg. The answer is 5.' says it again, or better.
+      if not _RIVALS.search(gap):
+        break
     if before.text not in joined.split(', '):
       joined = f'{before.text}, {joined}'
     start = before.start
   return last._replace(text=joined)
+
+
+def _is_cut(text: str, last: Claim, before: Claim) -> bool:
+  """Returns whether a text ends inside a claim that it makes again.
+
+  Of 'The answer is 30. The answer is 3' the length limit has the rest.
+  """
+  repeats = before.text != last.text and before.text.startswith(last.text)
+  return last.end == len(text) and repeats
 
 
 def _boxes(text: str) -> list[Claim]:
@@ -302,6 +320,8 @@ def _is_mathematics(claim: str) -> bool:
 def _sentence(text: str, start: int) -> tuple[str, int]:
   """Returns the rest of the sentence, full stops inside $...$ skipped."""
   limit = min(start + _SENTENCE, len(text))
+  if price := _PRICE.match(text, start, limit):
+    return price.group(1), price.end(1)
   for opening, closing in (('$$', '$$'), ('\\[', '\\]')):
     if text.startswith(opening, start):
       end = text.find(closing, start + 2, limit)

@@ -119,7 +119,9 @@ def is_remark(words: list[str]) -> bool:
     if word in _DENYING and 'who' in words[:i]:
       continue
     if word[0].isdigit() or word in _NUMERALS:
-      if not before or before[-1] not in _DETERMINERS or 'of' in before:
+      each = word == 'one' and before[-1:] in (['in'], ['per'], ['for'])
+      known = each or not _DETERMINERS.isdisjoint(before[-1:])
+      if not known or 'of' in before:
         return False
     elif _changes(word) or not re.fullmatch(r"[a-z'.]{2,}|[ai,()!]", word):
       return False
