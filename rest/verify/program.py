@@ -49,13 +49,17 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rest.types import Tests, Verdict
-from rest.verify import compare, probe
+from rest.verify import cases, compare, probe
 from rest.verify.candidate import MEMORY_STATUS
+from rest.verify.cases import Case
 from rest.verify.jail import Limits
 from rest.verify.sandbox import Ended, MemoryFiles, Sandbox, SandboxError
+from rest.verify.wire import Values, dump
 
 VERSION = 'program-2'
 _MAX_LOAD = 8.0  # Times the wall time, at most, for waiting for a core.
@@ -208,15 +212,41 @@ class ProgramJudge:
     self, program: str, tests: Tests, given: str, expected: str, cpu: float
   ) -> tuple[str, float]:
     """Calls a program's function once; returns the reason and its CPU time."""
-    asked = json.dumps({'entry_point': tests.entry_point, 'arguments': given})
-    ended, output, reason = self._run('call', program, asked, cpu)
-    if reason:
-      return reason, ended.cpu
+    arguments = compare.restored(compare.parse(given))
+    asked = [Case(tests.entry_point, arguments)]
+    results, reason, used = self._call(program, asked, cpu)
+    if not reason:
+      reason = _reason(compare.returns(results[0], expected))
+    return reason, used
+
+  def _judge_values(
+    self, program: str, asked: Sequence[Case], cpu: float
+  ) -> str:
+    """Makes all calls of a script in one process, and compares the results."""
+    results, reason, _ = self._call(program, asked, cpu)
+    return reason or _reason(
+      all(
+        case.holds(result) for case, result in zip(asked, results, strict=True)
+      )
+    )
+
+  def _call(
+    self, program: str, asked: Sequence[Case], cpu: float
+  ) -> tuple[list[Any], str, float]:
+    """Returns encoded results, why there are none if so, and the CPU time."""
+    encode = Values().encode
+    calls = [
+      [x.function, encode(x.arguments), encode(x.named), encode(x.views)]
+      for x in asked
+    ]
+    ended, output, reason = self._run('call', program, dump(calls), cpu)
     try:
-      result = json.loads(output)
+      results = [] if reason else [*map(json.loads, output.splitlines())]
     except (ValueError, RecursionError):
-      return 'error', ended.cpu
-    return _reason(compare.returns(result, expected)), ended.cpu
+      results = []
+    if len(results) != len(asked):
+      reason = reason or 'error'
+    return results, reason, ended.cpu
 
   def _run(
     self, role: str, program: str, given: str, cpu: float
@@ -240,8 +270,14 @@ class ProgramJudge:
     return ended, output, reason
 
   def _judge_script(self, program: str, tests: Tests) -> str:
-    """Runs assertions in one sandbox against a program in the other."""
+    """Judges by assertions: as values where they are no more than that."""
     cpu = self._script_cpu(tests)
+    if asked := cases.read(tests.script, tests.entry_point):
+      return self._judge_values(program, asked, cpu)
+    return self._judge_linked(program, tests, cpu)
+
+  def _judge_linked(self, program: str, tests: Tests, cpu: float) -> str:
+    """Runs assertions in one sandbox against a program in the other."""
     candidate, tester = self._sandbox('program'), self._sandbox('tests')
     limits = self._limits(cpu)
     roomy = self._limits(cpu, _TESTS_MEMORY)

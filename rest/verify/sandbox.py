@@ -168,7 +168,7 @@ class Sandbox:
   def finish(self) -> Ended:
     """Waits for the end of the job and of every process that it has left."""
     reply, self._last = self._last or self._reply(_END_SECONDS), None
-    if not reply['confined']:
+    if not (reply['confined'] or reply['stopped']):
       raise SandboxError('A child could not be locked in.')
     kills = cgroup.memory_kills(self._groups)
     out_of_memory = kills > self._kills
