@@ -166,7 +166,7 @@ def test_output_is_compared_by_words_and_reals_by_value(output, expected, same):
   ],
 )
 def test_results_are_compared_by_value(result, expected, same):
-  tree = wire.encode(result, lambda value: {'h': 0})
+  tree = json.loads(wire.dump(wire.Values().encode(result)))
   assert compare.returns(tree, expected) == same
 
 
@@ -190,18 +190,18 @@ def test_results_are_compared_by_value(result, expected, same):
     fractions.Fraction(1, 3),
     decimal.Decimal('1.10'),
     datetime.datetime(2024, 2, 29, 1, 2, 3, 4),
+    datetime.datetime(2024, 2, 29, tzinfo=datetime.timezone.utc),
+    datetime.time(1, 2, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
     datetime.timedelta(days=1, microseconds=3),
     int,
   ],
 )
 def test_data_crosses_unchanged(value):
-  def refuse(_):
-    raise AssertionError('No data.')
-
-  text = json.dumps(wire.encode(value, refuse))
-  back = wire.decode(json.loads(text), refuse)
-  assert back == value
-  assert type(back) is type(value)
+  for make in (wire.Values, wire.SharedValues):
+    text = wire.dump(make().encode(value))
+    back = make().decode(json.loads(text))
+    assert back == value
+    assert type(back) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,55 @@ def test_data_crosses_unchanged(value):
     {'a': ['O', [1], [1]]},
     {'d': [], 's': []},
     {'t': 3},
+    {'T': [['a'], [1], '\x00']},
+    {'no data': 'object'},
   ],
 )
 def test_what_is_no_data_does_not_cross(tree):
+  for values in (wire.Values(), wire.SharedValues()):
+    with pytest.raises(wire.Violation):
+      values.decode(tree)
+
+
+@pytest.mark.parametrize(
+  'tree',
+  [
+    [1],
+    {'d': []},
+    {'r': 0},
+    {'m': [1, 'l', []]},
+    {'m': [0, 't', []]},
+    {'m': [0, 'l', {'r': 1}]},
+    {'m': [0.0, 'x', []]},
+    {'m': [0]},
+  ],
+)
+def test_shared_containers_come_in_their_turn(tree):
   with pytest.raises(wire.Violation):
-    wire.decode(tree, lambda tag: pytest.fail('It was resolved.'))
+    wire.SharedValues().decode(tree)
+
+
+def test_containers_are_the_same_on_both_sides():
+  ours, theirs = wire.SharedValues(), wire.SharedValues()
+  inner = [3, 1]
+  outer = {'a': inner, 'b': (inner, {1})}
+  copy = theirs.decode(ours.encode([outer, inner]))
+  ours.settle()
+  theirs.settle()
+  assert copy[0]['a'] is copy[1] is copy[0]['b'][0]
+  copy[1].append(True)
+  copy[0]['b'][1].clear()
+  copy[0]['c'] = copy[0]
+  changes = theirs.changes()
+  ours.apply(changes)
+  assert inner == [3, 1, True] and inner[2] is True
+  assert outer['c'] is outer and outer['b'] == (inner, set())
+  theirs.settle()
+  ours.settle()
+  assert theirs.changes() == ours.changes() == []
+  ours.forget()
+  with pytest.raises(wire.Violation):
+    ours.apply(changes)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ class _Server(SharedValues):
     except Violation:
       raise
     except BaseException as raised:
-      result, error = None, raised
+      result, error = [], raised
     reply = self._begun()
     if error:
       reply['raise'] = self._describe(error)
@@ -280,15 +280,15 @@ class _Server(SharedValues):
     own = None if common else self._export(error)
     return [own, self.encode(kind), plain_arguments(error)]
 
-  def _export(self, value: object) -> dict[str, Any]:
+  def _export(self, value: Any) -> dict[str, Any]:
     if isinstance(value, types.ModuleType):
       return {'module': value.__name__}
+    if _is_library_exception(value):
+      return {'exception': [value.__module__, value.__qualname__]}
     if isinstance(value, functools.partial) and value.func == self._call_back:
       return {'c': value.args[0]}
     if id(value) in self._places:
       return {'o': [self._places[id(value)]]}
-    if _is_library_exception(value):
-      return {'exception': [value.__module__, value.__qualname__]}
     number = self._places[id(value)] = len(self._objects)
     self._objects.append(value)
     if not isinstance(value, type):

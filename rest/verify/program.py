@@ -54,7 +54,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rest.types import Tests, Verdict
-from rest.verify import cases, compare, probe
+from rest.verify import compare, probe, reader
 from rest.verify.candidate import MEMORY_STATUS
 from rest.verify.cases import Case
 from rest.verify.jail import Limits
@@ -272,7 +272,7 @@ class ProgramJudge:
   def _judge_script(self, program: str, tests: Tests) -> str:
     """Judges by assertions: as values where they are no more than that."""
     cpu = self._script_cpu(tests)
-    if asked := cases.read(tests.script, tests.entry_point):
+    if asked := reader.read(tests.script, tests.entry_point):
       return self._judge_values(program, asked, cpu)
     return self._judge_linked(program, tests, cpu)
 

@@ -50,6 +50,10 @@ def _asking(name: str) -> Any:
   return lambda self, /, *rest, **named: _ask(self, name, *rest, **named)
 
 
+def _asked(name: str) -> Any:
+  return property(lambda self: _ask(self, 'get', name))
+
+
 class Mirror(type):
   """The class of a class of the program."""
 
@@ -64,14 +68,14 @@ class Mirror(type):
   __iter__ = _asking('__iter__')
   __len__ = _asking('__len__')
   __getitem__ = _asking('__getitem__')
-  __doc__ = property(lambda self: _ask(self, 'get', '__doc__'))
+  __doc__ = _asked('__doc__')
 
 
 class Remote:
   """An object of the program."""
 
   __getattr__ = _get
-  __dict__ = property(lambda self: _ask(self, 'get', '__dict__'))
+  __dict__ = _asked('__dict__')
 
   def __setattr__(self, name: str, value: object) -> None:
     if name.startswith('__'):  # Such as the traceback of an exception.
@@ -84,7 +88,7 @@ def make_object(asker: Asker, number: int, kind: Any) -> Any:
   """Returns an object of the program, of a class of the program."""
   if not isinstance(kind, Mirror):
     raise ValueError('An object of no class of the program.')
-  new = kind.__new__(kind)
+  new = kind.__new__(kind)  # type: ignore
   object.__setattr__(new, '#', (asker, number))
   return new
 
@@ -107,7 +111,7 @@ def make_class(
   """
   members = {do: _method(do) for do in SPECIAL if do in able}
   members |= {'#': (asker, number), '__module__': 'tests'}
-  members['__doc__'] = property(lambda self: _ask(self, 'get', '__doc__'))
+  members['__doc__'] = _asked('__doc__')
   kept = [x for x in bases if isinstance(x, Mirror)]
   for base in bases:
     if isinstance(base, type) and issubclass(base, BaseException):

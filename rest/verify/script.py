@@ -5,24 +5,24 @@ import builtins
 import collections
 import importlib
 import itertools
+import symtable
 import sys
 
 
-def names(tree: ast.Module) -> tuple[set[str], set[str]]:
-  """Returns the names that a script uses, and those that it binds."""
+def names(text: str) -> tuple[set[str], set[str]]:
+  """Returns the global names that a script uses, and those that it binds."""
   used, bound = set(), set()
-  for node in ast.walk(tree):
-    match node:
-      case ast.Name(id=name, ctx=ast.Load()):
-        used.add(name)
-      case ast.Name(id=name) | ast.arg(arg=name):
-        bound.add(name)
-      case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-        bound.add(name)
-      case ast.ExceptHandler(name=str(name)):
-        bound.add(name)
-      case ast.alias(name=name, asname=other):
-        bound.add(other or name.split('.')[0])
+  tables = [symtable.symtable(text, 'tests', 'exec')]
+  while tables:
+    table = tables.pop()
+    tables += table.get_children()
+    for symbol in table.get_symbols():
+      if table.get_type() != 'module' and not symbol.is_global():
+        continue
+      if symbol.is_referenced():
+        used.add(symbol.get_name())
+      if symbol.is_assigned():  # By imports and definitions, too.
+        bound.add(symbol.get_name())
   return used, bound
 
 

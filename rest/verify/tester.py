@@ -93,9 +93,8 @@ def _outcome(text: str, entry_point: str, session: 'Session') -> str:
   random.seed(0)
   sys.modules['tests'] = types.ModuleType('tests')
   try:
-    tree = ast.parse(text)
-    code = compile(tree, 'tests', 'exec', dont_inherit=True)
-    names = Names(session, tree, entry_point)
+    code = compile(text, 'tests', 'exec', dont_inherit=True)
+    names = Names(session, text, entry_point)
   except (SyntaxError, ValueError, ImportError, AttributeError, Unfit):
     return 'untested'
   try:
@@ -119,7 +118,7 @@ class Names(dict):
   It is asked each time, since what the program calls so may change.
   """
 
-  def __init__(self, session: 'Session', tree: ast.Module, entry_point: str):
+  def __init__(self, session: 'Session', text: str, entry_point: str):
     """Finds what the program is to be asked.
 
     Raises:
@@ -127,7 +126,8 @@ class Names(dict):
       ImportError, AttributeError: It imports what is not there.
     """
     self._session = session
-    used, bound = script.names(tree)
+    tree = ast.parse(text)
+    used, bound = script.names(text)
     free = (used | {entry_point} if entry_point else used) - bound
     said = script.imported(tree) | (free & vars(builtins).keys()) - {
       entry_point
