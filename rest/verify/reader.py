@@ -80,6 +80,7 @@ _OPERATORS: dict[type, Callable] = {
   ast.Invert: operator.inv,
   ast.Not: operator.not_,
 }
+_UNKNOWN = object()
 _NUMBERS = {int, float, bool, complex}
 _DATA = {
   *_NUMBERS, str, bytes, list, tuple, set, frozenset, dict, type(None)
@@ -95,8 +96,9 @@ _IMPORTED: dict[str, dict[str, Any]] = {
     'isclose': 'isclose', 'fabs': abs,
   },
   'numpy': {'inf': math.inf, 'nan': math.nan, 'pi': math.pi},
-  'typing': {'List': None, 'Dict': None, 'Tuple': None, 'Optional': None,
-             'Any': None, 'Union': None, 'Set': None},
+  'typing': dict.fromkeys(
+    ('Any', 'Dict', 'List', 'Optional', 'Set', 'Tuple'), _UNKNOWN
+  ),
 }  # fmt: skip
 # How EvalPlus compares, in the words of its scripts.
 _IS_FLOATS = """
@@ -364,16 +366,16 @@ class _Reader:
       self._given[id(container)] = container
 
   def _named(self, node: ast.expr) -> Any:
-    """Returns what a name, or a name of a module, stands for, else None."""
+    """Returns what a name, or a name of a module, stands for, if known."""
     match node:
       case ast.Attribute(value=ast.Name(id=name), attr=attribute):
-        module = self._modules.get(name)
-        return _IMPORTED[module].get(attribute) if module else None
+        if module := self._modules.get(name):
+          return _IMPORTED[module].get(attribute, _UNKNOWN)
       case ast.Name(id=name) if name in self._values:
         return self._values[name]
       case ast.Name(id=name) if self._is_pure(name):
         return _PURE[name]
-    return None
+    return _UNKNOWN
 
   def _value(self, node: ast.expr) -> Any:
     """Returns the value of an expression that does not ask the program."""
