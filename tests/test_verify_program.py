@@ -545,6 +545,23 @@ def test_tests_see_the_program_as_if_it_were_theirs(judge, source, script):
   assert (verdict.reward, verdict.reason) in [(0.0, 'wrong'), (1.0, 'passed')]
 
 
+@pytest.mark.parametrize(
+  'script',
+  [
+    'v = [3, 1]\nassert f(v) == sorted(v)',
+    'rows = [[[3, 1]]]\ndef expected(v): return sorted(v)\n'
+    'for row in rows:\n  assert f(*row) == expected(*row)',
+  ],
+)
+def test_what_is_expected_is_computed_before_the_program_sees_it(judge, script):
+  tests = types.Tests('assert', script)
+  emptied = 'def f(v):\n  v.clear()\n  return []'
+  assert judge.judge(emptied, tests).reason == 'wrong'
+  assert judge.judge('def f(v):\n  v.sort()\n  return v', tests).reward == 1
+  tests = types.Tests('assert', 'v = [3, 1]\nassert f(v) == len(v)')
+  assert judge.judge('def f(v):\n  return v.pop()', tests).reward == 1
+
+
 _SCRIPTS = [  # Of `f`, which gives back what it is given.
   'assert f(3) == 3 and f("a") == "a" and f(None) == None',
   'assert f(1) == True and f(True) == 1 and f(0) == False and f(1) == 1.0',

@@ -6,6 +6,7 @@ here is trusted; it only has to be right for honest programs.
 
 import atexit
 import builtins
+import copy
 import functools
 import io
 import json
@@ -202,6 +203,8 @@ class _Server(SharedValues):
       'items': self._items_from,
       'get': getattr,
       'set': setattr,
+      'copy': copy.copy,
+      'deepcopy': copy.deepcopy,
       **SPECIAL,
     }
 

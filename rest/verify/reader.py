@@ -302,11 +302,11 @@ class _Reader:
     """Reads `assertion(f(x), value, tolerance)` of EvalPlus."""
     out, expected, tolerance = arguments
     case = self._call(out)
-    if not case or not kind:
+    if case and kind == 'found':
+      return replace(case, check='found', wanted=self._value(expected))
+    if not case or not kind or 'is_floats' not in self._helpers:
       raise _Other
     wanted, absolute = self._value(expected), self._value(tolerance)
-    if kind == 'found':
-      return replace(case, check='found', wanted=wanted)
     if kind == 'set':
       views = (*case.views, ('set', []))
       return replace(case, views=views, check='equal', wanted=set(wanted))

@@ -76,6 +76,10 @@ class Remote:
 
   __getattr__ = _get
   __dict__ = _asked('__dict__')
+  __copy__ = _asking('copy')
+
+  def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+    return _ask(self, 'deepcopy')
 
   def __setattr__(self, name: str, value: object) -> None:
     if name.startswith('__'):  # Such as the traceback of an exception.

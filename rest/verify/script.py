@@ -93,6 +93,85 @@ def reached(tree: ast.Module, entry_point: str) -> set[str]:
   return found
 
 
+class ReferencesFirst(ast.NodeTransformer):
+  """Computes what a test expects before the program sees the arguments.
+
+  In `assert f(v) == sorted(v)` a program could empty `v` and answer nothing. So
+  `sorted(v)` becomes a name that is bound before the statement, by a call with
+  copies (`COPIED`), where something else is called with `v` as well. So does
+  `expected(*row)`, a function of the tests; `size(v)` does not, which may ask
+  what has become of `v`.
+  """
+
+  COPIED = '#copied'
+  _READERS = ('sorted', 'sum', 'min', 'max', 'set')
+
+  def __init__(self, tree: ast.Module):
+    self._own = {
+      node.name for node in tree.body if isinstance(node, ast.FunctionDef)
+    }
+    self._moved: list[ast.Call] = []
+    self._bound: list[ast.stmt] = []
+
+  def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
+    return self._statement(node, node.test)
+
+  def visit_Expr(self, node: ast.Expr) -> list[ast.stmt]:
+    return self._statement(node, node.value)
+
+  def _statement(self, node: ast.stmt, said: ast.expr) -> list[ast.stmt]:
+    calls = [x for x in ast.walk(said) if isinstance(x, ast.Call)]
+    own = [x for x in calls if self._is_reference(x)]
+    seen = {
+      name
+      for x in calls
+      if x not in own and _is_simple(x)
+      for name in _given(x)
+    }
+    self._moved = [x for x in own if seen & _given(x)]
+    if not self._moved or _is_conditional(said):
+      return [node]
+    self._bound = []
+    self.generic_visit(node)
+    return [*self._bound, node]
+
+  def _is_reference(self, call: ast.Call) -> bool:
+    if not isinstance(call.func, ast.Name) or not _is_simple(call):
+      return False
+    name, row = call.func.id, any(isinstance(x, ast.Starred) for x in call.args)
+    return name in self._own if row else name in self._READERS
+
+  def visit_Call(self, node: ast.Call) -> ast.expr:
+    if node not in self._moved:
+      self.generic_visit(node)
+      return node
+    name = f'#{len(self._bound)}'
+    copied = ast.Name(self.COPIED, ast.Load())
+    value = ast.Call(copied, [node.func, *node.args], [])
+    bind = ast.Assign([ast.Name(name, ast.Store())], value)
+    self._bound.append(ast.copy_location(bind, node))
+    ast.fix_missing_locations(bind)
+    return ast.copy_location(ast.Name(name, ast.Load()), node)
+
+
+def _given(call: ast.Call) -> set[str]:
+  """Returns the names that a call hands over."""
+  bare = [x.value if isinstance(x, ast.Starred) else x for x in call.args]
+  return {x.id for x in bare if isinstance(x, ast.Name)}
+
+
+def _is_simple(call: ast.Call) -> bool:
+  bare = [x.value if isinstance(x, ast.Starred) else x for x in call.args]
+  plain = all(isinstance(x, (ast.Name, ast.Constant)) for x in bare)
+  return bool(bare) and plain and not call.keywords
+
+
+def _is_conditional(said: ast.expr) -> bool:
+  """Whether some of an expression may be evaluated later, or not at all."""
+  kinds = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.comprehension)
+  return any(isinstance(node, kinds) for node in ast.walk(said))
+
+
 def builtins_kept(used: set[str], entry_point: str) -> set[str]:
   """Returns the builtin names that the program may not redefine for the tests.
 

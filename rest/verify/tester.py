@@ -17,12 +17,14 @@ process, and each part of the link between the two stops one way to cheat:
 
 What they do not stop: a test that asks the program for its own judgement (`a ==
 b` of its own objects, `s.is_empty()`) is as weak as it reads; and the program
-can change what it is given, as in one process, and so an expected value that
-the tests compute from that later.
+can change what it is given, as in one process, and so what the tests compute
+from that in a later statement.
 """
 
 import ast
 import builtins
+import contextlib
+import copy
 import importlib
 import itertools
 import json
@@ -93,7 +95,9 @@ def _outcome(text: str, entry_point: str, session: 'Session') -> str:
   random.seed(0)
   sys.modules['tests'] = types.ModuleType('tests')
   try:
-    code = compile(text, 'tests', 'exec', dont_inherit=True)
+    tree = ast.parse(text)
+    script.ReferencesFirst(tree).visit(tree)
+    code = compile(tree, 'tests', 'exec', dont_inherit=True)
     names = Names(session, text, entry_point)
   except (SyntaxError, ValueError, ImportError, AttributeError, Unfit):
     return 'untested'
@@ -141,7 +145,8 @@ class Names(dict):
     self._wanted = free - script.builtins_kept(free, entry_point) - modules
     if not self._wanted & script.reached(tree, entry_point):
       raise Unfit('It asks the program nothing.')
-    own = {name: importlib.import_module(name) for name in modules}
+    own: dict[str, Any] = {x: importlib.import_module(x) for x in modules}
+    own[script.ReferencesFirst.COPIED] = _call_copied
     super().__init__(own, __builtins__=builtins, __name__='tests')
 
   def __missing__(self, name: str) -> Any:
@@ -154,6 +159,13 @@ class Names(dict):
     if isinstance(value, Mirror):
       type.__setattr__(value, '#named', True)
     return value
+
+
+def _call_copied(function: Callable, *arguments: Any) -> Any:
+  """Calls a function with copies of arguments, where they can be copied."""
+  with contextlib.suppress(TypeError, copy.Error):
+    arguments = copy.deepcopy(arguments)
+  return function(*arguments)
 
 
 class Session(SharedValues):
