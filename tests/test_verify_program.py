@@ -457,6 +457,17 @@ def test_containers_are_the_same_on_both_sides():
       'assert V(1) in [V(1)] and 3 in V(3) and 4 not in V(3)',
     ),
     (
+      'class V:\n  def __init__(self, x): self.x = x\n'
+      '  def __mul__(self, n): return V(self.x * n)\n  __rmul__ = __mul__\n'
+      '  def __radd__(self, n): return V(self.x + n)\n'
+      '  def __add__(self, other): return V(self.x + other.x)\n'
+      '  def __neg__(self): return V(-self.x)\n'
+      '  def __eq__(self, other): return self.x == other.x\n'
+      '  def __abs__(self): return abs(self.x)',
+      'assert V(2) * 3 == V(6) == 3 * V(2) and sum([V(1), V(2)]) == V(3)\n'
+      'assert -V(2) == V(-2) and abs(V(-3)) == 3',
+    ),
+    (
       'import enum\nclass C(enum.Enum):\n  A = 1\n  B = 2\ndef f(): return C.A',
       'assert f() is C.A and C.A == f() != C.B and C["B"].name == "B"\n'
       'assert list(C) == [C.A, C.B] and C.B.value == 2',
@@ -543,6 +554,30 @@ def test_tests_see_the_program_as_if_it_were_theirs(judge, source, script):
   wrong = script.replace('assert ', 'assert not ').replace('not False', 'True')
   verdict = judge.judge(source, types.Tests('assert', wrong))
   assert (verdict.reward, verdict.reason) in [(0.0, 'wrong'), (1.0, 'passed')]
+
+
+def test_no_object_is_near_a_number(judge):
+  source = (
+    'class V:\n  def __init__(self, x=0): pass\n'
+    '  def length(self): return V()\n'
+    '  def __sub__(self, other): return V()\n  __rsub__ = __sub__\n'
+    '  def __abs__(self): return 0\n'
+    '  __float__ = lambda self: 0.0\n  __int__ = __round__ = __abs__\n'
+    '  __bool__ = lambda self: False\n  __len__ = __abs__\n'
+    '  def __eq__(self, other): return True\n  __lt__ = __eq__\n'
+  )
+  for said in (
+    'abs(V(3).length() - 3) < 1e-6',
+    'abs(3 - V(3).length()) < 1e-6',
+    'V(3).length() == 3',
+    'V(3).length() - 3 < 1e-6',
+    'not V(3).length() - 3',
+    'float(V(3).length() - 3) == 0',
+    'round(V(3).length() - 3) == 0',
+    'V(3).length() in [3]',
+  ):
+    verdict = judge.judge(source, types.Tests('assert', f'assert {said}'))
+    assert verdict.reward == 0
 
 
 @pytest.mark.parametrize(

@@ -39,30 +39,41 @@ BETWEEN = (
   '__sub__', '__mul__', '__truediv__', '__floordiv__', '__mod__', '__pow__',
   '__matmul__', '__and__', '__or__', '__xor__',
 )  # fmt: skip
+_REFLECTED = ('add', 'sub', 'mul', 'truediv')
+
+
+def _reflected(do: Callable) -> Callable:
+  return lambda x, y: do(y, x)
+
+
 # What tests may do with an object whose class can.
-SPECIAL = {
-  '__call__': lambda x, /, *arguments, **named: x(*arguments, **named),
-  '__len__': len,
-  '__iter__': iter,
-  '__next__': next,
-  '__reversed__': reversed,
-  '__bool__': bool,
-  '__int__': int,
-  '__float__': float,
-  '__str__': str,
-  '__repr__': repr,
-  '__hash__': hash,
-  '__round__': round,
-  '__enter__': lambda x: type(x).__enter__(x),
-  '__exit__': lambda x, *error: type(x).__exit__(x, None, None, None),
-} | {
-  name: getattr(operator, name)
-  for name in (
-    *BETWEEN,
-    *('__neg__', '__abs__', '__index__', '__contains__'),
-    *('__getitem__', '__setitem__', '__delitem__'),
-  )
-}
+SPECIAL = (
+  {
+    '__call__': lambda x, /, *arguments, **named: x(*arguments, **named),
+    '__len__': len,
+    '__iter__': iter,
+    '__next__': next,
+    '__reversed__': reversed,
+    '__bool__': bool,
+    '__int__': int,
+    '__float__': float,
+    '__str__': str,
+    '__repr__': repr,
+    '__hash__': hash,
+    '__round__': round,
+    '__enter__': lambda x: type(x).__enter__(x),
+    '__exit__': lambda x, *error: type(x).__exit__(x, None, None, None),
+  }
+  | {f'__r{name}__': _reflected(getattr(operator, name)) for name in _REFLECTED}
+  | {
+    name: getattr(operator, name)
+    for name in (
+      *BETWEEN,
+      *('__neg__', '__abs__', '__index__', '__contains__'),
+      *('__getitem__', '__setitem__', '__delitem__'),
+    )
+  }
+)
 
 
 def run_script(descriptors: list[int]) -> int:

@@ -9,8 +9,9 @@ memory, processes and output. When it ends, or at its deadline, every process
 that it has started is killed, and what it has written is forgotten.
 
 Expected outputs and tests never enter that sandbox. What a program prints or
-returns is compared here; assertions run in a second sandbox, which calls the
-program over data-only messages (`wire`). A verdict of 1.0 needs that side to
+returns is compared here, and so is what it answers to assertions that are calls
+with values (`reader`, `cases`); others run in a second sandbox, which asks the
+program over data-only messages (`tester`). A verdict of 1.0 needs this side to
 have seen every expected value; exit statuses and output never count as such.
 
 How records of the published sets become `Tests`:
@@ -23,23 +24,8 @@ How records of the published sets become `Tests`:
                Tests('call', entry_point=fn_name, inputs=..., outputs=...), each
                the JSON of a list of arguments, and of the result.
 
-What is not stopped:
-
-  - A test that is weak stays weak. Where it calls helpers that the program is
-    to define, or compares two results of the program, the program can please
-    it; and what it changes in its arguments is changed in the test's.
-  - A program may know the tests by heart, or recognise them by their arguments.
-  - An attack on the kernel itself, through the system calls left. Against
-    hostile people rather than hostile samples, put a virtual machine around it.
-  - Reading the interpreter's own files, site-packages included.
-  - Using all of its CPU time: a limit bounds the waste, and side channels of
-    time and load to other programs of the host stay open.
-  - As a plain user without a writable control group, processes that each keep
-    below the memory limit may together exceed it. Behind Landlock (no
-    namespaces) a program also sees that other processes exist, shares the
-    user's limit on processes, and may fill the disk that holds its folder; and
-    `multiprocessing` finds no semaphores.
-  - At 'rlimits' (only with allow_weak_sandbox) hardly anything is stopped.
+docs/verification.md says what a program can try, what stops it, and what is not
+stopped.
 """
 
 import atexit
@@ -61,7 +47,7 @@ from rest.verify.jail import Limits
 from rest.verify.sandbox import Ended, MemoryFiles, Sandbox, SandboxError
 from rest.verify.wire import Values, dump
 
-VERSION = 'program-2'
+VERSION = 'program-3'  # 2 took whatever a program called by a name.
 _MAX_LOAD = 8.0  # Times the wall time, at most, for waiting for a core.
 _IDLE_SECONDS = 2.0  # Wall time for a case besides computing.
 _LOOK_SECONDS = 0.05  # Between two looks at a job's CPU time, at least.
@@ -128,8 +114,8 @@ class ProgramJudge:
 
     Reasons: passed; wrong (a result is not what was expected), error (it ended
     by an exception, or has no such function), timeout, memory, output (too
-    much of it); untested (the tests never asked the program anything) or
-    sandbox (it failed twice), both with reward None.
+    much of it); untested (the tests ask the program nothing, or need its own
+    process) or sandbox (it failed twice), both with reward None.
 
     Raises:
       ValueError: The tests are malformed.
@@ -303,11 +289,10 @@ class ProgramJudge:
       return outcome
     if late:
       return 'timeout'
-    # The program's limits explain an error of the tests, if it met them.
-    reason = _exhausted(ended, limits) or outcome
-    if reason := reason or _exhausted(tested, roomy):
-      return reason
-    raise SandboxError('The tests ended without an outcome.')
+    if not outcome:
+      raise SandboxError('The tests did not start.')
+    # Limits explain an error of the tests, where one was met.
+    return _exhausted(ended, limits) or _exhausted(tested, roomy) or outcome
 
 
 _judges: dict[ProgramConfig, ProgramJudge] = {}

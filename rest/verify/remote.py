@@ -12,6 +12,10 @@ from typing import Any, Protocol
 
 from rest.verify.candidate import BETWEEN, SPECIAL
 
+_COMPARISONS = BETWEEN[:6]
+_REFLECTED = ('__radd__', '__rsub__', '__rmul__', '__rtruediv__')
+_NUMBERS = ('__bool__', '__int__', '__float__', '__index__', '__round__',
+            '__abs__', '__neg__', '__len__')  # fmt: skip
 # Special attributes that are looked up like others.
 _ASKED = ('__name__', '__qualname__', '__annotations__', '__members__')
 
@@ -29,8 +33,8 @@ class Asker(Protocol):
     """Returns what the program answers, or raises what it raises."""
 
 
-def handle(thing: Any) -> tuple[Asker, int]:
-  """Returns who asks about an object or a class, and its number."""
+def handle(thing: Any) -> tuple:
+  """Returns who asks about an object or a class, its number, and marks."""
   if isinstance(thing, Mirror):
     return type.__getattribute__(thing, '#')
   return object.__getattribute__(thing, '#')
@@ -129,21 +133,45 @@ def make_class(
 def _method(do: str) -> Any:
   if do == '__contains__':
     return _contains
-  return _between(do) if do in BETWEEN else _asking(do)
+  if do in (*BETWEEN, *_REFLECTED):
+    return _between(do)
+  return _number(do) if do in _NUMBERS else _asking(do)
 
 
 def _between(do: str) -> Any:
   def between(self: Any, other: object, *rest: object) -> Any:
-    if not isinstance(type(other), Mirror):
+    if isinstance(type(other), Mirror):
+      return _ask(self, do, other, *rest)
+    if do in _COMPARISONS or not _is_named(type(self)):
       return NotImplemented
-    return _ask(self, do, other, *rest)
+    # Such as `Vector(1, 2) * 2`: an object again, and never taken for a number,
+    # or whatever `abs(f(x) - 3)` met could be small.
+    result = _ask(self, do, other, *rest)
+    if not isinstance(type(result), Mirror):
+      return NotImplemented
+    object.__setattr__(result, '#', (*handle(result), 'mixed'))
+    return result
 
   return between
+
+
+def _number(do: str) -> Any:
+  def number(self: Any, *rest: object) -> Any:
+    if len(handle(self)) > 2:
+      raise TypeError('This is no number.')
+    return _ask(self, do, *rest)
+
+  return number
+
+
+def _is_named(kind: type) -> bool:
+  """Whether the tests name a class, or a base of it."""
+  return any('#named' in vars(base) for base in kind.__mro__)
 
 
 def _contains(self: Any, item: object) -> bool:
   # Where the tests name the class, they ask for its judgement; else for items
   # of a result, which they compare themselves.
-  if any('#named' in vars(kind) for kind in type(self).__mro__):
+  if _is_named(type(self)):
     return _ask(self, '__contains__', item)
   return any(x is item or x == item for x in self)
