@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import pytest
 
 from rest import types
-from rest.verify import compare, program, reader, sandbox, wire
+from rest.verify import compare, program, reader, sandbox, sharing, wire
 from rest.verify.program import ProgramConfig, ProgramJudge
 
 _PROGRAMS = pathlib.Path(__file__).parent / 'data' / 'programs'
@@ -321,7 +321,7 @@ def test_results_are_compared_by_value(result, expected, same):
   ],
 )
 def test_data_crosses_unchanged(value):
-  for make in (wire.Values, wire.SharedValues):
+  for make in (wire.Values, sharing.SharedValues):
     text = wire.dump(make().encode(value))
     back = make().decode(json.loads(text))
     assert back == value
@@ -345,7 +345,7 @@ def test_data_crosses_unchanged(value):
   ],
 )
 def test_what_is_no_data_does_not_cross(tree):
-  for values in (wire.Values(), wire.SharedValues()):
+  for values in (wire.Values(), sharing.SharedValues()):
     with pytest.raises(wire.Violation):
       values.decode(tree)
 
@@ -365,11 +365,11 @@ def test_what_is_no_data_does_not_cross(tree):
 )
 def test_shared_containers_come_in_their_turn(tree):
   with pytest.raises(wire.Violation):
-    wire.SharedValues().decode(tree)
+    sharing.SharedValues().decode(tree)
 
 
 def test_containers_are_the_same_on_both_sides():
-  ours, theirs = wire.SharedValues(), wire.SharedValues()
+  ours, theirs = sharing.SharedValues(), sharing.SharedValues()
   inner = [3, 1]
   outer = {'a': inner, 'b': (inner, {1})}
   copy = theirs.decode(ours.encode([outer, inner]))

@@ -19,10 +19,10 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from rest.verify.sharing import SharedValues
 from rest.verify.wire import (
   MAX_FRAME,
   Link,
-  SharedValues,
   Values,
   Violation,
   dump,

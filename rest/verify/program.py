@@ -44,6 +44,7 @@ from rest.verify import compare, probe, reader
 from rest.verify.candidate import MEMORY_STATUS
 from rest.verify.cases import Case
 from rest.verify.jail import Limits
+from rest.verify.malformed import check, is_text
 from rest.verify.sandbox import Ended, MemoryFiles, Sandbox, SandboxError
 from rest.verify.wire import Values, dump
 
@@ -121,7 +122,7 @@ class ProgramJudge:
       ValueError: The tests are malformed.
     """
     check(tests)
-    if not _is_text(program):
+    if not is_text(program):
       return _verdict('error')
     judge = self._judge_script if tests.kind == 'assert' else self._judge_cases
     for _ in range(2):
@@ -313,35 +314,6 @@ def run(
     return _judges[config].judge(program, tests)
 
 
-def check(tests: Tests) -> None:
-  """Raises ValueError where tests are malformed, naming the field."""
-  kinds = ('assert', 'stdin', 'call')
-  if tests.kind not in kinds:
-    raise ValueError(f'Tests.kind must be one of {kinds}, got {tests.kind!r}.')
-  if tests.kind == 'assert':
-    if not (tests.script.strip() and _is_text(tests.script)):
-      raise ValueError('Tests.script must be a program, got nothing.')
-    return
-  if not tests.inputs or len(tests.inputs) != len(tests.outputs):
-    raise ValueError(
-      f'Tests.inputs and outputs must be as many, and not none; got '
-      f'{len(tests.inputs)} and {len(tests.outputs)}.'
-    )
-  if tests.kind == 'stdin':
-    return
-  if not tests.entry_point.isidentifier():
-    raise ValueError(
-      f'Tests.entry_point must be a name, got {tests.entry_point!r}.'
-    )
-  for text in tests.inputs:
-    if type(_json('inputs', text)) is not list:
-      raise ValueError(
-        f'Tests.inputs must be JSON lists of arguments, got {text[:60]!r}.'
-      )
-  for text in tests.outputs:
-    _json('outputs', text)
-
-
 def _wait(sandboxes: list[Sandbox], cpu: float) -> bool:
   """Waits for the job in the first sandbox; returns whether it is overdue.
 
@@ -394,22 +366,5 @@ def _verdict(reason: str) -> Verdict:
   return Verdict(float(reason == 'passed'), reason, VERSION)
 
 
-def _is_text(program: str) -> bool:
-  try:
-    program.encode()
-  except UnicodeEncodeError:
-    return False  # Half of a surrogate pair, which no file can hold.
-  return True
-
-
 def _uses_numpy(program: str) -> bool:
   return 'numpy' in program
-
-
-def _json(field: str, text: str) -> object:
-  try:
-    return compare.parse(text)
-  except (ValueError, RecursionError) as error:
-    raise ValueError(
-      f'Tests.{field} must be JSON, got {text[:60]!r}: {error}'
-    ) from error

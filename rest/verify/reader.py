@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from rest.verify import script
+from rest.verify import evalplus, script
 from rest.verify.cases import Case
 
 _MAX_SCRIPT = 4 << 20  # Characters; results of more might not fit a file.
@@ -100,60 +100,6 @@ _IMPORTED: dict[str, dict[str, Any]] = {
     ('Any', 'Dict', 'List', 'Optional', 'Set', 'Tuple'), _UNKNOWN
   ),
 }  # fmt: skip
-# How EvalPlus compares, in the words of its scripts.
-_IS_FLOATS = """
-def is_floats(x) -> bool:
-  if isinstance(x, float):
-    return True
-  if isinstance(x, (list, tuple)):
-    return all(isinstance(i, float) for i in x)
-  if isinstance(x, np.ndarray):
-    return x.dtype == np.float64 or x.dtype == np.float32
-  return False
-"""
-_BY_VALUE = (
-  """
-def assertion(out, exp, atol):
-  exact_match = out == exp
-  if atol == 0 and is_floats(exp):
-    atol = 1e-6
-  if not exact_match and atol != 0:
-    assert np.allclose(out, exp, rtol=1e-07, atol=atol)
-  else:
-    assert exact_match
-""",
-  """
-def assertion(out, exp, atol):
-  if atol == 0 and is_floats(exp):
-    atol = 1e-6
-  if out != exp and atol != 0:
-    assert np.allclose(out, exp, rtol=1e-07, atol=atol)
-  else:
-    assert out == exp, f"out: {out}, exp: {exp}"
-""",
-)
-# What this one finds it never asserts, as published.
-_BY_FINDING = """
-def assertion(out, exp, atol):
-  if isinstance(out, bool):
-    exact_match = out == exp
-  else:
-    exact_match = exp == (out is not None)
-"""
-_BY_SET = _BY_VALUE[1].replace(
-  'if out', 'out = set(out)\n  exp = set(exp)\n  if out'
-)
-
-
-_HELPERS = {
-  ast.dump(ast.parse(text).body[0]): kind
-  for text, kind in [
-    (_IS_FLOATS, ''),
-    *((text, 'value') for text in _BY_VALUE),
-    (_BY_SET, 'set'),
-    (_BY_FINDING, 'found'),
-  ]
-}
 
 
 class _Reader:
@@ -206,8 +152,8 @@ class _Reader:
         case ast.Assign(targets=[ast.Name() as target], value=value):
           self._assign(target, self._value(value))
         case ast.FunctionDef(name=name):
-          if (said := ast.dump(node)) in _HELPERS:
-            self._helpers[name] = _HELPERS[said]
+          if (said := ast.dump(node)) in evalplus.HELPERS:
+            self._helpers[name] = evalplus.HELPERS[said]
         case ast.Import(names=aliases):
           for alias in aliases:
             self._modules[alias.asname or alias.name] = alias.name

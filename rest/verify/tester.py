@@ -45,12 +45,11 @@ from rest.verify.remote import (
   make_class,
   make_object,
 )
+from rest.verify.sharing import SharedValues, index
 from rest.verify.wire import (
   Link,
-  SharedValues,
   Violation,
   decode_rows,
-  index,
   is_builtin,
 )
 

@@ -26,7 +26,7 @@ _LARGE = 1 << 63
 _NUMPY_KINDS = 'biufcU'
 _PLAIN = {str, float, bool, type(None)}
 # By tag; a subclass stands before its base. A list needs none.
-_CONTAINERS: dict[str, type] = {
+CONTAINERS: dict[str, type] = {
   'l': list,
   't': tuple,
   'C': Counter,
@@ -39,7 +39,7 @@ _CONTAINERS: dict[str, type] = {
   'bytes': bytes,
 }
 _TEXTS = ('bytearray', 'bytes')
-_MUTABLE = {'l', 's', 'q', 'bytearray', *MAPPINGS}
+MUTABLE = {'l', 's', 'q', 'bytearray', *MAPPINGS}
 
 
 def _zone(moment: Any) -> datetime.timezone | None:
@@ -149,7 +149,7 @@ class Values:
       return float.__float__(value)  # type: ignore
     if issubclass(kind, str):
       return str.__str__(value)  # type: ignore
-    for tag, base in _CONTAINERS.items():
+    for tag, base in CONTAINERS.items():
       if issubclass(kind, base):
         return self._container(tag, value, depth)
     return self._rarer(value, kind, depth)
@@ -178,11 +178,11 @@ class Values:
 
   def _contents(self, tag: str, value: Any, depth: int) -> Any:
     if tag in _TEXTS:
-      return str(_CONTAINERS[tag](value), 'latin-1')
+      return str(CONTAINERS[tag](value), 'latin-1')
     if tag in MAPPINGS:
       pairs = [list(pair) for pair in dict.items(value)]
       return [self._items(pair, depth + 1) for pair in pairs]
-    return self._items(list(_CONTAINERS[tag].__iter__(value)), depth)
+    return self._items(list(CONTAINERS[tag].__iter__(value)), depth)
 
   def _items(self, items: list, depth: int) -> list:
     kinds = set(map(type, items))
@@ -222,7 +222,7 @@ class Values:
     if type(tree) is not dict:
       return tree
     ((tag, content),) = tree.items()
-    if tag in _CONTAINERS:
+    if tag in CONTAINERS:
       return self._build(tag, content)
     if tag == 'i':
       return int(content, 16)
@@ -238,12 +238,12 @@ class Values:
 
   def _build(self, tag: str, content: Any) -> Any:
     if tag in _TEXTS:
-      return _CONTAINERS[tag](content.encode('latin-1'))
+      return CONTAINERS[tag](content.encode('latin-1'))
     if tag in MAPPINGS:
       pairs = [self._decode_items(pair) for pair in content]
-      return _CONTAINERS[tag]({k: v for k, v in pairs})  # noqa: C416
+      return CONTAINERS[tag]({k: v for k, v in pairs})  # noqa: C416
     items = self._decode_items(content)
-    return items if tag == 'l' else _CONTAINERS[tag](items)
+    return items if tag == 'l' else CONTAINERS[tag](items)
 
   def _decode_items(self, items: Any) -> list:
     if type(items) is not list:
@@ -255,113 +255,6 @@ class Values:
 
   def _resolve(self, tag: str, content: Any) -> Any:
     raise ValueError(f'No tag {tag!r}.')
-
-
-class SharedValues(Values):
-  """Values whose mutable containers are the same on both sides.
-
-  Such a container crosses once, with a number (`{'m': [number, tag, items]}`),
-  and is named by it from then on (`{'r': number}`), so that a list passed twice
-  is one list. Each message begins with the new contents of those that have
-  changed since the last (`changes`), and the other side makes its own so
-  (`apply`). The sides number alike, since they take turns. So a program can
-  change what it was given, at any time, as it could in one process; it cannot
-  name anything else.
-
-  Attributes:
-    sharing: Whether containers are shared now, rather than copied.
-  """
-
-  def __init__(self):
-    self.sharing = True
-    self.forget()
-
-  def forget(self) -> None:
-    """Shares no container any more; the other side must do so too."""
-    self._held: list[tuple[str, Any]] = []
-    self._numbers: dict[int, int] = {}  # By id.
-    self._digests: dict[int, int] = {}
-    self._unsettled: set[int] = set()
-
-  def changes(self) -> list:
-    """Returns the containers that have changed since the last message."""
-    found = []
-    for number, digest in list(self._digests.items()):
-      contents = self._contents(*self._held[number], 0)
-      if _digest(contents) != digest:
-        self._unsettled.add(number)
-        found.append([number, contents])
-    return found
-
-  def apply(self, changes: Any) -> None:
-    """Makes our containers what the other side's have become."""
-    if type(changes) is not list:
-      raise Violation('Changes that are no list.')
-    try:
-      for number, content in changes:
-        self._fill(number, content)
-    except (LookupError, RecursionError, TypeError, ValueError) as error:
-      raise Violation('A change that is none.') from error
-
-  def settle(self) -> int:
-    """Notes what both sides hold after a message; returns how many items."""
-    for number in self._unsettled:
-      self._digests[number] = _digest(self._contents(*self._held[number], 0))
-    self._unsettled.clear()
-    return sum(len(container) for _, container in self._held)
-
-  def _container(self, tag: str, value: Any, depth: int) -> Any:
-    if tag not in _MUTABLE or not self.sharing:
-      return super()._container(tag, value, depth)
-    if id(value) in self._numbers:
-      return {'r': self._numbers[id(value)]}
-    number = self._hold(tag, value)
-    return {'m': [number, tag, self._contents(tag, value, depth)]}
-
-  def _hold(self, tag: str, container: Any) -> int:
-    number = len(self._held)
-    self._numbers[id(container)] = number
-    self._held.append((tag, container))
-    self._unsettled.add(number)
-    return number
-
-  def _build(self, tag: str, content: Any) -> Any:
-    if tag in _MUTABLE and self.sharing:
-      raise ValueError('A container without a number.')
-    return super()._build(tag, content)
-
-  def _resolve(self, tag: str, content: Any) -> Any:
-    if tag == 'r':
-      return self._held[index(content, self._held)][1]
-    if tag != 'm':
-      return super()._resolve(tag, content)
-    number, tag, content = content
-    if number != len(self._held) or tag not in _MUTABLE:
-      raise ValueError('A container out of its turn.')
-    container = _CONTAINERS[tag]()
-    self._hold(tag, container)
-    self._fill(number, content)
-    return container
-
-  def _fill(self, number: Any, content: Any) -> None:
-    tag, container = self._held[index(number, self._held)]
-    new = super()._build(tag, content)
-    base: Any = _CONTAINERS[tag]
-    base.clear(container)
-    (base.extend if hasattr(base, 'extend') else base.update)(container, new)
-    self._unsettled.add(number)
-
-
-def index(number: Any, items: list) -> int:
-  """Returns a number from the other side if it is a place in a list."""
-  if type(number) is not int or not 0 <= number < len(items):
-    raise ValueError(f'{number!r} is no place in a list.')
-  return number
-
-
-def _digest(contents: Any) -> int:
-  # By text, in which 1, 1.0 and True differ.
-  return hash(dump(contents))
 
 
 def encode_rows(values: Values, rows: list) -> Any:
