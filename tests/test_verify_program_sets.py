@@ -150,6 +150,52 @@ def test_no_mbpp_problem_takes_the_solution_of_another():
   assert found['passed'] == ['mbpp/666', 'mbpp/728']
 
 
+# It solves nothing, but calls every name that its tests might use its own.
+_FORGED = """
+import builtins
+class Yes:
+  def __init__(self, *a, **k): pass
+  def __call__(self, *a, **k): return self
+  def __iter__(self): return iter([])
+  def __bool__(self): return True
+  def __eq__(self, other): return True
+  def __hash__(self): return 0
+  def __abs__(self): return 0
+  def __sub__(self, other): return 0
+ENTRY = lambda *a, **k: ANSWER
+for name in dir(builtins):
+  if name != 'ENTRY':
+    globals()[name] = CALLED
+"""
+
+
+@pytest.mark.parametrize(
+  ('answer', 'called'),
+  [
+    ('None', 'Yes'),
+    ('Yes()', 'lambda *a, **k: Yes()'),
+    ('[]', 'lambda *a, **k: []'),
+    ('True', 'lambda *a, **k: True'),
+  ],
+)
+@pytest.mark.parametrize(
+  'name', ['humaneval', 'humaneval_plus', 'mbpp', 'mbpp_plus']
+)
+def test_no_published_test_takes_forged_builtins(name, answer, called):
+  cases = [
+    (
+      problem,
+      _FORGED.replace('ENTRY', problem.tests.entry_point)
+      .replace('ANSWER', answer)
+      .replace('CALLED', called),
+    )
+    for problem, _ in _references(name)
+    if problem.tests
+  ]
+  found = _judge(cases, ProgramConfig())
+  assert set(found) <= {'wrong', 'error'}
+
+
 def _apps(name: str, tmp_path: pathlib.Path) -> list[types.Problem]:
   """Returns problems of APPS; the excerpts are from its training split."""
   suffix = ''.join(pathlib.Path(name).suffixes)

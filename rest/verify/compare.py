@@ -1,18 +1,30 @@
 """Whether what a program printed or returned is what was expected.
 
-Both run in the trusted process, on text and on JSON: nothing of the program is
-rebuilt as a Python object first.
+This runs in the trusted process, on text and on JSON: nothing of the program is
+rebuilt as a Python object first, but single numbers and items of sets. What was
+expected leads, so that the work is bounded by it, whatever came.
 """
 
+import io
+import itertools
 import json
 import math
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
+
+from rest.verify.wire import MAPPINGS, Values, Violation
 
 TOLERANCE = 1e-6  # Relative, and absolute below 1.
 _REAL = re.compile(r'[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?')
-_LISTS = ('t',)  # Tags of `wire` that are lists in JSON.
+_LONG = 4300  # Characters; Python reads no number that is longer.
+_MOST_COLLIDING = 100
+_NO_DATA = object()  # Equal to nothing.
+_NUMBERS = {int, float, bool}
+_KINDS: dict[str, type] = {'t': tuple, 's': set, 'f': set} | dict.fromkeys(
+  MAPPINGS, dict
+)
 
 
 def prints(output: bytes, expected: str) -> bool:
@@ -23,15 +35,18 @@ def prints(output: bytes, expected: str) -> bool:
   TOLERANCE.
   """
   try:
-    printed = _words(output.decode())
+    printed = _lines(output.decode())
   except UnicodeDecodeError:
     return False
-  wanted = _words(expected)
-  return len(printed) == len(wanted) and all(
-    len(a) == len(b)
-    and all(_same_word(x, y) for x, y in zip(a, b, strict=True))
-    for a, b in zip(printed, wanted, strict=True)
-  )
+  for line, wanted in itertools.zip_longest(printed, _lines(expected)):
+    if line is None or wanted is None:
+      return False
+    words = wanted.split()
+    # No further than is wanted: a line may be all of an output.
+    found = line.split(None, len(words))
+    if len(found) != len(words) or not all(map(_same_word, found, words)):
+      return False
+  return True
 
 
 def returns(tree: Any, expected: str) -> bool:
@@ -42,14 +57,14 @@ def returns(tree: Any, expected: str) -> bool:
   JSON has made texts of them. Truth values are no numbers.
 
   Args:
-    tree: As `wire.encode` makes it.
+    tree: As `wire.Values` makes it.
     expected: JSON.
   """
   wanted = parse(expected)
-  if _same(tree, wanted):
+  if _same_json(tree, wanted):
     return True
   wrapped = isinstance(wanted, list) and len(wanted) == 1
-  return wrapped and _same(tree, wanted[0])
+  return wrapped and _same_json(tree, wanted[0])
 
 
 def parse(text: str) -> Any:
@@ -62,15 +77,175 @@ def parse(text: str) -> Any:
     sys.set_int_max_str_digits(limit)
 
 
-def _words(text: str) -> list[list[str]]:
-  lines = (line.split() for line in text.split('\n'))
-  return [line for line in lines if line]
+def restored(value: Any) -> Any:
+  """Returns a value of JSON with integers for keys that JSON made texts of."""
+  if type(value) is list:
+    return [restored(x) for x in value]
+  if type(value) is not dict:
+    return value
+  whole = all(re.fullmatch(r'0|-?[1-9]\d{0,18}', key) for key in value)
+  return {int(k) if whole else k: restored(x) for k, x in value.items()}
+
+
+def equal(tree: Any, wanted: Any) -> bool:
+  """Whether an encoded value is equal to a value, as Python compares them."""
+  kind, content = _opened(tree)
+  if type(wanted) in (list, tuple):
+    return (
+      kind is type(wanted)
+      and len(content) == len(wanted)
+      and all(map(equal, content, wanted))
+    )
+  if type(wanted) in (set, frozenset):
+    return kind is set and _same_items(content, wanted)
+  if type(wanted) is dict:
+    return kind is dict and _same_pairs(content, wanted)
+  try:
+    return kind is None and content == wanted
+  except ArithmeticError:  # Of a Decimal that signals.
+    return False
+
+
+def close(tree: Any, wanted: Any, relative: float, absolute: float) -> bool:
+  """Whether numbers are close to others, alone or in lists, as in NumPy."""
+  kind, content = _opened(tree)
+  if type(wanted) in (list, tuple):
+    return (
+      kind in (list, tuple)
+      and len(content) == len(wanted)
+      and all(
+        close(x, y, relative, absolute)
+        for x, y in zip(content, wanted, strict=True)
+      )
+    )
+  found = number(tree)
+  if found is None or type(wanted) not in _NUMBERS:
+    return False
+  if found == wanted:
+    return True
+  try:
+    return abs(found - wanted) <= absolute + relative * abs(wanted) < math.inf
+  except OverflowError:
+    return False
+
+
+def number(tree: Any) -> int | float | None:
+  """Returns the number that an encoded value is, if it is one."""
+  kind, content = _opened(tree)
+  return content if kind is None and type(content) in _NUMBERS else None
+
+
+def truth(tree: Any) -> bool | None:
+  """Returns whether an encoded value is true, or None where it is no data."""
+  _, content = _opened(tree)
+  return None if content is _NO_DATA else bool(content)
+
+
+def _opened(tree: Any) -> tuple[type | None, Any]:
+  """Returns the type of a container and what it holds, or None and a value."""
+  if type(tree) is list:
+    return list, tree
+  if type(tree) is not dict or len(tree) != 1:
+    return None, _NO_DATA if type(tree) is dict else tree
+  ((tag, content),) = tree.items()
+  if type(content) is list and tag in _KINDS:
+    return _KINDS[tag], content
+  if tag == 'v' and content[:1] in (['keys'], ['items']):
+    return set, content[1]
+  if tag in ('i', 'bytes', 'bytearray') or (tag == 'b' and _is_brief(content)):
+    try:
+      return None, Values().decode(tree)
+    except Violation:
+      pass
+  return None, _NO_DATA
+
+
+def _is_brief(content: Any) -> bool:
+  """Whether an object of a few short fields is quick to build."""
+  return type(content[1]) is list and all(
+    type(x) in _NUMBERS or (type(x) is str and len(x) < _LONG)
+    for x in content[1]
+  )
+
+
+def _hashable(tree: Any) -> Any:
+  """Returns an item of a set, or a key.
+
+  Raises:
+    Violation: It is none, or one that may be slow to build.
+  """
+  kind, content = _opened(tree)
+  if kind is tuple:
+    return tuple(map(_hashable, content))
+  # Integers can be chosen so that each collides with all others.
+  if kind is set and len(content) <= _MOST_COLLIDING:
+    return frozenset(map(_hashable, content))
+  if kind is not None or content is _NO_DATA:
+    raise Violation('It cannot be hashed.')
+  return content
+
+
+def _same_items(items: list, wanted: set | frozenset) -> bool:
+  if len(items) != len(wanted):
+    return False
+  try:
+    found = list(map(_hashable, items))
+  except (RecursionError, Violation):
+    return False
+  # Only what is wanted enters a set, so that its hashes are no attack.
+  return all(x in wanted for x in found) and len(set(found)) == len(wanted)
+
+
+def _same_pairs(
+  pairs: list, wanted: dict[Any, Any], key: Any = _hashable, same: Any = equal
+) -> bool:
+  if len(pairs) != len(wanted):
+    return False
+  seen = set()
+  for pair in pairs:
+    if type(pair) is not list or len(pair) != 2:
+      return False
+    try:
+      name = key(pair[0])
+    except (RecursionError, Violation):
+      return False
+    if name not in wanted or not same(pair[1], wanted[name]):
+      return False
+    seen.add(name)
+  return len(seen) == len(wanted)
+
+
+def _same_json(tree: Any, wanted: Any) -> bool:
+  kind, content = _opened(tree)
+  if type(wanted) is list:
+    return (
+      kind in (list, tuple)
+      and len(content) == len(wanted)
+      and all(map(_same_json, content, wanted))
+    )
+  if type(wanted) is dict:
+    return kind is dict and _same_pairs(content, wanted, _key, _same_json)
+  if type(content) is bool or type(wanted) is bool:
+    return content is wanted
+  if type(wanted) is float and type(content) in (int, float):
+    return _close(content, wanted)
+  # An integer is exact, also when it comes as 3.0.
+  return equal(tree, wanted)
+
+
+def _key(tree: Any) -> str:
+  """Returns a key as JSON has it."""
+  return tree if type(tree) is str else json.dumps(tree)
+
+
+def _lines(text: str) -> Iterator[str]:
+  return (line for line in io.StringIO(text) if not line.isspace())
 
 
 def _same_word(printed: str, expected: str) -> bool:
   if printed == expected:
     return True
-  if not _REAL.fullmatch(expected):
+  if not _REAL.fullmatch(expected) or len(printed) > _LONG:
     return False
   try:
     return _close(float(printed), float(expected))
@@ -79,54 +254,8 @@ def _same_word(printed: str, expected: str) -> bool:
 
 
 def _close(a: float, b: float) -> bool:
-  if not (math.isfinite(a) and math.isfinite(b)):
-    return a == b
-  return abs(a - b) <= TOLERANCE * max(1.0, abs(b))
-
-
-def _same(tree: Any, wanted: Any) -> bool:
-  if type(tree) is dict:
-    if len(tree) != 1:
-      return False
-    ((tag, content),) = tree.items()
-    if tag == 'i':
-      return type(wanted) is int and _integer(content) == wanted
-    if tag in ('d', 'C', 'O'):
-      return type(wanted) is dict and _same_pairs(content, wanted)
-    if tag not in _LISTS:
-      return False
-    tree = content
-  if type(tree) is list or type(wanted) in (list, dict):
-    return (
-      type(tree) is list
-      and type(wanted) is list
-      and len(tree) == len(wanted)
-      and all(_same(x, y) for x, y in zip(tree, wanted, strict=True))
-    )
-  if type(tree) is bool or type(wanted) is bool:
-    return tree is wanted
-  if type(wanted) is float and type(tree) in (int, float):
-    return _close(tree, wanted)
-  # An integer is exact, also when it comes as 3.0.
-  return type(tree) is not dict and tree == wanted
-
-
-def _same_pairs(pairs: Any, wanted: dict[str, Any]) -> bool:
-  if type(pairs) is not list or len(pairs) != len(wanted):
-    return False
-  seen = set()
-  for pair in pairs:
-    if type(pair) is not list or len(pair) != 2:
-      return False
-    key = pair[0] if type(pair[0]) is str else json.dumps(pair[0])
-    if key not in wanted or not _same(pair[1], wanted[key]):
-      return False
-    seen.add(key)
-  return len(seen) == len(wanted)
-
-
-def _integer(text: Any) -> int | None:
   try:
-    return int(text, 16)
-  except (TypeError, ValueError):
-    return None
+    near = abs(a - b) <= TOLERANCE * max(1.0, abs(b)) < math.inf
+  except OverflowError:  # Of an integer that no float can hold.
+    return False
+  return near or a == b

@@ -23,6 +23,7 @@ from typing import Any
 from rest.verify.jail import PROGRAM
 
 MEMORY_STATUS = 77  # Exit status of a program that raised MemoryError.
+SYNTAX_STATUS = 78  # Of a text that is no Python, which exits with 1 there.
 # These may stand in a `try`.
 _SUSPENDED = {
   types.GeneratorType,
@@ -30,6 +31,10 @@ _SUSPENDED = {
   types.AsyncGeneratorType,
 }
 _FLUSH_STATUS = 120  # Python's, where standard output cannot be written.
+
+
+class _NotPythonError(Exception):
+  """The text of a program cannot be compiled."""
 
 
 def run_script(descriptors: list[int]) -> int:
@@ -98,7 +103,10 @@ def execute(module: types.ModuleType, preamble: str = '') -> None:
   path = str(module.__file__)
   with open(path, 'rb') as file:
     source = file.read()
-  code = compile(source, path, 'exec', dont_inherit=True)
+  try:
+    code = compile(source, path, 'exec', dont_inherit=True)
+  except (SyntaxError, ValueError) as error:  # ValueError: NUL characters.
+    raise _NotPythonError from error
   depth, frame = 0, sys._getframe()
   while frame := frame.f_back:
     depth += 1
@@ -118,6 +126,8 @@ def exit_status(step: Callable[..., object], *arguments: object) -> int:
     return _exit_code(error.code)
   except MemoryError:
     return MEMORY_STATUS
+  except _NotPythonError:
+    return SYNTAX_STATUS
   except BaseException as error:
     trace = error.__traceback__
     while trace and trace.tb_frame.f_code.co_filename == __file__:

@@ -11,8 +11,9 @@ it stands outside of these limits, and who breaks it fails: a verdict is unknown
 only where a harmless program gets none either. `chance` says what is pinned.
 
 Expected outputs and tests never enter that sandbox. What a program prints or
-returns is compared here; assertions run in a second sandbox, which calls the
-program over data-only messages (`wire`). A verdict of 1.0 needs that side to
+returns is compared here, and so is what it answers to assertions that are calls
+with values (`reader`, `cases`); others run in a second sandbox, which asks the
+program over data-only messages (`tester`). A verdict of 1.0 needs this side to
 have seen every expected value; exit statuses and output never count as such.
 
 How records of the published sets become `Tests`:
@@ -26,39 +27,25 @@ How records of the published sets become `Tests`:
                the JSON of a list of arguments, and of the result; with the
                names that programs may use unimported in `preamble`.
 
-What is not stopped:
-
-  - A test that is weak stays weak. Where it calls helpers that the program is
-    to define, or compares two results of the program, the program can please
-    it; and what it changes in its arguments is changed in the test's.
-  - A program may know the tests by heart, or recognise them by their arguments.
-  - An attack on the kernel itself, through the system calls left. Against
-    hostile people rather than hostile samples, put a virtual machine around it.
-  - Reading the interpreter's own files, site-packages included.
-  - Using all of its CPU time: a limit bounds the waste, and side channels of
-    time and load to other programs of the host stay open.
-  - As a plain user without a writable control group, processes that each keep
-    below the memory limit may together exceed it, and programs cannot handle
-    SIGCHLD: who ignores it hides the CPU time of its children. Behind Landlock
-    (no namespaces) a program also sees that other processes exist, shares the
-    user's limit on processes, and may fill the disk that holds its folder; and
-    `multiprocessing` finds no semaphores.
-  - At 'rlimits' (only with allow_weak_sandbox) hardly anything is stopped.
+docs/verification.md says what a program can try, what stops it, and what is not
+stopped.
 """
 
 import atexit
 import json
 import os
-import select
 import socket
 import threading
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rest.types import Tests, Verdict
-from rest.verify import compare, probe
-from rest.verify.interpreter import MEMORY_STATUS
+from rest.verify import compare, probe, reader
+from rest.verify.cases import Case
+from rest.verify.interpreter import MEMORY_STATUS, SYNTAX_STATUS
 from rest.verify.jail import Limits
+from rest.verify.malformed import check, is_text
 from rest.verify.sandbox import (
   END_SECONDS,
   START_SECONDS,
@@ -67,11 +54,10 @@ from rest.verify.sandbox import (
   Sandbox,
   SandboxError,
 )
+from rest.verify.waiting import IDLE_SECONDS, MAX_LOAD, overdue, wall_seconds
+from rest.verify.wire import Values, dump
 
-VERSION = 'program-3'
-_MAX_LOAD = 8.0  # Times the wall time, at most, for waiting for a core.
-_IDLE_SECONDS = 2.0  # Wall time for a case besides computing.
-_LOOK_SECONDS = 0.05  # Between two looks at a job's CPU time, at least.
+VERSION = 'program-3'  # 2 took whatever a program called by a name.
 _LONG_SCRIPT = 2000  # Characters; few tests of HumanEval and MBPP are longer.
 _TESTS_MEMORY = 3  # Times the program's: they may hold both sides' values.
 
@@ -134,16 +120,17 @@ class ProgramJudge:
     """Returns the verdict on a program: 1.0, 0.0, or None for our own failure.
 
     Reasons: passed; wrong (a result is not what was expected), error (it ended
-    by an exception, or has no such function), timeout, memory, output (too
-    much of it), broken (its sandbox failed twice, but not for a harmless
-    program); untested (the tests never asked the program anything) or sandbox
-    (it failed for the harmless program too), both with reward None.
+    by an exception, or has no such function), syntax (it is no Python),
+    timeout, memory, output (too much of it), broken (its sandbox failed twice,
+    but not for a harmless program); untested (the tests ask the program
+    nothing, or need its own process) or sandbox (it failed for the harmless
+    program too), both with reward None.
 
     Raises:
       ValueError: The tests are malformed.
     """
     check(tests)
-    if not _is_text(program):
+    if not is_text(program):
       return _verdict('error')
     judge = self._judge_script if tests.kind == 'assert' else self._judge_cases
     for _ in range(2):
@@ -164,11 +151,11 @@ class ProgramJudge:
     """Returns the seconds after which a verdict is overdue on any host."""
     config = self._config
     if tests.kind == 'assert':
-      seconds = _wall(self._script_cpu(tests), _MAX_LOAD)
+      seconds = wall_seconds(self._script_cpu(tests), MAX_LOAD)
     else:
       cases = len(tests.inputs)
       cpu = min(config.cpu_seconds * cases, config.total_cpu_seconds)
-      seconds = _wall(cpu, _MAX_LOAD) + cases * _IDLE_SECONDS * _MAX_LOAD
+      seconds = wall_seconds(cpu, MAX_LOAD) + cases * IDLE_SECONDS * MAX_LOAD
     # Two attempts, sandboxes that hang and start anew, and the harmless one.
     return 2 * (seconds + START_SECONDS + END_SECONDS) + 2 * START_SECONDS
 
@@ -239,21 +226,42 @@ class ProgramJudge:
     self, program: str, tests: Tests, given: str, expected: str, cpu: float
   ) -> tuple[str, float]:
     """Calls a program's function once; returns the reason and its CPU time."""
-    asked = json.dumps(
-      {
-        'preamble': tests.preamble,
-        'entry_point': tests.entry_point,
-        'arguments': given,
-      }
+    arguments = compare.restored(compare.parse(given))
+    asked = [Case(tests.entry_point, arguments)]
+    results, reason, used = self._call(program, asked, cpu, tests.preamble)
+    if not reason:
+      reason = _reason(compare.returns(results[0], expected))
+    return reason, used
+
+  def _judge_values(
+    self, program: str, asked: Sequence[Case], cpu: float
+  ) -> str:
+    """Makes all calls of a script in one process, and compares the results."""
+    results, reason, _ = self._call(program, asked, cpu)
+    return reason or _reason(
+      all(
+        case.holds(result) for case, result in zip(asked, results, strict=True)
+      )
     )
-    ended, output, reason = self._run('call', program, asked, cpu)
-    if reason:
-      return reason, ended.cpu
+
+  def _call(
+    self, program: str, asked: Sequence[Case], cpu: float, preamble: str = ''
+  ) -> tuple[list[Any], str, float]:
+    """Returns encoded results, why there are none if so, and the CPU time."""
+    encode = Values().encode
+    calls = [
+      [x.function, encode(x.arguments), encode(x.named), encode(x.views)]
+      for x in asked
+    ]
+    given = dump({'preamble': preamble, 'calls': calls})
+    ended, output, reason = self._run('call', program, given, cpu)
     try:
-      result = json.loads(output)
+      results = [] if reason else [*map(json.loads, output.splitlines())]
     except (ValueError, RecursionError):
-      return 'error', ended.cpu
-    return _reason(compare.returns(result, expected)), ended.cpu
+      results = []
+    if len(results) != len(asked):
+      reason = reason or 'error'
+    return results, reason, ended.cpu
 
   def _run(
     self, role: str, program: str, given: str, cpu: float
@@ -265,7 +273,7 @@ class ProgramJudge:
       written = files.add('')
       descriptors = [files.add(program), files.add(given), written]
       sandbox.start(role, limits, descriptors)
-      if late := _wait([sandbox], cpu):
+      if late := overdue([sandbox], cpu):
         sandbox.stop()
       ended = sandbox.finish()
       output = os.pread(written, limits.file, 0)
@@ -273,12 +281,18 @@ class ProgramJudge:
       return ended, output, 'output'
     if late:
       return ended, output, 'timeout'
-    reason = _exhausted(ended, limits) or (ended.status != 0 and 'error') or ''
+    reason = _cause(ended, limits) or (ended.status != 0 and 'error') or ''
     return ended, output, reason
 
   def _judge_script(self, program: str, tests: Tests) -> str:
-    """Runs assertions in one sandbox against a program in the other."""
+    """Judges by assertions: as values where they are no more than that."""
     cpu = self._script_cpu(tests)
+    if asked := reader.read(tests.script, tests.entry_point):
+      return self._judge_values(program, asked, cpu)
+    return self._judge_linked(program, tests, cpu)
+
+  def _judge_linked(self, program: str, tests: Tests, cpu: float) -> str:
+    """Runs assertions in one sandbox against a program in the other."""
     candidate = self._sandbox('program', program)
     tester = self._sandbox('tests', tests.script)
     limits = self._limits(cpu)
@@ -294,7 +308,7 @@ class ProgramJudge:
       first.close()
       second.close()
       # A program that dies ends its tests too.
-      late = _wait([tester, candidate], cpu)
+      late = overdue([tester, candidate], cpu)
       tester.stop()
       candidate.stop()
       tested, ended = tester.finish(), candidate.finish()
@@ -303,11 +317,10 @@ class ProgramJudge:
       return outcome
     if late:
       return 'timeout'
-    # The program's limits explain an error of the tests, if it met them.
-    reason = _exhausted(ended, limits) or outcome
-    if reason := reason or _exhausted(tested, roomy):
-      return reason
-    raise SandboxError('The tests ended without an outcome.')
+    if not outcome:
+      raise SandboxError('The tests did not start.')
+    # These explain an error of the tests.
+    return _cause(ended, limits) or _cause(tested, roomy) or outcome
 
 
 _judges: dict[ProgramConfig, ProgramJudge] = {}
@@ -328,75 +341,13 @@ def run(
     return _judges[config].judge(program, tests)
 
 
-def check(tests: Tests) -> None:
-  """Raises ValueError where tests are malformed, naming the field."""
-  kinds = ('assert', 'stdin', 'call')
-  if tests.kind not in kinds:
-    raise ValueError(f'Tests.kind must be one of {kinds}, got {tests.kind!r}.')
-  if tests.kind == 'assert':
-    if not (tests.script.strip() and _is_text(tests.script)):
-      raise ValueError('Tests.script must be a program, got nothing.')
-    return
-  if not tests.inputs or len(tests.inputs) != len(tests.outputs):
-    raise ValueError(
-      f'Tests.inputs and outputs must be as many, and not none; got '
-      f'{len(tests.inputs)} and {len(tests.outputs)}.'
-    )
-  if tests.kind == 'stdin':
-    return
-  if not tests.entry_point.isidentifier():
-    raise ValueError(
-      f'Tests.entry_point must be a name, got {tests.entry_point!r}.'
-    )
-  for text in tests.inputs:
-    if type(_json('inputs', text)) is not list:
-      raise ValueError(
-        f'Tests.inputs must be JSON lists of arguments, got {text[:60]!r}.'
-      )
-  for text in tests.outputs:
-    _json('outputs', text)
-
-
-def _wait(sandboxes: list[Sandbox], cpu: float) -> bool:
-  """Waits for the job in the first sandbox; returns whether it is overdue.
-
-  Its CPU time is looked at when it may be over. Waiting for a core does not
-  count, so that a busy host changes no verdict; sleeping and waiting for
-  anything else does.
-
-  Args:
-    sandboxes: Where the jobs run that depend on each other.
-    cpu: Seconds of CPU time that each may take.
-  """
-  poll = select.poll()
-  poll.register(sandboxes[0], select.POLLIN)
-  start = time.monotonic()
-  end = start + _wall(cpu, 1.0)
-  used = 0.0
-  while (left := end - time.monotonic()) > 0:
-    if poll.poll(min(left, max(cpu - used, _LOOK_SECONDS)) * 1000):
-      return False
-    shares = [sandbox.share() for sandbox in sandboxes]
-    if shares[0] is None:
-      return False
-    running = [share for share in shares if share]
-    used = max(share.used for share in running)
-    if used > cpu:
-      return True
-    waited = sum(share.waited for share in running)
-    end = start + min(_wall(cpu, 1.0) + waited, _wall(cpu, _MAX_LOAD))
-  return True
-
-
-def _wall(cpu: float, load: float) -> float:
-  return (1.5 * cpu + _IDLE_SECONDS) * load
-
-
-def _exhausted(ended: Ended, limits: Limits) -> str:
-  """Returns which limit ended a job, or ''."""
+def _cause(ended: Ended, limits: Limits) -> str:
+  """Returns what more than an exception ended a job, or ''."""
   if ended.out_of_memory or ended.status == MEMORY_STATUS:
     return 'memory'
-  return 'timeout' if ended.cpu > limits.cpu else ''
+  if ended.cpu > limits.cpu:
+    return 'timeout'
+  return 'syntax' if ended.status == SYNTAX_STATUS else ''
 
 
 def _reason(right: bool) -> str:
@@ -407,20 +358,3 @@ def _verdict(reason: str) -> Verdict:
   if reason in ('untested', 'sandbox'):
     return Verdict(None, reason, VERSION)
   return Verdict(float(reason == 'passed'), reason, VERSION)
-
-
-def _is_text(program: str) -> bool:
-  try:
-    program.encode()
-  except UnicodeEncodeError:
-    return False  # Half of a surrogate pair, which no file can hold.
-  return True
-
-
-def _json(field: str, text: str) -> object:
-  try:
-    return compare.parse(text)
-  except (ValueError, RecursionError) as error:
-    raise ValueError(
-      f'Tests.{field} must be JSON, got {text[:60]!r}: {error}'
-    ) from error

@@ -1,13 +1,30 @@
 """The tests' end: runs a script of assertions against a program's objects.
 
-The program runs in another process. What it is asked for comes as plain data;
-what is no data comes as a `Remote`, which can be called and looked into but is
-equal to nothing but other objects of the program. Only this process can write
-the verdict, and it does so only after the whole script has run.
+For scripts that `cases` cannot say as values. The program runs in another
+process, and each part of the link between the two stops one way to cheat:
+
+  - The script and its expected values never enter the program's process, so
+    that none can be read, or changed, there.
+  - What comes is plain data of exact types (`wire`), or the number of an object
+    of the program: nothing that overrides a comparison comes with it.
+  - A name is asked for when the script uses it and does not define it; builtin
+    names and modules of the library are the tests' own. So nothing that the
+    program calls `abs` or `range` takes part.
+  - An object of the program (`remote`) is equal to no data, and has no distance
+    to it: only two objects of the program are compared by the program.
+  - Only this process writes the verdict, at the end of the whole script, and
+    not once the program has broken the rules: no test can catch that away.
+
+What they do not stop: a test that asks the program for its own judgement (`a ==
+b` of its own objects, `s.is_empty()`) is as weak as it reads; and the program
+can change what it is given, as in one process, and so what the tests compute
+from that in a later statement.
 """
 
 import ast
 import builtins
+import contextlib
+import copy
 import importlib
 import itertools
 import json
@@ -15,12 +32,37 @@ import os
 import random
 import sys
 import types
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from rest.verify.candidate import describe, rebuild
-from rest.verify.wire import Link, Violation, decode, encode
+from rest.verify import script
+from rest.verify.candidate import plain_arguments, rebuild
+from rest.verify.remote import (
+  Mirror,
+  Remote,
+  Unfit,
+  handle,
+  make_class,
+  make_object,
+)
+from rest.verify.sharing import SharedValues, index
+from rest.verify.wire import (
+  Link,
+  Violation,
+  decode_rows,
+  is_builtin,
+)
+
+_MAX_SHARED = 10_000  # Items of containers that are shared beyond a call.
+_MAX_ITERATOR = 1_000_000  # Items of an iterator that is handed over.
+# What a script speaks of when it rests on state that a program in another
+# process does not share, or on more of an object than crosses.
+_OF_ONE_PROCESS = {
+  'open', 'input', 'stdin', 'environ', 'seed', 'mock', 'patch', 'tempfile',
+  'inspect', 'gc', 'weakref', 'dir', 'threading', 'multiprocessing',
+  'subprocess', 'pickle', 'dataclasses', 'globals', 'setrecursionlimit',
+  '__code__', '__globals__', '__closure__', '__defaults__',
+}  # fmt: skip
 
 
 def run(descriptors: list[int]) -> int:
@@ -30,78 +72,116 @@ def run(descriptors: list[int]) -> int:
     descriptors: Of the tests, the link, and the file for the outcome.
   """
   tests, descriptor, result = descriptors
+  # Whatever ends this process early is a failure of what it tests.
+  os.pwrite(result, b'error', 0)
   # Held open until the outcome is written: the program ends when it closes, and
   # a program that has ended ends its tests.
   link = Link(descriptor)
   size = os.fstat(tests).st_size
   fields = json.loads(os.pread(tests, size, 0))
   os.close(tests)
-  outcome = _outcome(fields['script'], fields['entry_point'], link)
+  outcome = _outcome(fields['script'], fields['entry_point'], Session(link))
+  os.ftruncate(result, 0)
   os.pwrite(result, outcome.encode(), 0)
   return 0
 
 
-def _outcome(script: str, entry_point: str, link: Link) -> str:
-  """Returns 'passed', 'wrong', 'error', 'memory' or 'untested'."""
+def _outcome(text: str, entry_point: str, session: 'Session') -> str:
+  """Returns 'passed', 'wrong', 'error', 'memory' or 'untested'.
+
+  Only what the script itself says makes it 'untested', never an answer.
+  """
   random.seed(0)
-  session = Session(link)
-  module = types.ModuleType('tests')
-  sys.modules['tests'] = module
-  names = vars(module)
-  names['__builtins__'] = builtins
+  sys.modules['tests'] = types.ModuleType('tests')
   try:
-    tree = ast.parse(script)
-  except (SyntaxError, ValueError):
+    tree = ast.parse(text)
+    script.ReferencesFirst(tree).visit(tree)
+    code = compile(tree, 'tests', 'exec', dont_inherit=True)
+    names = Names(session, text, entry_point)
+  except (SyntaxError, ValueError, ImportError, AttributeError, Unfit):
     return 'untested'
   try:
-    names |= session.names(tree, entry_point)
-    exec(compile(tree, 'tests', 'exec', dont_inherit=True), names)
+    exec(code, names)
     if entry_point and isinstance(names.get('check'), types.FunctionType):
       names['check'](names[entry_point])
+  except Unfit:
+    return 'untested'
   except AssertionError:
     return 'wrong'
   except MemoryError:
     return 'memory'
-  except ImportError:
-    # A module that the tests want is no fault of the program.
-    return 'error' if session.touched else 'untested'
-  except (Exception, SystemExit, KeyboardInterrupt, Violation):
+  except BaseException:  # SystemExit and Violation too: all but the end.
     return 'error'
-  if session.broken:
-    return 'error'
-  return 'passed' if session.touched else 'untested'
+  return 'error' if session.broken else 'passed'
 
 
-class Session:
+class Names(dict):
+  """The globals of a script: what it does not define, the program is asked.
+
+  It is asked each time, since what the program calls so may change.
+  """
+
+  def __init__(self, session: 'Session', text: str, entry_point: str):
+    """Finds what the program is to be asked.
+
+    Raises:
+      Unfit: The script asks the program nothing, or needs its process.
+      ImportError, AttributeError: It imports what is not there.
+    """
+    self._session = session
+    tree = ast.parse(text)
+    used, bound = script.names(text)
+    free = (used | {entry_point} if entry_point else used) - bound
+    said = script.imported(tree) | (free & vars(builtins).keys()) - {
+      entry_point
+    }
+    if said & _OF_ONE_PROCESS:
+      raise Unfit(f'It speaks of {sorted(said & _OF_ONE_PROCESS)}.')
+    # `math.isclose` means Python's, whatever the program calls by that name.
+    modules = (script.dotted(tree) & free & sys.stdlib_module_names) - {
+      entry_point
+    }
+    self._wanted = free - script.builtins_kept(free, entry_point) - modules
+    if not self._wanted & script.reached(tree, entry_point):
+      raise Unfit('It asks the program nothing.')
+    own: dict[str, Any] = {x: importlib.import_module(x) for x in modules}
+    own[script.ReferencesFirst.COPIED] = _call_copied
+    super().__init__(own, __builtins__=builtins, __name__='tests')
+
+  def __missing__(self, name: str) -> Any:
+    if name not in self._wanted:
+      raise KeyError(name)
+    try:
+      value = self._session.ask('name', [name])
+    except KeyError as error:  # Which would mean the builtin of that name.
+      raise NameError(name) from error
+    if isinstance(value, Mirror):
+      type.__setattr__(value, '#named', True)
+    return value
+
+
+def _call_copied(function: Callable, *arguments: Any) -> Any:
+  """Calls a function with copies of arguments, where they can be copied."""
+  with contextlib.suppress(TypeError, copy.Error):
+    arguments = copy.deepcopy(arguments)
+  return function(*arguments)
+
+
+class Session(SharedValues):
   """Asks the program's process.
 
   Attributes:
-    broken: Whether it ever broke the rules or went away; no test can catch
-      that away.
-    touched: Whether anything of the program took part in the tests.
+    broken: Whether the program ever broke the rules or went away.
   """
 
   def __init__(self, link: Link):
+    super().__init__()
     self.broken = False
-    self.touched = False
     self._link = link
-    self._numbers = itertools.count()
+    self._depth = 0  # Of asks that wait for their answers.
+    self._shared = 0  # In containers that are shared.
     self._functions: list[Callable] = []
-
-  def names(self, tree: ast.Module, entry_point: str = '') -> dict[str, Any]:
-    """Returns the program's values for the names that a script uses."""
-    used, dotted = _free_names(tree)
-    used |= {entry_point} if entry_point else set()
-    # `math.isclose` means Python's, whatever the program calls by that name.
-    modules = (dotted & sys.stdlib_module_names) - {entry_point}
-    wanted = used - _builtins_kept(used, entry_point) - modules
-    found = self.ask('names', [sorted(wanted)])
-    if type(found) is not dict:
-      raise self._violation('Names that are no dict.')
-    found |= {name: importlib.import_module(name) for name in modules}
-    values = (x for x in found.values() if not isinstance(x, types.ModuleType))
-    self.touched = any(type(x) is not Remote for x in values)
-    return found
+    self._objects: dict[int, Any] = {}
 
   def ask(
     self, do: str, arguments: list[Any], named: dict[str, Any] | None = None
@@ -109,262 +189,160 @@ class Session:
     """Returns what the program answers, or raises what it raises."""
     if self.broken:
       raise Violation('The program broke the rules before.')
+    self._depth += 1
     try:
       return self._ask(do, arguments, named or {})
     except (Violation, MemoryError):
       self.broken = True
       raise
+    finally:
+      self._depth -= 1
 
   def _ask(self, do: str, arguments: list[Any], named: dict[str, Any]) -> Any:
-    number = next(self._numbers)
-    trees = [self._encode(x) for x in arguments]
-    self._link.send(
-      {
-        'id': number,
-        'do': do,
-        'args': trees,
-        'named': {k: self._encode(x) for k, x in named.items()},
-      }
-    )
-    while True:
-      reply = self._link.receive()
-      if 'back' not in reply:
-        break
+    # A call that is under way shares what it was given until it ends.
+    forget = self._depth == 1 and self._shared > _MAX_SHARED
+    if forget:
+      self.forget()
+    self._send(do, arguments, named, forget)
+    while 'back' in (reply := self._accepted()):
       self._call_back(reply)
-    if reply.get('id') != number:
-      raise Violation('An answer to no question.')
-    for change in _field(reply.get('changes', []), list):
-      self._change(arguments, _field(change, list))
     if 'raise' in reply:
-      raise self._raised(do, _field(reply['raise'], list))
-    return self._decode(reply.get('value'))
+      error = self._raised(do, _field(reply['raise'], list))
+      self._shared = self.settle()
+      raise error
+    value = self._value(do, reply.get('value'))
+    self._shared = self.settle()
+    return value
 
-  def _change(self, arguments: list[Any], change: list) -> None:
-    """Makes an argument what the program made of its copy of it."""
-    position = _field(change[0], int) if len(change) == 2 else -1
-    if not 0 <= position < len(arguments):
-      raise Violation('A change of no argument.')
-    _restore(arguments[position], self._decode(change[1]))
+  def _send(
+    self, do: str, arguments: list, named: dict[str, Any], forget: bool = False
+  ) -> None:
+    message = {'do': do, 'forget': forget, 'changes': self.changes()}
+    message['args'] = [self.encode(x) for x in arguments]
+    message['named'] = {name: self.encode(x) for name, x in named.items()}
+    self._link.send(message)
+    self.settle()
 
-  def _raised(self, do: str, tree: list) -> Exception:
-    if do == 'next' and tree[:1] == ['StopIteration']:
-      return StopIteration()
-    if len(tree) != 2 or type(tree[0]) is not str:
-      raise Violation('A message with no exception.')
-    return rebuild(tree, self._decode)
+  def _accepted(self) -> dict[str, Any]:
+    """Returns the next message, after what it says has changed."""
+    message = self._link.receive()
+    self.apply(message.get('changes'))
+    if printed := _field(message.get('printed'), str):
+      sys.stdout.write(printed)  # Where the tests have put it.
+    return message
 
-  def _call_back(self, message: dict[str, Any]) -> None:
-    """Calls a function of the tests for the program."""
-    number = _field(message['back'], int)
-    if not 0 <= number < len(self._functions):
-      raise Violation('A call of no function.')
-    arguments = [self._decode(x) for x in _field(message.get('args'), list)]
-    named = _field(message.get('named'), dict)
-    named = {k: self._decode(x) for k, x in named.items()}
-    try:
-      value = self._functions[number](*arguments, **named)
-      reply = {'value': self._encode(value)}
-    except Exception as error:
-      reply = {'raise': describe(error, self._encode)}
-    self._link.send(reply)
-
-  def _violation(self, text: str) -> Violation:
-    self.broken = True
-    return Violation(text)
-
-  def _encode(self, value: object) -> Any:
-    return encode(value, self._export)
-
-  def _export(self, value: Any) -> dict[str, Any]:
-    if type(value) is Remote:
-      return {'r': object.__getattribute__(value, '_number')}
-    if callable(value):
-      # Only to be called: its globals hold the expected values.
-      self._functions.append(value)
-      return {'c': len(self._functions) - 1}
-    if hasattr(value, '__next__'):
-      return {'I': self._encode(list(value))}
-    raise TypeError(f'{type(value).__name__} of the tests cannot be passed.')
-
-  def _decode(self, tree: Any) -> Any:
-    return decode(tree, self._resolve)
+  def _value(self, do: str, tree: Any) -> Any:
+    if do == 'items':
+      self.sharing = False  # A long list is a copy.
+      try:
+        return _field(self.decode(tree), list)
+      finally:
+        self.sharing = True
+    if type(tree) is dict and 'L' in tree:
+      return self._long_list(_field(tree['L'], int))
+    return self.decode(tree)
 
   def _long_list(self, size: int) -> list:
     """Returns a list that is too long for one message."""
     items: list[Any] = []
     while len(items) < size:
-      more = self.ask('items', [len(items)])
-      if not _field(more, list):
+      if not (more := self.ask('items', [len(items)])):
         raise Violation('A list without the items that it promised.')
       items += more
     return items
 
-  def _resolve(self, tree: dict[str, Any]) -> Any:
-    if 'h' in tree:
-      return Remote(self, _field(tree['h'], int))
-    if 'L' in tree:
-      return self._long_list(_field(tree['L'], int))
-    if 'c' in tree:
-      return self._functions[tree['c']]
-    if 'm' in tree and tree['m'] in sys.stdlib_module_names:
-      return importlib.import_module(tree['m'])
-    raise Violation('A message that is no value.')
+  def _raised(self, do: str, raised: list) -> BaseException:
+    if len(raised) != 3:
+      raise Violation('A message with no exception.')
+    own, kind, arguments = (
+      self.decode(raised[0]),
+      self.decode(raised[1]),
+      raised[2],
+    )
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+      raise Violation('A message with no exception.')
+    arguments = _field(arguments, list)
+    if not {str, int, float, bool}.issuperset(map(type, arguments)):
+      raise Violation('Arguments of an exception that are no data.')
+    if do == '__next__' and kind is StopIteration:
+      return StopIteration()
+    if not isinstance(kind, Mirror):
+      return rebuild(kind, arguments)
+    if type(own) is not kind or issubclass(kind, StopIteration):
+      raise Violation('An exception of another class.')
+    BaseException.__init__(own, *arguments)
+    return own
+
+  def _call_back(self, message: dict[str, Any]) -> None:
+    """Calls a function of the tests for the program."""
+    trees, named = _field(message.get('args'), list), message.get('named')
+    arguments = [self.decode(x) for x in trees]
+    named = {k: self.decode(x) for k, x in _field(named, dict).items()}
+    self.settle()
+    function = self._function(message['back'])
+    try:
+      answer = [False, function(*arguments, **named)]
+    except Exception as error:
+      kind = next(x for x in type(error).__mro__ if is_builtin(x))
+      answer = [True, (kind, plain_arguments(error))]
+    self._send('return', answer, {})
+
+  def _function(self, number: Any) -> Callable:
+    try:
+      return self._functions[index(number, self._functions)]
+    except ValueError as error:
+      raise Violation('A call of no function.') from error
+
+  def _export(self, value: Any) -> dict[str, Any]:
+    if isinstance(value, (Mirror, Remote)):
+      return {'o': handle(value)[1]}
+    if callable(value):
+      # Only to be called: its globals hold the expected values.
+      self._functions.append(value)
+      return {'c': len(self._functions) - 1}
+    if hasattr(value, '__next__'):
+      items = list(itertools.islice(value, _MAX_ITERATOR))
+      return {'I': self.encode(items)}
+    raise Unfit(f'{type(value).__name__} of the tests cannot be handed over.')
+
+  def _resolve(self, tag: str, content: Any) -> Any:
+    if tag == 'o':
+      return self._object(*content)
+    if tag == 'c':
+      return self._function(content)
+    if tag == 'T' and not self.sharing:
+      return decode_rows(*content)
+    if tag == 'module' and content in sys.stdlib_module_names:
+      return importlib.import_module(content)
+    if tag == 'exception':
+      return _library_exception(*content)
+    return super()._resolve(tag, content)
+
+  def _object(self, number: int, *described: Any) -> Any:
+    """Returns an object of the program; it is described when first named."""
+    if described:
+      if number in self._objects or type(number) is not int:
+        raise ValueError('An object that is named already.')
+      if len(described) == 1:
+        kind = self.decode(described[0])
+        new = make_object(self, number, kind)
+      else:
+        name, bases, able = described
+        new = make_class(self, number, name, self._decode_items(bases), able)
+      self._objects[number] = new
+    return self._objects[number]
 
 
-class Remote:
-  """An object of the program, as the tests see it.
-
-  Comparisons and arithmetic reach the program only where both sides are its
-  own: an object that is 'equal' to whatever it is compared with, or whose
-  distance to it is 'small', gets no chance.
-  """
-
-  def __init__(self, session: Session, number: int):
-    object.__setattr__(self, '_session', session)
-    object.__setattr__(self, '_number', number)
-
-  def __getattr__(self, name: str) -> Any:
-    if name.startswith('__') and name not in ('__name__', '__doc__'):
-      raise AttributeError(name)
-    return _ask(self, 'get', name)
-
-  def __setattr__(self, name: str, value: object) -> None:
-    _ask(self, 'set', name, value)
-
-  def __call__(self, *arguments: Any, **named: Any) -> Any:
-    session = object.__getattribute__(self, '_session')
-    session.touched = True
-    return session.ask('call', [self, *arguments], named)
-
-  def __hash__(self) -> int:
-    return object.__getattribute__(self, '_number')
-
-  def __iter__(self) -> Any:
-    iterator = _ask(self, 'iter')
-    return iterator if type(iterator) is Remote else iter(iterator)
-
-  def __next__(self) -> Any:
-    return _ask(self, 'next')
-
-  def __len__(self) -> int:
-    return _ask(self, 'len')
-
-  def __bool__(self) -> bool:
-    return _ask(self, 'bool')
-
-  def __str__(self) -> str:
-    return _ask(self, 'str')
-
-  def __repr__(self) -> str:
-    return _ask(self, 'repr')
-
-  def __int__(self) -> int:
-    return _ask(self, 'int')
-
-  def __float__(self) -> float:
-    return _ask(self, 'float')
-
-  def __getitem__(self, key: Any) -> Any:
-    return _ask(self, 'getitem', key)
-
-  def __setitem__(self, key: Any, value: Any) -> None:
-    _ask(self, 'setitem', key, value)
-
-  def __delitem__(self, key: Any) -> None:
-    _ask(self, 'delitem', key)
-
-  def __enter__(self) -> Any:
-    return _ask(self, 'enter')
-
-  def __exit__(self, *_: object) -> None:
-    _ask(self, 'exit')
-
-
-def _ask(remote: Remote, do: str, *arguments: Any) -> Any:
-  session = object.__getattribute__(remote, '_session')
-  return session.ask(do, [remote, *arguments])
-
-
-def _add_operator(name: str) -> None:
-  def between(self: Remote, other: object) -> Any:
-    if type(other) is not Remote:
-      return NotImplemented
-    same = _number(self) == _number(other)
-    if name == 'eq' and same:
-      return True
-    return _ask(self, f'{name}_' if name in ('and', 'or') else name, other)
-
-  setattr(Remote, f'__{name}__', between)
-
-
-def _number(remote: Remote) -> int:
-  return object.__getattribute__(remote, '_number')
-
-
-for _name in ('eq', 'ne', 'lt', 'le', 'gt', 'ge'):
-  _add_operator(_name)
-for _name in ('add', 'sub', 'mul', 'truediv', 'matmul', 'and', 'or', 'xor'):
-  _add_operator(_name)
-
-
-def _free_names(tree: ast.Module) -> tuple[set[str], set[str]]:
-  """Returns the names that a script does not bind, and those with a dot."""
-  used, dotted, bound = set(), set(), set()
-  for node in ast.walk(tree):
-    match node:
-      case ast.Name(id=name, ctx=ast.Load()):
-        used.add(name)
-      case ast.Name(id=name) | ast.arg(arg=name):
-        bound.add(name)
-      case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-        bound.add(name)
-      case ast.alias(name=name, asname=other):
-        bound.add(other or name.split('.')[0])
-    match node:
-      case ast.Attribute(value=ast.Name(id=name)):
-        dotted.add(name)
-  return used - bound, dotted - bound
-
-
-def _builtins_kept(used: set[str], entry_point: str) -> set[str]:
-  """Returns the builtin names that the program may not redefine for the tests.
-
-  A program's own `sum` is what some tests are about; a program's own `len`
-  would spoil tests of something else. So a builtin name is the program's only
-  where the script names nothing else that could be under test.
-  """
-  shadowed = {n for n in used if hasattr(builtins, n)} - {entry_point}
-  if entry_point or len(shadowed) > 1 or used - shadowed:
-    return shadowed
-  return set()
-
-
-def _restore(old: Any, new: Any) -> None:
-  """Makes an argument what the program made of its copy of it."""
-  if not isinstance(old, type(new)):
-    raise Violation('An argument that changed its type.')
-  if isinstance(old, (list, deque, bytearray)):
-    if not isinstance(old, bytearray):
-      new = [_kept(a, b) for a, b in zip(old, new, strict=False)] + list(
-        itertools.islice(new, len(old), None)
-      )
-    old.clear()
-    old.extend(new)
-    return
-  if isinstance(old, dict):
-    new = {k: _kept(old[k], v) if k in old else v for k, v in new.items()}
-  elif not isinstance(old, set):
-    raise Violation('A change of what cannot change.')
-  old.clear()
-  old.update(new)
-
-
-def _kept(old: Any, new: Any) -> Any:
-  """Returns the old container with the new contents, else the new value."""
-  if type(old) is type(new) and isinstance(old, (list, dict, set, deque)):
-    _restore(old, new)
-    return old
-  return new
+def _library_exception(module: str, name: str) -> type:
+  """Returns an exception of the library, such as decimal.InvalidOperation."""
+  kind = getattr(sys.modules[module], name)
+  if (
+    module.partition('.')[0] not in sys.stdlib_module_names
+    or not isinstance(kind, type)
+    or not issubclass(kind, Exception)
+  ):
+    raise ValueError('No exception of the library.')
+  return kind
 
 
 def _field(value: Any, kind: type) -> Any:
