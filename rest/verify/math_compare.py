@@ -5,6 +5,7 @@ lists in any order, intervals with their ends, equations up to a factor, and
 expressions by their values. What cannot be read is left to the caller.
 """
 
+import functools
 import itertools
 import re
 
@@ -41,6 +42,9 @@ _BASE = re.compile(
   r'(?:_\s*\{?\s*(?:\\text\s*\{)?|\b(?:in )?base\b[ \-}{]*)'
   rf'\s*(\d+|{"|".join(_BASES)})\s*[}})]*$'
 )
+
+# Texts are looked at several times a verdict, and references in many verdicts.
+_remembered = functools.lru_cache(maxsize=1024)
 
 # Mathematics written as words, and products of variables.
 _NO_WORDS = {'and', 'sqrt', 'infinity', 'inf', 'infty', 'theta', 'alpha'}
@@ -96,11 +100,13 @@ def is_readable(answer: str) -> bool:
   return True
 
 
+@_remembered
 def _plain(answer: str) -> str:
   r"""Returns an answer with its `\text{...}` opened."""
   return ' '.join(re.sub(r'\\text\s*\{([^{}]*)\}', r' \1 ', answer).split())
 
 
+@_remembered
 def _words(answer: str) -> str:
   """Returns an answer as it reads, without spaces and case of words."""
   plain = re.sub(
@@ -127,6 +133,7 @@ def _is_prose(answer: str) -> bool:
   return bool(words) and not re.search(r'[^A-Za-z ,.\'?!-]', plain)
 
 
+@_remembered
 def _symbols(answer: str) -> str:
   """Returns an answer with the words that have a symbol replaced by it."""
   if _ALL_REALS.fullmatch(_plain(answer).lower()):
