@@ -3,8 +3,8 @@
 import os
 import pathlib
 import platform
-import signal
 import struct
+import signal
 import subprocess
 import sys
 import threading
@@ -51,12 +51,14 @@ def _output(judge: ProgramJudge, source: str, stdin: str = '') -> str:
 def test_programs_do_what_they_do_under_python(judge, source, tmp_path):
   (tmp_path / 'program.py').write_text(source)
   done = subprocess.run(
-    [sys.executable, 'program.py'],
+    # Who runs these tests in the background has it ignored.
+    ['env', '--default-signal=INT', sys.executable, 'program.py'],
     cwd=tmp_path,
     input=_STDIN.encode(),
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
     env=_ENVIRONMENT,
+    timeout=60,
   )
   wanted = done.stdout.replace(bytes(tmp_path), namespaces.HOME.encode())
   ended, output, _ = judge._run('script', source, _STDIN, 5)
