@@ -3,8 +3,8 @@
 import os
 import pathlib
 import platform
-import struct
 import signal
+import struct
 import subprocess
 import sys
 import threading
