@@ -21,7 +21,7 @@ from rest.fates import (
 )
 from rest.report import page, series
 from rest.report.read import Row, chosen
-from rest.report.table import readable_gain, split_text
+from rest.report.table import split_gain
 from rest.types import Completion, Graded, Verdict
 
 
@@ -105,11 +105,8 @@ def test_a_gain_is_of_answers_now_readable_and_of_answers_now_right():
   before = row({n: float(n in 'ij') for n in names}, ('a', 'b', 'c'))
   after = row({n: float(n in 'abdehj') for n in names}, ('c', 'i'))
   # a, b can be read now and i no longer; d, e, h were wrong.
-  assert readable_gain(before, after) == pytest.approx(0.1)
-  assert split_text(before, after) == (
-    '+10.0 answers now readable, +30.0 answers now right'
-  )
-  assert readable_gain(before, Row(0, None, None, None, {}, {}, {})) is None
+  assert split_gain(before, after) == pytest.approx((0.1, 0.3))
+  assert split_gain(before, Row(0, None, None, None, {}, {}, {})) is None
 
 
 def test_steps_taken_twice_count_once_and_phases_add_up(workdir):

@@ -12,7 +12,7 @@ from rest.fates import (
   UNKNOWN,
 )
 from rest.report.read import Row, Run, chosen
-from rest.report.table import gain, percent, split_text
+from rest.report.table import gain, percent, split_gain
 
 # Columns of the table of E-steps: what was not kept, and why.
 _DROPPED = {
@@ -63,8 +63,10 @@ def scores(run: Run) -> str:
       '95 %': f'{100 * test["low"]:.1f} to {100 * test["high"]:.1f}',
       'gain over the base': _gain_text(run.rows[0], row),
     }
-    if row is not run.rows[0] and (split := split_text(run.rows[0], row)):
-      cells['of it'] = split
+    if split := split_gain(run.rows[0], row):
+      names = ('now readable', 'now right')
+      for name, part in zip(names, split, strict=True):
+        cells[name] = f'{100 * part:+.1f}' if row is not run.rows[0] else ''
     for k in sorted(test['pass_at_k'], key=int):
       cells[f'pass@{k}'] = percent(test['pass_at_k'][k])
     if test['maj_at_k'] is not None:
@@ -82,10 +84,10 @@ def scores(run: Run) -> str:
   return _table(
     table,
     'Greedy accuracy; intervals are Wilson scores, gains have 95 % paired '
-    'bootstrap intervals over test problems. Of a gain, "readable" is the part '
-    'of problems where one of the two models gave no answer that can be read: '
-    'it shows a form that was learnt. The iteration is chosen on validation '
-    'problems; test problems only report.',
+    'bootstrap intervals over test problems. Of a gain, "now readable" is the '
+    'part of problems where one of the two models gave no answer that can be '
+    'read: it shows a form that was learnt; the rest is "now right". The '
+    'iteration is chosen on validation problems; test problems only report.',
   )
 
 

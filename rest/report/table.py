@@ -54,36 +54,30 @@ def gain(before: Row, after: Row) -> tuple[float, float, float] | None:
   return metrics.paired_gain(first, second)
 
 
-def readable_gain(before: Row, after: Row) -> float | None:
-  """Returns the part of the gain that comes from answers now readable.
+def split_gain(before: Row, after: Row) -> tuple[float, float] | None:
+  """Returns the parts of a gain: answers now readable, answers now right.
 
-  A problem counts to it if either answer was none that a verifier could read:
-  the model has learnt (or forgotten) how to answer. The rest of the gain is of
+  A problem counts to the first if either answer was none that a verifier could
+  read: the model has learnt (or forgotten) how to answer. The second is of
   problems that both have answered: there it has learnt what to answer. None in
   runs of versions that did not note it.
 
   Example: of 10 problems, 3 were without an answer, of which 2 are now right;
-  1 that was wrong is now right: a gain of +0.3, of which +0.2 is readable.
+  1 that was wrong is now right: a gain of 0.3, split into 0.2 and 0.1.
   """
   tests = [row.test or {} for row in (before, after)]
   if not all('unreadable' in test for test in tests):
     return None
   first, second = (test['scores'] for test in tests)
   common = first.keys() & second.keys()
+  if not common:
+    return None
   either = common & {name for test in tests for name in test['unreadable']}
-  change = sum(second[name] - first[name] for name in either)
-  return change / max(1, len(common))
-
-
-def split_text(before: Row, after: Row) -> str:
-  """Returns in words what a gain is made of; '' where it was not noted."""
-  total, readable = gain(before, after), readable_gain(before, after)
-  if total is None or readable is None:
-    return ''
-  return (
-    f'{100 * readable:+.1f} answers now readable, '
-    f'{100 * (total[0] - readable):+.1f} answers now right'
+  readable, right = (
+    sum(second[name] - first[name] for name in names) / len(common)
+    for names in (either, common - either)
   )
+  return readable, right
 
 
 def percent(share: float) -> str:
@@ -99,5 +93,10 @@ def _gain_text(base: Row, row: Row) -> str:
   return (
     f'test pass@1 {points[0]} points over the base '
     f'(95 % paired bootstrap interval {points[1]} to {points[2]})'
-    + (f': {split}' if (split := split_text(base, row)) else '')
+    + (
+      f': {100 * split[0]:+.1f} answers now readable, {100 * split[1]:+.1f} '
+      'answers now right'
+      if (split := split_gain(base, row))
+      else ''
+    )
   )
