@@ -7,8 +7,10 @@ r"""ReST-EM on MBPP: short Python functions, a small set for trying things out.
 Data: mbpp.jsonl of github.com/google-research/google-research (mbpp), split by
 task_id as its README says: 374 to train, 90 to validate, 500 to test. Hardware:
 one GPU of 80 GB or a TPU host, and a Linux that allows the sandbox. The paper
-does not use MBPP; its settings for APPS are taken. This config has not been run
-in full.
+does not use MBPP; its settings for APPS are taken. Measured
+(docs/experiments.md): from a 4-bit copy of Qwen2.5-Coder-0.5B-Instruct with
+N = 32, 32.8 % before and 37.8 to 40.6 % after one iteration (three seeds), in 2
+to 6 minutes of a shared H200. The whole N has not been run.
 """
 
 from configs import base
