@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rest.bounds import check
 from rest.types import Graded, Kept
 
 _SPACES = re.compile(r'\s')
@@ -48,25 +49,19 @@ class EStepConfig:
   rationalize: bool = False
 
   def __post_init__(self):
-    allowed = {
-      'distinct': ('text', 'equations', 'off'),
-      'weight': ('identity', 'exponential', 'best', 'majority'),
-    }
-    for name, values in allowed.items():
-      if getattr(self, name) not in values:
-        raise ValueError(
-          f'estep.{name} must be one of {values}, got {getattr(self, name)!r}.'
-        )
-    if self.num_samples < 1:
-      raise ValueError(
-        f'estep.num_samples must be at least 1, got {self.num_samples}.'
-      )
-    if self.cap < 0:
-      raise ValueError(f'estep.cap must be 0 or more, got {self.cap}.')
-    if not 0 <= self.max_cut_off <= 1:
-      raise ValueError(
-        f'estep.max_cut_off must lie in 0..1, got {self.max_cut_off}.'
-      )
+    check(
+      'estep',
+      self,
+      {
+        'num_samples': '[1, inf)',
+        'cap': '[0, inf)',
+        'max_cut_off': '[0, 1]',
+      },
+      {
+        'distinct': ('text', 'equations', 'off'),
+        'weight': ('identity', 'exponential', 'best', 'majority'),
+      },
+    )
     if self.stop_at_cap and not self.cap:
       raise ValueError('estep.stop_at_cap needs a cap, but estep.cap is 0.')
     if self.stop_at_cap and self.weight != 'identity':
