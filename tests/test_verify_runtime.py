@@ -13,7 +13,14 @@ import time
 import pytest
 
 from rest import types
-from rest.verify import Pool, Request, VerifyConfig, namespaces, seccomp
+from rest.verify import (
+  Pool,
+  Request,
+  VerifyConfig,
+  namespaces,
+  sandbox,
+  seccomp,
+)
 from rest.verify.interpreter import SYNTAX_STATUS
 from rest.verify.program import ProgramConfig, ProgramJudge
 
@@ -177,6 +184,16 @@ def test_a_program_that_breaks_what_holds_for_others_has_failed():
   assert (verdict.reward, verdict.reason) == (None, 'sandbox')
   assert judge.judge(source, _EMPTY).reward == 1
   judge.close()
+
+
+def test_a_fork_server_that_dies_with_a_message_unread_is_an_error():
+  server = sandbox.Sandbox('rlimits', 'program', 1 << 28, 8)
+  os.kill(server._process.pid, signal.SIGSTOP)
+  server.stop()  # Lies unread in its socket.
+  server._process.kill()
+  with pytest.raises(sandbox.SandboxError, match='does not answer'):
+    server.finish()
+  server.close()
 
 
 _FLOODS = {

@@ -221,7 +221,11 @@ class Sandbox:
   def _reply(self, seconds: float) -> dict:
     poll = select.poll()
     poll.register(self._control, select.POLLIN)
-    message = self._control.recv(_MESSAGE) if poll.poll(seconds * 1000) else b''
+    try:
+      answered = poll.poll(seconds * 1000)
+      message = self._control.recv(_MESSAGE) if answered else b''
+    except ConnectionResetError:  # It died with a message of ours unread.
+      message = b''
     if not message:
       raise SandboxError('The fork server does not answer.')
     return json.loads(message)
