@@ -10,7 +10,7 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['rest', 'rest.*']),
   package_data={
     'rest': [
-      'assets/**/*',
+      'model/assets/**/*',
       'report/assets/*',
       'tasks/math_ids.gz',
       'tasks/prompts/**/*',

@@ -5,8 +5,8 @@ import tempfile
 import numpy as np
 
 from bench.workload import Workload
-from rest import weights
-from rest.model import Transformer
+from rest.model import weights
+from rest.model.transformer import Transformer
 
 
 class Transformers:

@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rest import model as lm
-from rest import tasks, tokenizer, weights
-from rest.e_step import prompt_tokens
+from rest import tasks
+from rest.e_step.draw import prompt_tokens
+from rest.model import tokenizer, weights
+from rest.model import transformer as lm
+from rest.model.sharding import MeshConfig, make_mesh
 from rest.sampler import Ask, Sampler, SamplerConfig
-from rest.sharding import MeshConfig, make_mesh
 from rest.types import Completion, Problem, Task, Tokenizer
 
 TIE = 1e-3  # Of logits: closer ones may change places by rounding.

@@ -27,13 +27,13 @@ import jax.numpy as jnp
 from bench import step, workload
 from bench.generate import Transformers
 from bench.shapes import SHAPES
-from rest import sharding, weights
-from rest.model import ModelConfig, Transformer
+from rest.model import sharding, weights
+from rest.model.sharding import MeshConfig, make_mesh
+from rest.model.transformer import ModelConfig, Transformer
 from rest.sampler import Ask, Sampler, SamplerConfig, Stats
 from rest.sampler.attention import read_for
 from rest.sampler.choice import candidates_for
 from rest.sampler.decode import Program
-from rest.sharding import MeshConfig, make_mesh
 
 TOP_K = 40
 # Tokens/s to reach on one H200, and to aim for.

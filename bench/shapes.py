@@ -1,6 +1,6 @@
 """The models that are timed, with random weights."""
 
-from rest.model import ModelConfig
+from rest.model.transformer import ModelConfig
 
 # Qwen2.5's shapes, and one that runs anywhere.
 SHAPES = {

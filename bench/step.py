@@ -18,9 +18,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rest import model as transformer
-from rest import sharding
-from rest.model import ModelConfig, Transformer, backbone
+from rest.model import sharding, transformer
+from rest.model.transformer import ModelConfig, Transformer, backbone
 from rest.sampler import cache
 from rest.sampler.attention import Where, decode_attention, three_levels
 from rest.sampler.cache import BUFFERS, Dropped, Table, TableShape

@@ -1,6 +1,6 @@
 """The base model of the quickstart, from nothing: 1.1 M parameters.
 
-  python -m rest.pretrain --config=configs/pretrain_quickstart.py
+  python -m rest.use.pretrain --config=configs/pretrain_quickstart.py
 
 Makes its own corpus of word problems with solutions, many of them wrong, and
 learns its tokenizer from it. Runs anywhere; about a minute on one H200. After a
@@ -46,7 +46,9 @@ def get_config(size: str = '1m') -> ConfigDict:
   c.tokenizer.vocab = 1024  # Pieces, special ones included.
   c.tokenizer.num_documents = 20_000  # It is learnt from.
 
-  c.model = ConfigDict()  # Fields of rest.model.ModelConfig; Llama's form.
+  c.model = (
+    ConfigDict()
+  )  # Fields of rest.model.transformer.ModelConfig; Llama's form.
   c.model.vocab = 1024
   c.model.width = width
   c.model.layers = layers

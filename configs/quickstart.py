@@ -19,7 +19,7 @@ def get_config():
   c.task.num_validation = 100
   c.task.num_test = 500
 
-  c.model.path = 'rest/assets/arithmetic-1m'
+  c.model.path = 'rest/model/assets/arithmetic-1m'
   c.model.dtype = 'float32'  # CPUs have no fast bfloat16.
 
   c.estep.num_samples = 16

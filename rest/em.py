@@ -12,25 +12,27 @@ from typing import Any
 
 from etils import epath
 
-from rest import checkpoint, processes, report, store
-from rest.e_step import e_step, keep_drawn
-from rest.evaluate import accuracy, evaluate
-from rest.export import export_model
+from rest import report
+from rest.e_step.draw import e_step, keep_drawn
+from rest.e_step.evaluate import accuracy, evaluate
+from rest.e_step.summary import describe
 from rest.loop import Policy, Run
-from rest.m_step import fine_tune
-from rest.model import Transformer
-from rest.packing import Example
-from rest.recipe import MStepConfig
-from rest.runs import iteration_folder, open_run
-from rest.tally import describe
-from rest.training_data import (
+from rest.m_step.examples import (
   asked,
   human_tokens,
   training_examples,
   training_prompt,
 )
+from rest.m_step.fine_tune import fine_tune
+from rest.m_step.packing import Example
+from rest.m_step.update import held_out_loss
+from rest.model import checkpoint
+from rest.model.transformer import Transformer
+from rest.recipe import MStepConfig
+from rest.run import processes, store
+from rest.run.opened import iteration_folder, open_run
 from rest.types import Halted
-from rest.update import held_out_loss
+from rest.use.export import export_model
 
 
 def run_em(run: Run) -> None:

@@ -6,14 +6,14 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from rest.bounds import check
-from rest.e_step import Tools
-from rest.evaluate import EvaluateConfig
-from rest.keep import EStepConfig
-from rest.model import Transformer
+from rest.config import check
+from rest.e_step.choose import EStepConfig
+from rest.e_step.draw import Tools
+from rest.e_step.evaluate import EvaluateConfig
+from rest.model.sharding import local_copy
+from rest.model.transformer import Transformer
 from rest.recipe import MStepConfig
-from rest.runs import load_model
-from rest.sharding import local_copy
+from rest.run.opened import load_model
 from rest.tasks.suites import Suite
 
 

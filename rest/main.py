@@ -21,11 +21,14 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from rest import em, plan, processes, report, sharding, store, weights
-from rest.e_step import Tools
-from rest.journal import Journal
-from rest.live import Live
+from rest import em, report
+from rest.e_step.draw import Tools
 from rest.loop import Run
+from rest.model import sharding, weights
+from rest.plan import outline
+from rest.run import processes, store
+from rest.run.log import Journal
+from rest.run.progress import Live
 from rest.sampler import Sampler
 from rest.setup import Setup, flat, record
 from rest.types import Halted, Preempted
@@ -98,7 +101,7 @@ def main(argv: Sequence[str]) -> None:
       if _PROFILE.value and '://' in str(workdir):
         raise ValueError('--profile needs a local --workdir.')
       if DRY_RUN.value:
-        print(plan.describe(setup.outline, workdir))
+        print(outline.describe(setup.outline, workdir))
         return
       stack.enter_context(hold(setup, workdir))
     except (ValueError, FileNotFoundError) as error:

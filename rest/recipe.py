@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from rest.bounds import check
+from rest.config import check
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,16 @@ import jax
 from etils import epath
 
 import rest
-from rest import hardware, plan, sharding, store, tasks, tokenizer, weights
-from rest.e_step import hinted, prompt_tokens
-from rest.evaluate import EvaluateConfig
-from rest.journal import LoggingConfig
-from rest.keep import EStepConfig
+from rest import tasks
+from rest.e_step.choose import EStepConfig
+from rest.e_step.draw import hinted, prompt_tokens
+from rest.e_step.evaluate import EvaluateConfig
 from rest.loop import EMConfig
+from rest.model import hardware, sharding, tokenizer, weights
+from rest.plan import outline
 from rest.recipe import MStepConfig
+from rest.run import store
+from rest.run.log import LoggingConfig
 from rest.sampler import SamplerConfig
 from rest.sampler.plan import find_device, make_plan
 from rest.tasks import TaskConfig, leaks, suites
@@ -86,7 +89,7 @@ class Setup:
         f'em.problems_per_iteration must be at most {train}, the training '
         f'problems there are; got {size}.'
       )
-    self.outline = plan.Outline(
+    self.outline = outline.Outline(
       base=self.base,
       leaks=len(self.leaks),
       task=self.task,
@@ -112,7 +115,7 @@ class Setup:
       eval=self.eval,
       suites=self.suites,
     )
-    plan.check(self.outline)
+    outline.check(self.outline)
 
   def _check_fields(self, verifier: str) -> None:
     """Refuses what no section can see alone."""

@@ -2,9 +2,12 @@
 
 import pathlib
 
-from rest import fates, store, tally, tokenizer
-from rest.dataset import write_dataset
-from rest.keep import to_kept
+from rest.e_step import fates
+from rest.e_step.choose import to_kept
+from rest.e_step.summary import Tally
+from rest.model import tokenizer
+from rest.run import store
+from rest.run.dataset import write_dataset
 from rest.types import Completion, Graded, Problem, Verdict
 
 HOSTILE = (
@@ -14,7 +17,7 @@ HOSTILE = (
 TEX = r'So $\frac{3}{4}$ of $8$ is \boxed{6}.'
 SAMPLES, CAP = 4, 2
 ROOT = pathlib.Path(__file__).parent.parent
-CODEC = tokenizer.load(str(ROOT / 'rest/assets/arithmetic-1m'))
+CODEC = tokenizer.load(str(ROOT / 'rest/model/assets/arithmetic-1m'))
 
 
 def write_run(workdir: pathlib.Path, problems: int = 6) -> pathlib.Path:
@@ -61,7 +64,7 @@ def texts(index: int) -> list[str]:
 def _write_e_step(
   folder: pathlib.Path, problems: list[Problem], iteration: int
 ) -> None:
-  counts = tally.Tally()
+  counts = Tally()
   parts, kept = store.Parts(folder / 'parts'), []
   for index, problem in enumerate(problems):
     # The model of iteration 1 solves every second problem, that of 2 all.

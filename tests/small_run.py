@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rest import checkpoint, main, sharding, store, weights
+from rest import main
+from rest.model import checkpoint, sharding, weights
+from rest.run import store
 from rest.setup import Setup
 from rest.types import Completion, Graded, Verdict
 
 ROOT = pathlib.Path(__file__).parent.parent
-BASE = str(ROOT / 'rest/assets/arithmetic-1m')
+BASE = str(ROOT / 'rest/model/assets/arithmetic-1m')
 
 
 def write(workdir: pathlib.Path, **changes) -> pathlib.Path:

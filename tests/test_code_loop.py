@@ -12,10 +12,12 @@ import pathlib
 import jax
 import pytest
 
-from rest import sharding, store, tasks, tokenizer
-from rest.dataset import read_dataset
-from rest.e_step import Tools, e_step
-from rest.keep import EStepConfig
+from rest import tasks
+from rest.e_step.choose import EStepConfig
+from rest.e_step.draw import Tools, e_step
+from rest.model import sharding, tokenizer
+from rest.run import store
+from rest.run.dataset import read_dataset
 from rest.tasks import TaskConfig
 from rest.types import Completion, Preempted
 from rest.verify import Pool, VerifyConfig
@@ -79,7 +81,7 @@ def pool():
 
 
 def _tools(task, pool, should_stop=lambda: False) -> Tools:
-  codec = tokenizer.load(str(ROOT / 'rest/assets/arithmetic-1m'))
+  codec = tokenizer.load(str(ROOT / 'rest/model/assets/arithmetic-1m'))
   mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
   script = Script(task, codec)
   return Tools(script, mesh, pool, task, codec, should_stop)  # pyright: ignore[reportArgumentType]

@@ -15,7 +15,7 @@ import time
 import notebooks
 import pytest
 
-from rest import export
+from rest.use import export
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
@@ -145,7 +145,7 @@ def test_the_notebook_looks_into_a_run(
   pytest.importorskip('IPython')
   monkeypatch.chdir(tmp_path)  # As on Colab: no checkout beside it.
   monkeypatch.setenv('REST_WORKDIR', str(reference))
-  monkeypatch.setenv('REST_BASE', str(ROOT / 'rest/assets/arithmetic-1m'))
+  monkeypatch.setenv('REST_BASE', str(ROOT / 'rest/model/assets/arithmetic-1m'))
   notebooks.run('look_into_a_run')
   out = capsys.readouterr().out
   assert 'test pass@1' in out

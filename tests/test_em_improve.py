@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rest import checkpoint, em, sharding, weights
-from rest.dataset import read_dataset, write_dataset
-from rest.e_step import Tools
-from rest.journal import Journal
-from rest.live import Live
+from rest import em
+from rest.e_step.draw import Tools
 from rest.loop import Policy, Run
-from rest.runs import iteration_folder
+from rest.m_step.examples import training_examples
+from rest.model import checkpoint, sharding, weights
+from rest.run.dataset import read_dataset, write_dataset
+from rest.run.log import Journal
+from rest.run.opened import iteration_folder
+from rest.run.progress import Live
 from rest.sampler import Sampler
 from rest.setup import Setup
-from rest.training_data import training_examples
 from rest.types import Kept, Problem
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -10,13 +10,16 @@ from collections.abc import Callable
 
 import pytest
 
-from rest import card, keep, tasks, tokenizer
+from rest import tasks
+from rest.e_step import choose
+from rest.model import tokenizer
 from rest.tasks import leaks
+from rest.use import card
 from rest.verify import exact, math
 
 ROOT = pathlib.Path(__file__).parent
 DATA = ROOT / 'data' / 'tasks'
-LETTERS = tokenizer.load(str(ROOT.parent / 'rest/assets/arithmetic-1m'))
+LETTERS = tokenizer.load(str(ROOT.parent / 'rest/model/assets/arithmetic-1m'))
 
 _HEADS = ('', '```python\n', 'def f', '1 + ', 'The answer is ', r'\boxed{')
 _UNITS = (
@@ -43,7 +46,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     f'program of {name}': _program(name)
     for name in ('mbpp', 'humaneval', 'apps')
   },
-  'equations': keep.equations,
+  'equations': choose.equations,
   'tokens': lambda text: LETTERS.decode(LETTERS.encode(text, follows=True)),
   'answer, math': math.extract,
   'answer, exact': exact.extract,

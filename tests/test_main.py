@@ -10,13 +10,15 @@ import jax
 import pytest
 
 from configs import base, pretrain_quickstart
-from rest import main, plan, sharding
-from rest.evaluate import EvaluateConfig
-from rest.journal import LoggingConfig
-from rest.keep import EStepConfig
+from rest import main
+from rest.e_step.choose import EStepConfig
+from rest.e_step.evaluate import EvaluateConfig
 from rest.loop import EMConfig
-from rest.model import ModelConfig, Transformer
+from rest.model import sharding
+from rest.model.transformer import ModelConfig, Transformer
+from rest.plan import outline
 from rest.recipe import MStepConfig
+from rest.run.log import LoggingConfig
 from rest.sampler import SamplerConfig
 from rest.setup import Setup
 from rest.tasks import TaskConfig
@@ -168,7 +170,7 @@ def base_model(tmp_path):
 
   def write(**fields):
     folder = tmp_path / 'base'
-    shutil.copytree(ROOT / 'rest/assets/arithmetic-1m', folder)
+    shutil.copytree(ROOT / 'rest/model/assets/arithmetic-1m', folder)
     file = folder / 'config.json'
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
     return str(folder)
@@ -261,7 +263,7 @@ def test_a_changed_config_is_refused_by_field(tmp_path):
 
 
 def test_a_plan_touches_nothing(tmp_path):
-  text = plan.describe(Setup(_quickstart()).outline, tmp_path / 'run')
+  text = outline.describe(Setup(_quickstart()).outline, tmp_path / 'run')
   assert '8 train' in text
   assert '1.1 M parameters' in text
   assert not (tmp_path / 'run').exists()

@@ -1,7 +1,8 @@
 """Experiments: arms that change a few fields of one run, to be compared.
 
-  python -m rest.sweep --config=configs/ablations/reset_vs_continue.py
-  python -m rest.sweep --config=configs/ablations/reset_vs_continue.py:math \
+  python -m rest.experiment --config=configs/ablations/reset_vs_continue.py
+  python -m rest.experiment \
+      --config=configs/ablations/reset_vs_continue.py:math \
       --config.run.model.path=/models/Qwen2.5-1.5B \
       --config.run.task.path=/data/math --config.run.eval.suite_folder=/data
 

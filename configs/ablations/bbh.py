@@ -1,6 +1,6 @@
 r"""BIG-Bench Hard after every iteration (paper, figure 9). Real sets only.
 
-  python -m rest.sweep --config=configs/ablations/bbh.py:math \
+  python -m rest.experiment --config=configs/ablations/bbh.py:math \
       --config.run.eval.suite_folder=/data ...
 """
 

@@ -2,9 +2,9 @@
 
 Of the embedded set, `medium` is the embedded model; the others are made first:
 
-  python -m rest.pretrain --config=configs/pretrain_quickstart.py:0.3m
-  python -m rest.pretrain --config=configs/pretrain_quickstart.py:6m
-  python -m rest.sweep --config=configs/ablations/model_size.py
+  python -m rest.use.pretrain --config=configs/pretrain_quickstart.py:0.3m
+  python -m rest.use.pretrain --config=configs/pretrain_quickstart.py:6m
+  python -m rest.experiment --config=configs/ablations/model_size.py
 
 Other models are set by --config.changes.ARM.model.path; those of a real set
 must be: its arms are `small` and `large`.

@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from etils import epath
 
-from rest import store
 from rest.report import drawing, figures, sections
 from rest.report.drawing import Figure
 from rest.report.read import Run, read_run
 from rest.report.samples import SampleSet, packed, sample_sets
+from rest.run import store
 
 EMBEDDED = 6_000_000  # Characters of samples in the page; others lie beside it.
 _ASSETS = pathlib.Path(__file__).parent / 'assets'

@@ -6,8 +6,8 @@ from typing import Any
 
 from etils import epath
 
-from rest import store
-from rest.journal import read_journal
+from rest.run import store
+from rest.run.log import read_journal
 
 
 @dataclass(frozen=True, slots=True)

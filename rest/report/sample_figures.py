@@ -3,6 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from rest.e_step.summary import QUANTILES
 from rest.report import series
 from rest.report.drawing import (
   COLORS,
@@ -16,7 +17,6 @@ from rest.report.drawing import (
   shortened,
 )
 from rest.report.read import Run
-from rest.tally import QUANTILES
 
 
 def fates(run: Run) -> Figure | None:

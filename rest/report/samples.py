@@ -15,11 +15,11 @@ from typing import Any
 
 from etils import epath
 
-from rest import store
-from rest.dataset import read_dataset
-from rest.fates import fates
-from rest.keep import sameness
+from rest.e_step.choose import sameness
+from rest.e_step.fates import fates
 from rest.report.read import Run
+from rest.run import store
+from rest.run.dataset import read_dataset
 from rest.types import Graded, Problem
 
 _PAGE = 2_000_000  # Bytes of JSON in a page, roughly.

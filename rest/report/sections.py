@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from rest.fates import (
+from rest.e_step.fates import (
   DUPLICATE,
   INCORRECT,
   OUTVOTED,

@@ -2,11 +2,11 @@
 
 from etils import epath
 
-from rest import store
 from rest.report.page import write_page
 from rest.report.picture import picture
 from rest.report.read import read
 from rest.report.table import table
+from rest.run import store
 
 
 def write(workdir: epath.Path) -> None:

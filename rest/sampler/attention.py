@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from rest.model import ModelConfig, query_scale, softcap
+from rest.model.transformer import ModelConfig, query_scale, softcap
 from rest.sampler import kernel
 from rest.sampler.cache import ROWS, SPECS, LayerCache, has_kernels
 

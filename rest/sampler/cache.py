@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rest.hardware import runs_kernels
-from rest.model import ModelConfig
+from rest.model.hardware import runs_kernels
+from rest.model.transformer import ModelConfig
 
 BUFFERS = 2
 ROWS = ('data', 'fsdp')  # Mesh axes that share out slots, and so rows.

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from rest import model as transformer
-from rest.model import Transformer, attention, backbone
+from rest.model import transformer
+from rest.model.sharding import AXES
+from rest.model.transformer import Transformer, attention, backbone
 from rest.sampler.attention import Where, three_levels
 from rest.sampler.cache import (
   Dropped,
@@ -24,7 +25,6 @@ from rest.sampler.cache import (
   pick,
 )
 from rest.sampler.choice import choose, uniforms
-from rest.sharding import AXES
 
 
 @dataclass(frozen=True, slots=True)

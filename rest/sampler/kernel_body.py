@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from rest.model import softcap
+from rest.model.transformer import softcap
 from rest.sampler.cache import BUFFERS
 
 _NEVER = -1e30  # The logit of a key that must not be seen.

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from rest import hardware
-from rest.bounds import check
-from rest.model import ModelConfig
+from rest.config import check
+from rest.model import hardware
+from rest.model.transformer import ModelConfig
 from rest.sampler.cache import BUFFERS, TableShape
 
 

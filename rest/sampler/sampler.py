@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from rest.model import ModelConfig, Transformer, unstack
+from rest.model.sharding import PARAMETERS, leaf_name, spec
+from rest.model.tokenizer import check_ids
+from rest.model.transformer import ModelConfig, Transformer, unstack
 from rest.sampler import cache
 from rest.sampler.attention import read_for
 from rest.sampler.cache import Dropped, LayerCache, Table
@@ -28,8 +30,6 @@ from rest.sampler.plan import Plan, SamplerConfig, make_plan, smallest
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Call, Stats, Watch
 from rest.sampler.text import complete, has_stop
-from rest.sharding import PARAMETERS, leaf_name, spec
-from rest.tokenizer import check_ids
 from rest.types import Completion, Tokenizer
 
 _ENDS = 8  # End tokens that a model may have.

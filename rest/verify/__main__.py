@@ -27,8 +27,10 @@ from typing import TypeVar
 import tqdm
 from etils import epath
 
-from rest import dataset, store, tasks, tokenizer
-from rest.keep import EStepConfig, keep
+from rest import tasks
+from rest.e_step.choose import EStepConfig, keep
+from rest.model import tokenizer
+from rest.run import dataset, store
 from rest.tasks import files
 from rest.types import Graded, Kept, Tests, Tokenizer, Verdict
 from rest.verify.answers import reader

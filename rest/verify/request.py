@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rest.bounds import check
+from rest.config import check
 from rest.types import Problem, Task, Tests
 
 

@@ -46,12 +46,7 @@ from rest.verify.remote import (
   make_object,
 )
 from rest.verify.sharing import SharedValues, index
-from rest.verify.wire import (
-  Link,
-  Violation,
-  decode_rows,
-  is_builtin,
-)
+from rest.verify.wire import Link, Violation, decode_rows, is_builtin
 
 _MAX_SHARED = 10_000  # Items of containers that are shared beyond a call.
 _MAX_ITERATOR = 1_000_000  # Items of an iterator that is handed over.

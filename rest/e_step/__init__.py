@@ -1,0 +1,1 @@
+"""The E-step: draw, judge, choose; and evaluation, which draws alike."""

@@ -1,0 +1,263 @@
+"""Evaluation: the E-step's sampling and judging, with nothing kept to train on.
+
+pass@1 is greedy, as in the paper. pass@k and maj@k are estimated from samples,
+with the settings of the paper's figure 5 by default.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+from etils import epath
+
+from rest import metrics
+from rest.config import check
+from rest.e_step.draw import Timing, Tools, draw, draw_missing
+from rest.run import processes, store
+from rest.types import Graded, Preempted, Problem
+from rest.verify import Pool
+from rest.verify.answers import EXTRACT, vote
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig:
+  """What is measured on the test problems after each iteration.
+
+  Attributes:
+    num_samples: Samples a problem for pass@k and maj@k; 0 measures only greedy
+      pass@1.
+    num_problems: Test problems that are sampled so; 0 is all of them.
+    pass_k: The k of pass@k; each at most num_samples.
+    temperature: Of the samples.
+    top_k: Of the samples; 0 is off.
+    top_p: Of the samples.
+    suites: Transfer suites, tested after each iteration as well: see
+      `rest.tasks.suites`.
+    suite_folder: Holds each suite's files in a folder of its task's name.
+    suite_problems: Most problems of each suite; 0 is all of them.
+    suite_temperature: Of the one completion a problem of a suite; 0 is greedy.
+    on_train: Whether the last policy, too, draws its samples of the training
+      problems: they are what its next E-step would draw, so that e_step.json
+      of iteration i + 1 tells the training accuracy of policy i.
+  """
+
+  num_samples: int = 0
+  num_problems: int = 0
+  pass_k: tuple[int, ...] = ()
+  temperature: float = 1.0
+  top_k: int = 0
+  top_p: float = 0.95
+  suites: tuple[str, ...] = ()
+  suite_folder: str = ''
+  suite_problems: int = 0
+  suite_temperature: float = 0.0
+  on_train: bool = False
+
+  def __post_init__(self):
+    check(
+      'eval',
+      self,
+      {
+        'num_samples': '[0, inf)',
+        'num_problems': '[0, inf)',
+        'temperature': '[0, inf)',
+        'top_k': '[0, inf)',
+        'top_p': '(0, 1]',
+        'suite_problems': '[0, inf)',
+        'suite_temperature': '[0, inf)',
+      },
+    )
+    if any(not 1 <= k <= self.num_samples for k in self.pass_k):
+      raise ValueError(
+        f'eval.pass_k must lie in 1..eval.num_samples='
+        f'{self.num_samples}, got {tuple(self.pass_k)}.'
+      )
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+  """Scores of one model on one list of problems; shares are in 0..1.
+
+  Attributes:
+    problems: Problems judged; those with an unknown verdict are left out.
+    unknown: Problems left out.
+    pass_1: Share solved greedily, with its 95 % Wilson interval.
+    low: The interval's lower end.
+    high: The interval's upper end.
+    unfinished: Share of greedy completions cut by the length limit.
+    unreadable: Ids of the problems, among those judged, whose greedy completion
+      holds no answer or no program.
+    mean_tokens: Mean length of greedy completions.
+    levels: pass@1 by level.
+    subjects: pass@1 by subject.
+    pass_at_k: pass@k by k.
+    maj_at_k: Majority vote over all the samples, without problems that have no
+      verdict; None where there is none.
+    scores: By problem id, whether the greedy completion is correct.
+    halves: By problem id, the share of correct ones among the samples of even
+      and of odd number: one half can sort problems by difficulty, and the other
+      measure them, without the sorting's luck.
+  """
+
+  problems: int
+  unknown: int
+  pass_1: float
+  low: float
+  high: float
+  unfinished: float
+  unreadable: tuple[str, ...]
+  mean_tokens: float
+  levels: dict[str, float]
+  subjects: dict[str, float]
+  pass_at_k: dict[str, float]
+  maj_at_k: float | None
+  scores: dict[str, float]
+  halves: dict[str, tuple[float, float]]
+
+
+def evaluate(
+  tools: Tools,
+  problems: Sequence[Problem],
+  config: EvaluateConfig,
+  folder: epath.Path,
+  title: str,
+  temperature: float = 0.0,
+) -> Evaluation:
+  """Measures the sampler's current weights; resumable like the E-step.
+
+  Args:
+    tools: The sampler holds the model.
+    problems: What it is measured on.
+    config: What is measured beside greedy pass@1.
+    folder: Gets the samples, a part a problem.
+    title: Of the progress bars.
+    temperature: Of the completion that pass@1 is.
+  """
+  greedy = store.Parts(folder / 'greedy')
+  draw_missing(
+    tools,
+    problems,
+    1,
+    greedy,
+    key='greedy',
+    title=title,
+    temperature=temperature,
+  )
+  rows = [rows[0] for rows in greedy.read_all(len(problems))]
+  pass_at_k, maj_at_k, halves = {}, None, {}
+  if config.num_samples:
+    subset = problems[: config.num_problems or len(problems)]
+    sampled = store.Parts(folder / 'sampled')
+    draw_missing(
+      tools,
+      subset,
+      config.num_samples,
+      sampled,
+      key='evaluation',
+      title=f'{title}, {config.num_samples} samples',
+      temperature=config.temperature,
+      top_k=config.top_k,
+      top_p=config.top_p,
+    )
+    groups = list(sampled.read_all(len(subset)))
+    pass_at_k = {str(k): _mean_pass_at_k(groups, k) for k in config.pass_k}
+    halves = {rows[0].problem_id: _halves(rows) for rows in groups}
+    if tools.task.verifier in EXTRACT:  # Programs have no answer to vote on.
+      maj_at_k = _mean_majority(groups, tools.pool)
+  return _score(problems, rows, pass_at_k, maj_at_k, halves)
+
+
+def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
+  """Returns the share that the sampler's current weights solve greedily.
+
+  Nothing goes to disk: this is what the M-step stops on.
+
+  Raises:
+    Preempted: `tools.should_stop` said so.
+  """
+  correct = judged = 0
+  indices = processes.mine(range(len(problems)))
+  graded = draw(
+    tools, problems, indices, 1, Timing(), 'greedy', title, temperature=0.0
+  )
+  # In the M-step, another mesh is set: that of all processes.
+  with jax.set_mesh(tools.mesh):
+    for _, (row,) in graded:
+      if row.verdict.reward is not None:
+        judged += 1
+        correct += row.verdict.reward == 1.0
+      if tools.should_stop():
+        graded.close()
+        raise Preempted(f'while validating in {title}')
+  correct, judged = processes.totals(correct, judged)
+  return correct / max(1, judged)
+
+
+def _score(
+  problems: Sequence[Problem],
+  rows: Sequence[Graded],
+  pass_at_k: dict[str, float],
+  maj_at_k: float | None,
+  halves: dict[str, tuple[float, float]],
+) -> Evaluation:
+  levels: defaultdict[str, list[float]] = defaultdict(list)
+  subjects: defaultdict[str, list[float]] = defaultdict(list)
+  scores: dict[str, float] = {}
+  for problem, row in zip(problems, rows, strict=True):
+    if row.verdict.reward is None:
+      continue
+    scores[problem.id] = row.verdict.reward
+    if problem.level:
+      levels[problem.level].append(row.verdict.reward)
+    if problem.subject:
+      subjects[problem.subject].append(row.verdict.reward)
+  low, high = metrics.interval(sum(scores.values()), len(scores))
+  count = max(1, len(rows))
+  return Evaluation(
+    problems=len(scores),
+    unknown=len(rows) - len(scores),
+    pass_1=_mean(list(scores.values())),
+    low=low,
+    high=high,
+    unfinished=sum(not row.completion.finished for row in rows) / count,
+    unreadable=tuple(
+      row.problem_id
+      for row in rows
+      if row.problem_id in scores and not row.verdict.readable
+    ),
+    mean_tokens=sum(len(row.completion.tokens) for row in rows) / count,
+    levels={name: _mean(levels[name]) for name in sorted(levels)},
+    subjects={name: _mean(subjects[name]) for name in sorted(subjects)},
+    pass_at_k=pass_at_k,
+    maj_at_k=maj_at_k,
+    scores=scores,
+    halves=halves,
+  )
+
+
+def _mean(values: Sequence[float]) -> float:
+  return sum(values) / max(1, len(values))
+
+
+def _halves(rows: Sequence[Graded]) -> tuple[float, float]:
+  even, odd = (
+    _mean([row.verdict.reward == 1.0 for row in rows if row.sample % 2 == side])
+    for side in (0, 1)
+  )
+  return even, odd
+
+
+def _mean_pass_at_k(groups: Sequence[Sequence[Graded]], k: int) -> float:
+  shares = []
+  for rows in groups:
+    judged = [row for row in rows if row.verdict.reward is not None]
+    if len(judged) >= k:
+      correct = sum(row.verdict.reward == 1.0 for row in judged)
+      shares.append(metrics.pass_at_k(len(judged), correct, k))
+  return _mean(shares)
+
+
+def _mean_majority(groups: Sequence[Sequence[Graded]], pool: Pool) -> float:
+  votes = (vote(rows, pool) for rows in groups)
+  return _mean([share for share in votes if share is not None])

@@ -1,0 +1,170 @@
+"""What came of an E-step, in numbers and in words.
+
+All of it depends on samples and verdicts alone: it is the same bytes whatever
+happened to the run.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rest.e_step.fates import (
+  DUPLICATE,
+  INCORRECT,
+  KEPT,
+  OUTVOTED,
+  OVER_CAP,
+  UNFINISHED,
+  UNKNOWN,
+)
+from rest.types import Graded
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # Of `EStepSummary.lengths`.
+
+
+@dataclass(frozen=True, slots=True)
+class EStepSummary:
+  """What came of an E-step.
+
+  Attributes:
+    problems: Problems asked.
+    sampled: Samples drawn.
+    correct: Samples judged correct.
+    unknown: Samples without a verdict, never trained on.
+    ended: Samples by what ended them: see `Completion.ended`.
+    unreadable: Samples in which the verifier found no answer, or no program.
+    kept: Solutions in the dataset.
+    hinted: Of them, those whose question held the answer.
+    solved: Problems with a correct sample in the dataset, drawn without a hint.
+    fates: What became of the samples: see `rest.e_step.fates`.
+    kept_per_problem: How many problems have 0, 1, 2, ... kept solutions.
+    distinct_per_problem: How many have 0, 1, 2, ... distinct correct texts.
+    correct_by_problem: Correct samples, by problem id.
+    reasons: Verdicts by reason.
+    mean_tokens: Mean length of a sample.
+    lengths: The `QUANTILES` of the length in tokens, of 'correct' samples and
+      of 'other' ones.
+  """
+
+  problems: int
+  sampled: int
+  correct: int
+  unknown: int
+  ended: dict[str, int]
+  unreadable: int
+  kept: int
+  hinted: int
+  solved: int
+  fates: dict[str, int]
+  kept_per_problem: dict[str, int]
+  distinct_per_problem: dict[str, int]
+  correct_by_problem: dict[str, int]
+  reasons: dict[str, int]
+  mean_tokens: float
+  lengths: dict[str, list[float]]
+
+
+class Tally:
+  """Counts samples, a problem at a time."""
+
+  def __init__(self):
+    self._hinted = self._solved = self._unreadable = 0
+    self._ended = {'token': 0, 'stop': 0, 'limit': 0}
+    self._fates: Counter[str] = Counter()
+    self._kept: Counter[int] = Counter()
+    self._distinct: Counter[int] = Counter()
+    self._correct: dict[str, int] = {}
+    self._reasons: Counter[str] = Counter()
+    self._lengths: defaultdict[str, list[int]] = defaultdict(list)
+
+  def add(
+    self, rows: Sequence[Graded], fates: Sequence[str], hinted: int = 0
+  ) -> None:
+    """Adds all samples of a problem, and what became of each.
+
+    Args:
+      rows: Those drawn without a hint.
+      fates: See `rest.e_step.fates`; aligned with `rows`.
+      hinted: Samples kept that were drawn with one.
+    """
+    correct = [row for row in rows if row.verdict.reward == 1.0]
+    self._hinted += hinted
+    self._solved += any(
+      fate == KEPT and row.verdict.reward == 1.0
+      for row, fate in zip(rows, fates, strict=True)
+    )
+    self._unreadable += sum(not row.verdict.readable for row in rows)
+    for row in rows:
+      self._ended[row.completion.ended] += 1
+    self._fates.update(fates)
+    self._kept[sum(fate == KEPT for fate in fates) + hinted] += 1
+    texts = {row.completion.text.strip() for row in correct}
+    self._distinct[len(texts)] += 1
+    self._correct[rows[0].problem_id] = len(correct)
+    self._reasons.update(row.verdict.reason for row in rows)
+    for row in rows:
+      name = 'correct' if row.verdict.reward == 1.0 else 'other'
+      self._lengths[name].append(len(row.completion.tokens))
+
+  def summary(self) -> EStepSummary:
+    """Returns the counts so far."""
+    problems, sampled = len(self._correct), sum(self._fates.values())
+    tokens = sum(map(sum, self._lengths.values()))
+    return EStepSummary(
+      problems=problems,
+      sampled=sampled,
+      correct=sum(self._correct.values()),
+      unknown=self._fates[UNKNOWN],
+      ended=self._ended,
+      unreadable=self._unreadable,
+      kept=self._fates[KEPT] + self._hinted,
+      hinted=self._hinted,
+      solved=self._solved,
+      fates=dict(self._fates),
+      kept_per_problem=_by_size(self._kept),
+      distinct_per_problem=_by_size(self._distinct),
+      correct_by_problem=self._correct,
+      reasons=dict(self._reasons.most_common()),
+      mean_tokens=round(tokens / max(1, sampled), 2),
+      lengths={
+        name: np.quantile(self._lengths[name], QUANTILES).round(1).tolist()
+        for name in sorted(self._lengths)
+      },
+    )
+
+
+def describe(summary: EStepSummary, cap: int) -> str:
+  """Returns in words what was kept, and why the rest was not."""
+  why = describe_fates(summary.fates, cap) or 'none'
+  ended, sampled = summary.ended, max(1, summary.sampled)
+  return (
+    f'kept {summary.kept:,} of {summary.sampled:,} samples (dropped: {why}); '
+    f'{summary.solved:,} of {summary.problems:,} problems have a solution; '
+    f'ended by an end token {ended["token"] / sampled:.1%}, by a stop string '
+    f'{ended["stop"] / sampled:.1%}, cut off at the length limit '
+    f'{ended["limit"] / sampled:.1%}; without a readable answer '
+    f'{summary.unreadable / sampled:.1%}'
+  )
+
+
+def describe_fates(counts: Mapping[str, int], cap: int) -> str:
+  """Returns in words why samples were dropped; '' if none were."""
+  names = {
+    INCORRECT: 'wrong',
+    UNFINISHED: 'right but cut off by the length limit',
+    DUPLICATE: 'right but the same text as another',
+    OVER_CAP: f'right but over the cap of {cap} a problem',
+    OUTVOTED: 'right but not the commonest answer',
+    UNKNOWN: 'without a verdict',
+  }
+  return ', '.join(
+    f'{counts[fate]:,} {name}'
+    for fate, name in names.items()
+    if counts.get(fate)
+  )
+
+
+def _by_size(counts: Counter[int]) -> dict[str, int]:
+  return {str(size): counts[size] for size in sorted(counts)}

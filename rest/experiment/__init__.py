@@ -1,0 +1,1 @@
+"""Experiments: arms and seeds, what they share, and how they compare."""

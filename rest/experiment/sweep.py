@@ -1,0 +1,191 @@
+"""Runs one experiment: its arms, with several seeds each; compares them.
+
+  python -m rest.experiment --config=configs/ablations/reset_vs_continue.py
+  python -m rest.experiment \\
+      --config=configs/ablations/reset_vs_continue.py:math \\
+      --config.run.model.path=/models/Qwen2.5-1.5B \\
+      --config.run.task.path=/data/math --workdir=runs/reset_vs_continue
+
+An arm is a run of `rest.main` like any other, in WORKDIR/ARM/seed_N, with a few
+fields changed. Arms are run in one process, one after another, and what they
+have in common is drawn once. Started again, a sweep goes on where it stopped;
+finished, it prints its table.
+"""
+
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from absl import logging
+from etils import epath
+
+from rest import main
+from rest.experiment import compare, share
+from rest.plan import outline
+from rest.run import store
+from rest.setup import Setup, record
+from rest.types import Preempted
+
+# Fields of `sampling` that decide which token is drawn.
+_CHOICE = ('temperature', 'top_k', 'top_p')
+
+
+def sweep(argv: Sequence[str]) -> None:
+  """Runs what the flags say; they are those of `rest.main`."""
+  if len(argv) > 1:
+    main.refuse(f'unknown arguments {argv[1:]}; flags start with --.')
+  logging.set_verbosity(logging.WARNING)
+  config = main.CONFIG.value
+  workdir = pathlib.Path(main.WORKDIR.value or config.name)
+  try:
+    check(config, str(workdir))
+    if main.DRY_RUN.value:
+      for arm, _, changed in arms(config, workdir):
+        planned = Setup(changed).outline
+        text = outline.describe(planned, epath.Path(workdir / arm))
+        print(f'{arm}\n{text}\n')
+      return
+    run(config, workdir, main.stop_on_sigterm())
+  except (ValueError, FileNotFoundError) as error:
+    main.refuse(str(error))
+  except Preempted as stop:
+    print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
+    sys.exit(main.RESUME_ME)
+
+
+def run(
+  config: Any,
+  workdir: pathlib.Path,
+  should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+  """Runs all arms and seeds that are not finished, and compares.
+
+  Raises:
+    Preempted: `should_stop` said so; everything so far is saved.
+    ValueError: Something is wrong with the config of an arm.
+  """
+  done: list[int] = []
+  for seed in config.seeds:
+    for arm, at, changed in arms(config, workdir):
+      folder = epath.Path(workdir / arm)
+      if at == seed and not main.is_finished(changed, folder):
+        print(f'{config.name}: {arm}', flush=True)
+        setup = Setup(changed)
+        with main.hold(setup, folder):
+          _share(setup, workdir, arm, seed, config.arms)
+          main.run(setup, folder, should_stop)
+    done.append(seed)
+    _report(config, workdir, done)
+  print((workdir / 'sweep.txt').read_text())
+
+
+def check(config: Any, workdir: str) -> None:
+  """Raises ValueError where the sweep's own fields are wrong."""
+  if '://' in workdir:
+    raise ValueError(f'--workdir of a sweep must be a local folder: {workdir}.')
+  if config.axis not in compare.AXES:
+    raise ValueError(
+      f'axis must be one of {compare.AXES}, got {config.axis!r}.'
+    )
+  if not config.seeds or not config.arms:
+    raise ValueError('A sweep must have arms and seeds.')
+
+
+def arms(config: Any, workdir: pathlib.Path) -> Iterator[tuple[str, int, Any]]:
+  """Yields (folder in the workdir, seed, config) of each run, by seed."""
+  for seed in config.seeds:
+    folders = {
+      arm: str(workdir.absolute() / arm / f'seed_{seed}') for arm in config.arms
+    }
+    for arm in config.arms:
+      changed = config.run.copy_and_resolve_references()
+      changed.update(_filled(config.changes[arm].to_dict(), folders))
+      changed.seed = seed
+      yield f'{arm}/seed_{seed}', seed, changed
+
+
+def _filled(changes: dict[str, Any], folders: dict[str, str]) -> dict[str, Any]:
+  """Puts other arms' directories where a text names them: '{human}'."""
+  filled: dict[str, Any] = {}
+  for name, value in changes.items():
+    if isinstance(value, dict):
+      filled[name] = _filled(value, folders)
+    else:
+      is_text = isinstance(value, str)
+      filled[name] = value.format(**folders) if is_text else value
+  return filled
+
+
+def _share(
+  setup: Setup,
+  workdir: pathlib.Path,
+  arm: str,
+  seed: int,
+  names: Sequence[str],
+) -> None:
+  """Copies what other arms of this seed have drawn from the base already."""
+  here, target = record(setup), workdir / arm
+  for name in names:
+    source = workdir / name / f'seed_{seed}'
+    if source == target:
+      continue
+    if share.first_iteration(source, target, here, main.FREE_FIELDS):
+      print(f'{arm}: the first iteration is that of {name}.')
+    copied = share.first_samples(source, target, here, _wanted(setup))
+    if copied:
+      print(f'{arm}: {copied:,} samples are those of {name}.', flush=True)
+
+
+def _wanted(setup: Setup) -> list[share.Wanted]:
+  task, test = setup.task, setup.task.problems('test')
+  sampled = test[: setup.eval.num_problems or len(test)]
+  wanted = [
+    share.Wanted(
+      f'iteration_0/{split}/greedy', (), task, task.problems(split), 1
+    )
+    for split in ('validation', 'test')
+  ]
+  fields = ('seed', 'eval.temperature', 'eval.top_k', 'eval.top_p')
+  if setup.eval.num_samples:
+    wanted.append(
+      share.Wanted(
+        'iteration_0/test/sampled',
+        fields,
+        task,
+        sampled,
+        setup.eval.num_samples,
+      )
+    )
+  wanted += [
+    share.Wanted(
+      f'iteration_0/suites/{suite.label}/greedy',
+      ('eval.suite_temperature',),
+      suite.task,
+      suite.problems,
+      1,
+    )
+    for suite in setup.suites
+  ]
+  if setup.em.source == 'model' or setup.eval.on_train:
+    fields = ('seed', *(f'sampling.{x}' for x in _CHOICE))
+    train, count = task.problems('train'), setup.estep.num_samples
+    wanted.append(share.Wanted('iteration_1/parts', fields, task, train, count))
+  return wanted
+
+
+def _report(config: Any, workdir: pathlib.Path, seeds: Sequence[int]) -> None:
+  experiment = compare.Experiment(
+    title=config.title,
+    arms={
+      arm: [workdir / arm / f'seed_{seed}' for seed in seeds]
+      for arm in config.arms
+    },
+    axis=config.axis,
+    scores=tuple(config.scores),
+  )
+  store.write_whole(workdir / 'sweep.txt', compare.table(experiment) + '\n')
+  for kind in ('png', 'svg'):
+    store.write_whole(
+      workdir / f'sweep.{kind}', compare.picture(experiment, kind)
+    )

@@ -1,9 +1,0 @@
-"""Attention of packed rows on NVIDIA GPUs, in Pallas.
-
-`rest/attention.py` is the reference, and what runs on other devices.
-"""
-
-from rest.flash.attention import KEPT, flash_attention, has_kernel
-from rest.flash.kernels import Blocks, Cut
-
-__all__ = ['KEPT', 'Blocks', 'Cut', 'flash_attention', 'has_kernel']

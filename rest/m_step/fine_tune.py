@@ -1,0 +1,360 @@
+"""The M-step: fine-tune a model on the kept completions, stop on validation.
+
+Next-token loss on completion tokens of packed rows, a global mean over their
+weights; float32 parameters and optimizer state, sharded by name, replaced in
+place. A killed run goes on from its last checkpoint and ends with the same
+weights: the order of the data is a function of (seed, step).
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from rest.m_step.optimizer import abstract_state, init_state
+from rest.m_step.packing import Example
+from rest.m_step.schedule import Schedule
+from rest.m_step.update import Metrics, put, update
+from rest.metrics import progress
+from rest.model import lora
+from rest.model.checkpoint import Checkpoints, load_tree
+from rest.model.sharding import ACTIVATIONS, shardings
+from rest.model.tokenizer import check_ids
+from rest.model.transformer import Transformer
+from rest.recipe import MStepConfig
+from rest.types import Preempted
+
+# How often processes ask each other whether one was told to stop, in steps.
+_AGREE_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuned:
+  """What `fine_tune` returns.
+
+  Attributes:
+    model: The chosen one; adapters are merged.
+    optimizer: Its optimizer's state, where it was asked for.
+    summary: JSON values for people: steps run, the step that was chosen, the
+      validation scores, the mean loss of the last tenth of the steps, padding.
+  """
+
+  model: Transformer
+  optimizer: Any
+  summary: dict[str, Any]
+
+
+class Diverged(ArithmeticError):
+  """A loss or a gradient was not finite; names the step and its batch."""
+
+
+def fine_tune(
+  model: Transformer,
+  examples: Sequence[Example],
+  config: MStepConfig,
+  mesh: Mesh,
+  seed: int,
+  *,
+  validate: Callable[[Transformer, int], float] | None = None,
+  folder: epath.PathLike | None = None,
+  optimizer: epath.PathLike | None = None,
+  keep_optimizer: bool = False,
+  title: str = 'training',
+  on_step: Callable[[int, Metrics], None] | None = None,
+  should_stop: Callable[[], bool] | None = None,
+) -> FineTuned:
+  """Fine-tunes a model and returns the one that the stop rule chooses.
+
+  The model passed in is used up: its arrays become those of the trained one,
+  as there is seldom memory for both. Load the base anew for the next M-step.
+
+  Args:
+    model: Where to start, float32, on the mesh.
+    examples: What to train on; the same on all processes.
+    config: How.
+    mesh: Devices.
+    seed: Of the order of the data.
+    validate: (model, steps done) -> score, higher is better. It must not keep
+      or donate the model. Needs a folder unless `config.stop` is 'fixed_steps',
+      as the chosen model may not be the last.
+    folder: For the checkpoints of this M-step and no other. If there is one
+      already, training goes on from it.
+    optimizer: Where the optimizer's state to start with is saved; None starts
+      with an empty one.
+    keep_optimizer: Whether to return the optimizer's state.
+    title: Of the progress bar.
+    on_step: Called with the steps done and the metrics of the last of them, as
+      floats; not for steps before a checkpoint that training went on from.
+    should_stop: Asked after each step; if true, training is saved and ends.
+
+  Raises:
+    Preempted: `should_stop` said so.
+    Diverged: A loss or gradient was not finite.
+    ValueError: Bad input, or checkpoints of another training.
+  """
+  _check(config, mesh, validate, folder)
+  _check_vocabulary(examples, model.config.vocab)
+  schedule = Schedule(examples, config, seed)
+  with (
+    jax.set_mesh(mesh),
+    progress(schedule.steps, title, 'steps') as bar,
+    _Run(schedule, mesh, folder, bar, on_step) as run,
+  ):
+    run.start(model, optimizer)
+    del model  # Its arrays are about to be donated.
+    while True:
+      if validate and run.needs_score():
+        run.scores[run.done] = float(validate(run.model(), run.done))
+      run.save()
+      if schedule.ends(run.done, run.scores):
+        break
+      if run.train(should_stop):
+        run.save()
+        raise Preempted(f'{title}, after step {run.done} of {schedule.steps}')
+    chosen = run.choose(keep_optimizer)
+    summary = {
+      'steps': run.done,
+      'chosen': chosen,
+      'scores': list(run.scores.items()),
+      'loss': float(np.mean(run.losses[-max(1, run.done // 10) :])),
+      'examples': len(examples),
+      'padding': round(schedule.padding, 4),
+    }
+    state = run.optimizer() if keep_optimizer else None
+    return FineTuned(run.model(), state, summary)
+
+
+class _State(NamedTuple):
+  """What is trained, the optimizer's state, and what adapters belong to."""
+
+  trained: Any
+  optimizer: Any
+  frozen: Transformer | None
+
+
+class _Run:
+  """A training in progress, and its checkpoints."""
+
+  def __init__(
+    self,
+    schedule: Schedule,
+    mesh: Mesh,
+    folder: epath.PathLike | None,
+    bar: tqdm,
+    on_step: Callable[[int, Metrics], None] | None,
+  ):
+    self.done = 0  # Steps.
+    self.scores: dict[int, float] = {}
+    self.losses: list[float] = []
+    self._schedule, self._config = schedule, schedule.config
+    positions = self._config.rows * self._config.row_length
+    self._tokens_a_step = positions * (1 - schedule.padding)  # On average.
+    self._first: tuple[int, float] | None = None  # Step reported, and when.
+    self._mesh = mesh
+    self._bar, self._on_step = bar, on_step
+    self._checkpoints = Checkpoints(folder) if folder else None
+    self._fingerprint = schedule.fingerprint()
+    self._saved = 0
+
+  def __enter__(self) -> '_Run':
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    if self._checkpoints:
+      self._checkpoints.close()
+
+  def start(self, model: Transformer, optimizer: epath.PathLike | None) -> None:
+    """Starts from the model, or goes on from the last checkpoint."""
+    config, mesh = self._config, self._mesh
+    trained, frozen = model, None
+    if config.lora_rank:
+      key = jax.random.fold_in(jax.random.key(0), self._schedule.seed)
+      adapters = lora.init_adapters(model, config.lora_rank, key)
+      trained = jax.device_put(adapters, shardings(adapters, mesh))
+      frozen = model
+    latest = self._checkpoints.latest() if self._checkpoints else None
+    if latest is None:
+      if optimizer is None:
+        state = init_state(config, trained, mesh)
+      else:
+        state = load_tree(optimizer, abstract_state(config, trained, mesh))
+      self._state = _State(trained, state, frozen)
+      return
+    self._resume(latest, _State(trained, None, frozen))
+
+  def model(self) -> Transformer:
+    """Returns the model as it is; adapters are merged."""
+    trained, _, frozen = self._state
+    if frozen is None:
+      return trained
+    return lora.merge(frozen, trained, self._config.lora_scale)
+
+  def optimizer(self) -> Any:
+    """Returns the optimizer's state as it is."""
+    return self._state.optimizer
+
+  def needs_score(self) -> bool:
+    due = self._schedule.validates_after(self.done)
+    return due and self.done not in self.scores
+
+  def train(self, should_stop: Callable[[], bool] | None) -> bool:
+    """Trains up to the next pause; returns whether it was told to stop."""
+    end = self._schedule.next_pause(self.done)
+    told, before = False, None
+    while self.done < end and not told:
+      metrics = self._step()
+      # Read one step late, so that the device never waits for the host.
+      self._report(before)
+      self.done += 1
+      before = self.done, metrics
+      told = _told(should_stop, self.done)
+    self._report(before)
+    return told
+
+  def save(self) -> None:
+    """Saves, unless this step is saved; keeps what may yet be chosen."""
+    if self._checkpoints is None or self.done == self._saved:
+      return
+    scores = list(self.scores.items())
+    # What would be chosen without the last score, and with it.
+    hold = {
+      self._schedule.chosen(dict(s)) or self.done for s in (scores[:-1], scores)
+    }
+    self._checkpoints.save(
+      self.done,
+      {'trained': self._state.trained, 'optimizer': self._state.optimizer},
+      {'for': self._fingerprint, 'scores': scores, 'losses': self.losses},
+      hold,
+    )
+    self._saved = self.done
+
+  def choose(self, keep_optimizer: bool) -> int:
+    """Makes the chosen model the current one; returns its step."""
+    chosen = self._schedule.chosen(self.scores) or self.done
+    if chosen != self.done:
+      trained, optimizer, frozen = self._state
+      kept = _abstract(optimizer) if keep_optimizer else None
+      self._state = _State(trained, kept, frozen)
+      _free(optimizer)
+      self._restore(chosen)
+    return chosen
+
+  def _step(self) -> Metrics:
+    trained, optimizer, frozen = self._state
+    trained, optimizer, metrics = update(
+      trained,
+      optimizer,
+      put(self._schedule.batch(self.done), self._mesh),
+      self._schedule.rates[self.done],
+      frozen,
+      config=self._config,
+    )
+    self._state = _State(trained, optimizer, frozen)
+    if self._checkpoints:
+      self._checkpoints.check()
+    return metrics
+
+  def _report(self, step: tuple[int, Metrics] | None) -> None:
+    if step is None:
+      return
+    done, metrics = step
+    metrics = Metrics(*(float(x) for x in metrics))
+    self.losses.append(metrics.loss)
+    if not all(map(math.isfinite, metrics)):
+      raise Diverged(
+        f'step {done}: loss {metrics.loss}, gradient norm '
+        f'{metrics.gradient_norm}. Its batch holds the examples '
+        f'{self._schedule.members(done - 1)}: look at them, or lower '
+        'mstep.learning_rate. The last checkpoint is from before.'
+      )
+    self._bar.update()
+    now = time.monotonic()
+    if self._first is None:  # It was compiled, and says nothing of the others.
+      self._first = (done, now)
+      self._bar.initial, self._bar.start_t = self._bar.n, time.time()
+    steps, seconds = done - self._first[0], now - self._first[1]
+    speed = steps * self._tokens_a_step / max(seconds, 1e-9)
+    text = f'loss {metrics.loss:.3f}, {speed:,.0f} tokens/s'
+    self._bar.set_postfix_str(text, refresh=False)
+    if self._on_step:
+      self._on_step(done, metrics)
+
+  def _resume(self, latest: int, state: _State) -> None:
+    assert self._checkpoints is not None
+    position = self._checkpoints.position(latest)
+    if position['for'] != self._fingerprint:
+      raise ValueError(
+        f'{self._checkpoints.directory} holds a training with other examples, '
+        'seed or mstep fields: choose another folder, or set these back.'
+      )
+    self.done = self._saved = latest
+    self.scores = dict(position['scores'])
+    self.losses = position['losses']
+    self._bar.update(latest)
+    optimizer = abstract_state(self._config, state.trained, self._mesh)
+    self._state = state._replace(optimizer=optimizer)
+    self._restore(latest)
+
+  def _restore(self, step: int) -> None:
+    """Reads what is trained, and the optimizer's state where one is kept."""
+    assert self._checkpoints is not None
+    trained, optimizer, frozen = self._state
+    like = {'trained': _abstract(trained)}
+    if optimizer is not None:
+      like['optimizer'] = optimizer
+    _free(trained)
+    restored = self._checkpoints.restore(step, like)
+    self._state = _State(restored['trained'], restored.get('optimizer'), frozen)
+
+
+def _told(should_stop: Callable[[], bool] | None, done: int) -> bool:
+  """Whether any process was told to stop; all get the same answer."""
+  if should_stop is None:
+    return False
+  if jax.process_count() == 1:
+    return should_stop()
+  if done % _AGREE_EVERY:
+    return False
+  return bool(np.any(multihost_utils.process_allgather(should_stop())))
+
+
+def _abstract(tree: Any) -> Any:
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+  )
+
+
+def _free(tree: Any) -> None:
+  """Gives the memory back at once, whoever else holds these arrays."""
+  jax.tree.map(lambda x: x.delete(), tree)
+
+
+def _check_vocabulary(examples: Sequence[Example], vocab: int) -> None:
+  """Refuses ids that the embedding has no row for; a gather would not fail."""
+  for i, example in enumerate(examples):
+    for name in ('prompt', 'completion'):
+      check_ids(getattr(example, name), vocab, f'{name} of example {i}')
+
+
+def _check(
+  config: MStepConfig, mesh: Mesh, validate: object, folder: object
+) -> None:
+  shards = math.prod(mesh.shape[axis] for axis in ACTIVATIONS['B'])
+  if config.rows % (config.accumulate * shards):
+    raise ValueError(
+      f'mstep.rows must be divisible by mstep.accumulate x mesh.data x '
+      f'mesh.fsdp = {config.accumulate} x {shards}; got {config.rows}.'
+    )
+  if config.stop != 'fixed_steps' and validate is not None and not folder:
+    raise ValueError(
+      f'mstep.stop={config.stop!r} needs a folder for checkpoints: the chosen '
+      'model may not be the last.'
+    )

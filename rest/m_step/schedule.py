@@ -1,0 +1,123 @@
+"""What happens at which step of an M-step: data, learning rate, pauses, stop.
+
+All of it is a function of (examples, config, seed, step) and of the validation
+scores so far, so that a run that was killed goes on as if it had not been.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import optax
+
+from rest.m_step.packing import Batch, Example, Packed, pack
+from rest.recipe import MStepConfig
+
+
+class Schedule:
+  """The steps of one training.
+
+  Attributes:
+    config: How it is trained.
+    steps: How many steps there are.
+    rates: Learning rate of each step, float32.
+    padding: Share of positions in packed rows that are padding.
+  """
+
+  def __init__(
+    self, examples: Sequence[Example], config: MStepConfig, seed: int
+  ):
+    """Packs the first epoch; raises ValueError as `pack` does."""
+    self.config = config
+    self.seed = seed
+    self._examples = examples
+    self._epoch = 0
+    self._packed = self._pack(0)
+    self._steps_an_epoch = len(self._packed)
+    self.padding = self._packed.padding
+    self.steps = self._steps_an_epoch * config.epochs
+    if config.max_steps:
+      self.steps = min(self.steps, config.max_steps)
+    self.rates = learning_rates(config, self.steps)
+
+  def batch(self, step: int) -> Batch:
+    """Returns the batch of a step, counted from 0."""
+    epoch, index = divmod(step, self._steps_an_epoch)
+    return self._at(epoch)[index]
+
+  def members(self, step: int) -> list[int]:
+    """Returns the indices of the examples in the batch of a step."""
+    epoch, index = divmod(step, self._steps_an_epoch)
+    return self._at(epoch).members(index)
+
+  def validates_after(self, done: int) -> bool:
+    """Whether the model is validated when so many steps are done."""
+    every = self.config.eval_every
+    return done == self.steps or bool(done and every and done % every == 0)
+
+  def next_pause(self, done: int) -> int:
+    """Returns after how many steps the next validation or checkpoint is."""
+    intervals = (self.config.eval_every, self.config.save_every)
+    pauses = [done + n - done % n for n in intervals if n]
+    return min([self.steps, *pauses])
+
+  def ends(self, done: int, scores: Mapping[int, float]) -> bool:
+    """Whether training is over after so many steps and with these scores."""
+    return done >= self.steps or _dropped(self.config, scores)
+
+  def chosen(self, scores: Mapping[int, float]) -> int | None:
+    """Returns after how many steps the model is best, by the stop rule.
+
+    None stands for the last step, whichever that is.
+    """
+    if self.config.stop == 'fixed_steps' or not scores:
+      return None
+    if self.config.stop == 'best':
+      return max(scores, key=scores.__getitem__)  # The first of equals.
+    return list(scores)[-2 if _dropped(self.config, scores) else -1]
+
+  def fingerprint(self) -> str:
+    """Returns a hash of all that decides which weights come out."""
+    config = dataclasses.asdict(self.config)
+    del config['save_every']
+    hashed = hashlib.sha256(json.dumps([config, self.seed]).encode())
+    for example in self._examples:
+      tokens = (len(example.prompt), *example.prompt, *example.completion)
+      hashed.update(np.array(tokens, np.int32).tobytes())
+      hashed.update(np.float64(example.weight).tobytes())
+    return hashed.hexdigest()[:16]
+
+  def _at(self, epoch: int) -> Packed:
+    if epoch != self._epoch:
+      self._epoch, self._packed = epoch, self._pack(epoch)
+    return self._packed
+
+  def _pack(self, epoch: int) -> Packed:
+    config = self.config
+    return pack(
+      self._examples, config.row_length, config.rows, self.seed, epoch
+    )
+
+
+def learning_rates(config: MStepConfig, steps: int) -> np.ndarray:
+  """Returns the learning rate of each step, float32."""
+  warmup = round(config.warmup * steps)
+  left = max(1, steps - warmup)
+  peak = config.learning_rate
+  decay = {
+    'constant': optax.constant_schedule(peak),
+    'linear': optax.linear_schedule(peak, peak * config.final_rate, left),
+    'cosine': optax.cosine_decay_schedule(peak, left, config.final_rate),
+  }[config.schedule]
+  step = np.arange(steps)
+  rising = peak * (step + 1) / max(1, warmup)
+  falling = np.broadcast_to(decay(np.maximum(step - warmup, 0)), (steps,))
+  return np.where(step < warmup, rising, falling).astype(np.float32)
+
+
+def _dropped(config: MStepConfig, scores: Mapping[int, float]) -> bool:
+  values = list(scores.values())
+  is_drop = len(values) > 1 and values[-1] <= values[-2]
+  return config.stop == 'first_drop' and is_drop

@@ -1,0 +1,1 @@
+"""The model: one transformer, sharded by the names of its parameters."""

@@ -1,0 +1,191 @@
+"""Checkpoints through Orbax: the only file that knows it.
+
+A checkpoint is a few named trees of arrays and one JSON object. It is written
+in the background and appears only when whole; a save that failed is an error
+at the next call.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Mesh
+
+from rest.model.sharding import shardings
+from rest.model.transformer import ModelConfig, Transformer
+
+
+class Checkpoints:
+  """Numbered checkpoints in one directory; only the newest ones are kept.
+
+  At most three are on disk: the newest whole one, one that is held, and one
+  being written. At most one copy of the state waits in host memory.
+  """
+
+  def __init__(self, directory: epath.PathLike):
+    """Opens a directory, made if it is missing; removes half-written steps."""
+    self._manager = ocp.CheckpointManager(
+      _absolute(directory),
+      options=ocp.CheckpointManagerOptions(
+        create=True, cleanup_tmp_directories=True
+      ),
+    )
+
+    self.directory = self._manager.directory
+
+  def latest(self) -> int | None:
+    """Returns the newest step with a whole checkpoint."""
+    return self._manager.latest_step()
+
+  def save(
+    self,
+    step: int,
+    trees: Mapping[str, Any],
+    position: Mapping[str, Any],
+    hold: Collection[int] = (),
+  ) -> None:
+    """Starts to save; arrays may be donated as soon as it returns.
+
+    Args:
+      step: Larger than all before it.
+      trees: Trees of arrays by name, as `restore` asks for them.
+      position: JSON values: where the run is.
+      hold: Steps to keep besides the newest whole one.
+
+    Raises:
+      ValueError: The save before failed.
+    """
+    self.wait()
+    latest = self.latest()
+    for old in self._manager.all_steps():
+      if old != latest and old not in hold:
+        self._manager.delete(old)
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        position=ocp.args.JsonSave(dict(position)),
+        **{
+          name: ocp.args.StandardSave(_by_path(tree))
+          for name, tree in trees.items()
+        },
+      ),
+      force=True,
+    )
+
+  def position(self, step: int) -> dict[str, Any]:
+    """Returns what `save` was told of the run."""
+    args = ocp.args.Composite(position=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=args)['position']
+
+  def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the named trees of a checkpoint, on any mesh.
+
+    Args:
+      step: One for which there is a whole checkpoint.
+      like: Arrays, or shapes with a sharding, in the structure wanted; names
+        that are not asked for are not read.
+    """
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        **{
+          name: ocp.args.StandardRestore(
+            {path: _shape(leaf) for path, leaf in _by_path(tree).items()}
+          )
+          for name, tree in like.items()
+        }
+      ),
+    )
+    return {
+      name: jax.tree.unflatten(
+        jax.tree.structure(tree), [restored[name][p] for p in _by_path(tree)]
+      )
+      for name, tree in like.items()
+    }
+
+  def check(self) -> None:
+    """Raises ValueError if a save has failed; does not wait for one.
+
+    Orbax's own `check_for_errors` says nothing once its thread has ended.
+    """
+    if not self._manager.is_saving_in_progress():
+      self.wait()
+
+  def wait(self) -> None:
+    """Waits until what was saved is whole; raises as `check` does."""
+    try:
+      self._manager.wait_until_finished()
+    except Exception as error:  # Whatever the writing thread died of.
+      raise self._failed(error) from error
+
+  def close(self) -> None:
+    """Waits, then lets the directory go."""
+    self.wait()
+    self._manager.close()
+
+  def _failed(self, error: Exception) -> ValueError:
+    return ValueError(
+      f'a checkpoint could not be written to {self.directory}: '
+      f'{type(error).__name__}: {error}'
+    )
+
+
+def save_model(path: epath.PathLike, model: Any) -> None:
+  """Writes a model, or another tree; the directory appears only when whole."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(_absolute(path), _by_path(model), force=True)
+
+
+def has_model(path: epath.PathLike) -> bool:
+  """Whether there is a whole model in a directory."""
+  path = _absolute(path)
+  return path.exists() and ocp.utils.is_checkpoint_finalized(path)
+
+
+def load_model(
+  path: epath.PathLike, config: ModelConfig, mesh: Mesh
+) -> Transformer:
+  """Reads what `save_model` wrote onto any mesh."""
+  shapes = jax.eval_shape(lambda: Transformer(config))
+  like = jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    shapes,
+    shardings(shapes, mesh),
+  )
+  return load_tree(path, like)
+
+
+def load_tree(path: epath.PathLike, like: Any) -> Any:
+  """Reads what `save_model` wrote, as `like` is built and lies."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    leaves = checkpointer.restore(_absolute(path), _by_path(like))
+  return jax.tree.unflatten(
+    jax.tree.structure(like), [leaves[path] for path in _by_path(like)]
+  )
+
+
+def remove(path: epath.PathLike) -> None:
+  """Removes a directory of checkpoints, if it is there."""
+  path = epath.Path(path)
+  if jax.process_index() == 0 and path.exists():
+    path.rmtree()
+
+
+def _absolute(path: epath.PathLike) -> epath.Path:
+  """Returns a path as Orbax wants it; `absolute` would make gs:// local."""
+  path = epath.Path(path)
+  return path if path.is_absolute() else path.absolute()
+
+
+def _by_path(tree: Any) -> dict[str, jax.Array]:
+  """Returns the leaves by their path: Orbax need not know modules."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

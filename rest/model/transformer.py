@@ -1,0 +1,434 @@
+"""One decoder-only transformer for the open model families, one forward.
+
+Llama 3, Mistral, Qwen2.5, Qwen3, Gemma 2 and Gemma 3 differ in a few switches
+of `ModelConfig`. Training, prefill and decoding run the same `backbone`; they
+differ in the attention function that they pass to it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rest.config import check
+from rest.model.sharding import constrain
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+  """Stretching of rotary frequencies, as in Hugging Face's `rope_scaling`.
+
+  Attributes:
+    kind: 'linear' (all frequencies divided by `factor`) or 'llama3' (long
+      wavelengths divided, short ones kept, smooth in between).
+    factor: By how much the context was extended.
+    low: Wavelengths longer than `original` / low are divided ('llama3').
+    high: Wavelengths shorter than `original` / high are kept ('llama3').
+    original: Context length in tokens before the extension ('llama3').
+  """
+
+  kind: str
+  factor: float
+  low: float = 1.0
+  high: float = 4.0
+  original: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+  """The shape of a model and the switches between families.
+
+  Attributes:
+    vocab: Rows of the embedding.
+    width: Model width D.
+    layers: Number of layers L.
+    heads: Query heads N.
+    kv_heads: Key/value heads K; divides `heads`.
+    head_width: H.
+    ffn: Width F of the gated feed-forward layer.
+    context: Longest sequence in tokens that the model was trained for.
+    rope_theta: Base of the rotary frequencies.
+    rope_scaling: Their stretching, or None.
+    local_rope_theta: Base in layers with a window (Gemma 3); 0: `rope_theta`.
+    windows: Per layer, how many tokens back attention reaches, itself included;
+      0 is everything.
+    norm_eps: Added to the mean square in norms.
+    tied: Whether the output head is the embedding.
+    qkv_bias: Qwen2.
+    qk_norm: Qwen3, Gemma 3.
+    post_norms: Norms after attention and feed-forward, before adding (Gemma).
+    unit_offset: Norm weights are stored as w - 1 (Gemma).
+    scaled_embedding: Embeddings are multiplied by sqrt(D) (Gemma).
+    activation: 'silu' or 'gelu_tanh'.
+    query_scale: Multiplies queries; 0 is 1 / sqrt(H).
+    attention_softcap: Attention logits are squashed to +- this; 0 is off.
+    logits_softcap: The same for output logits.
+    dtype: Of matrix products: one of `DTYPES`; norms, softmax and logits are in
+      float32.
+  """
+
+  vocab: int
+  width: int
+  layers: int
+  heads: int
+  kv_heads: int
+  head_width: int
+  ffn: int
+  context: int = 2048
+  rope_theta: float = 10_000.0
+  rope_scaling: RopeScaling | None = None
+  local_rope_theta: float = 0.0
+  windows: tuple[int, ...] = ()
+  norm_eps: float = 1e-6
+  tied: bool = True
+  qkv_bias: bool = False
+  qk_norm: bool = False
+  post_norms: bool = False
+  unit_offset: bool = False
+  scaled_embedding: bool = False
+  activation: str = 'silu'
+  query_scale: float = 0.0
+  attention_softcap: float = 0.0
+  logits_softcap: float = 0.0
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    check('model', self, {}, {'dtype': DTYPES})
+
+  @property
+  def groups(self) -> int:
+    """Query heads per key/value head, G."""
+    return self.heads // self.kv_heads
+
+  @property
+  def layer_windows(self) -> tuple[int, ...]:
+    """The window of each layer; 0 is everything."""
+    return self.windows or (0,) * self.layers
+
+
+# (q_BTKGH, k_BTKH, v_BTKH, window, cache of the layer) -> (out_BTKGH, aux).
+# Queries and keys are rotated; queries are not scaled yet.
+Attend = Callable[..., tuple[jax.Array, Any]]
+
+
+class Layer(nnx.Module):
+  """One transformer layer, or a stack of them with an L axis in front.
+
+  The three attention projections are one matrix, grouped by key/value head so
+  that it splits over `tensor`: of P = G + 2 entries of a head, the first G are
+  queries, then the key and the value. Gate and up are one matrix too.
+  """
+
+  def __init__(self, config: ModelConfig, make: Callable[..., nnx.Param]):
+    c, p = config, config.groups + 2
+    d, k, h, f = c.width, c.kv_heads, c.head_width, c.ffn
+    self.attn_norm_D = make((d,), 'norm')
+    self.qkv_DKPH = make((d, k, p, h), d)
+    self.qkv_bias_KPH = make((k, p, h), 'zero') if c.qkv_bias else None
+    self.q_norm_H = make((h,), 'norm') if c.qk_norm else None
+    self.k_norm_H = make((h,), 'norm') if c.qk_norm else None
+    self.o_KGHD = make((k, c.groups, h, d), c.heads * h)
+    self.attn_post_norm_D = make((d,), 'norm') if c.post_norms else None
+    self.ffn_norm_D = make((d,), 'norm')
+    self.gate_up_DCF = make((d, 2, f), d)
+    self.down_FD = make((f, d), f)
+    self.ffn_post_norm_D = make((d,), 'norm') if c.post_norms else None
+
+
+class Transformer(nnx.Module):
+  """Parameters of a model; `layers` is one stack, or a list of layers."""
+
+  def __init__(self, config: ModelConfig, key: jax.Array | None = None):
+    """Makes random float32 parameters, for `jax.eval_shape` or training.
+
+    Args:
+      config: The shape.
+      key: Random key; None makes zeros, for shapes only.
+    """
+    keys = iter(() if key is None else jax.random.split(key, 16))
+
+    unit = 0.0 if config.unit_offset else 1.0
+
+    def make(shape: tuple[int, ...], fan_in: int | str) -> nnx.Param:
+      if fan_in == 'norm':
+        return nnx.Param(jnp.full(shape, unit, jnp.float32))
+      if fan_in == 'zero' or key is None:
+        return nnx.Param(jnp.zeros(shape))
+      scale = 1.0 / math.sqrt(int(fan_in))
+      return nnx.Param(jax.random.normal(next(keys), shape) * scale)
+
+    def stack(shape: tuple[int, ...], fan_in: int | str) -> nnx.Param:
+      return make((config.layers, *shape), fan_in)
+
+    self.config = config
+    self.embed_VD = make((config.vocab, config.width), config.width)
+    self.layers = Layer(config, stack)
+    self.final_norm_D = make((config.width,), 'norm')
+    self.head_VD = (
+      None if config.tied else make((config.vocab, config.width), config.width)
+    )
+
+
+def backbone(
+  model: Transformer,
+  tokens_BT: jax.Array,
+  positions_BT: jax.Array,
+  attend: Attend,
+  caches: Any = None,
+  remat: Callable[..., Any] | None = None,
+) -> tuple[jax.Array, Any]:
+  """Runs the layers and the final norm.
+
+  Args:
+    model: Stacked layers are scanned; a list of layers is unrolled.
+    tokens_BT: Token ids.
+    positions_BT: Position of each token in its own sequence, for the rotary
+      embedding.
+    attend: What attention means here (see `Attend`).
+    caches: Per layer, whatever `attend` wants: a tree with an L axis in front
+      for a stack, a list for a list.
+    remat: Wraps the layer function, such as a `jax.checkpoint` with a policy.
+
+  Returns:
+    Hidden states x_BTD in the compute dtype, and the aux values of `attend`,
+    stacked or in a list.
+  """
+  config = model.config
+  rope = _rope_tables(config, positions_BT)
+  x_BTD = constrain(_embed(model, tokens_BT), 'BTD')
+
+  def layer_step(x_BTD, layer, window, is_local, cache):
+    table = rope[0]
+    if len(rope) > 1:
+      table = jax.tree.map(lambda a, b: jnp.where(is_local, b, a), *rope)
+    x_BTD, aux = _layer(config, layer, x_BTD, table, attend, window, cache)
+    return constrain(x_BTD, 'BTD'), aux
+
+  layer_step = layer_step if remat is None else remat(layer_step)
+  if isinstance(model.layers, Layer):
+    windows_L = jnp.asarray(config.layer_windows)
+    # Without windows the mask is static, and faster kernels apply.
+    static = 0 if not any(config.layer_windows) else None
+
+    def body(x_BTD, xs):
+      layer, window, cache = xs
+      return layer_step(
+        x_BTD, layer, window if static is None else 0, window > 0, cache
+      )
+
+    x_BTD, aux = jax.lax.scan(body, x_BTD, (model.layers, windows_L, caches))
+  else:
+    aux = []
+    # Traced and lowered once for all layers of a kind.
+    layer_step = jax.jit(layer_step, static_argnums=(2, 3))
+    caches = [None] * config.layers if caches is None else caches
+    for layer, window, cache in zip(
+      model.layers, config.layer_windows, caches, strict=True
+    ):
+      x_BTD, extra = layer_step(x_BTD, layer, window, window > 0, cache)
+      aux.append(extra)
+  return _norm(config, x_BTD, model.final_norm_D[...]), aux
+
+
+def logits(model: Transformer, x_BTD: jax.Array) -> jax.Array:
+  """Returns logits_BTV in float32 of hidden states from `backbone`."""
+  head_VD = model.embed_VD if model.head_VD is None else model.head_VD
+  logits_BTV = jnp.einsum(
+    '...D,VD->...V',
+    x_BTD,
+    head_VD[...].astype(x_BTD.dtype),
+    preferred_element_type=jnp.float32,
+  )
+  return softcap(logits_BTV, model.config.logits_softcap)
+
+
+def attention(
+  config: ModelConfig,
+  q_BTKGH: jax.Array,
+  k_BSKH: jax.Array,
+  v_BSKH: jax.Array,
+  mask_BTS: jax.Array,
+) -> jax.Array:
+  """Returns plain masked attention, out_BTKGH: the reference for all kernels.
+
+  Rows whose mask is all False give the mean of the values, not NaN.
+  """
+  logits_BKGTS = jnp.einsum(
+    'BTKGH,BSKH->BKGTS',
+    q_BTKGH * query_scale(config),
+    k_BSKH,
+    preferred_element_type=jnp.float32,
+  )
+  logits_BKGTS = softcap(logits_BKGTS, config.attention_softcap)
+  logits_BKGTS = jnp.where(mask_BTS[:, None, None], logits_BKGTS, -1e30)
+  weights_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BSKH.dtype)
+  return jnp.einsum('BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH)
+
+
+def causal_mask(
+  segments_BT: jax.Array, positions_BT: jax.Array, window: int | jax.Array
+) -> jax.Array:
+  """Returns mask_BTS: same segment, not later, within the window.
+
+  Args:
+    segments_BT: Sequence number of each token in a packed row; 0 is padding.
+    positions_BT: Position of each token within its sequence.
+    window: How far back attention reaches, itself included; 0 is everything.
+  """
+  ahead_BTS = positions_BT[:, :, None] - positions_BT[:, None, :]
+  same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+  near_BTS = (ahead_BTS < window) | (jnp.asarray(window) == 0)
+  return same_BTS & (ahead_BTS >= 0) & near_BTS
+
+
+def unstack(model: Transformer) -> Transformer:
+  """Returns the model with a list of layers, as decoding wants it.
+
+  Decoding unrolls: scanned layers copy their slice of every cache each step.
+  """
+  # Split, not indexed: its gradient is one concatenation, not a sum of L.
+  ones = (1,) * model.config.layers
+  leaves, tree = jax.tree.flatten(model.layers)
+  pieces = [jax.lax.split(leaf, ones) for leaf in leaves]
+  layers = [
+    jax.tree.unflatten(tree, [jax.lax.squeeze(x, (0,)) for x in layer])
+    for layer in zip(*pieces, strict=True)
+  ]
+  graph = jax.tree.map(lambda leaf: leaf, model)  # A shallow copy.
+  graph.layers = nnx.List(layers)
+  return graph
+
+
+def query_scale(config: ModelConfig) -> float:
+  """What queries are multiplied with before they meet keys."""
+  return config.query_scale or config.head_width**-0.5
+
+
+def softcap(x: jax.Array, cap: float) -> jax.Array:
+  """Squashes to (-cap, cap); a cap of 0 does nothing."""
+  return jnp.tanh(x / cap) * cap if cap else x
+
+
+def _layer(config, layer, x_BTD, rope, attend, window, cache):
+  dtype = x_BTD.dtype
+  h_BTD = _norm(config, x_BTD, layer.attn_norm_D[...])
+  qkv_BTKPH = jnp.einsum(
+    'BTD,DKPH->BTKPH', h_BTD, layer.qkv_DKPH[...].astype(dtype)
+  )
+  if layer.qkv_bias_KPH is not None:
+    # In float32, and so is its gradient, a sum over all tokens.
+    bias_KPH = layer.qkv_bias_KPH[...].astype(jnp.float32)
+    qkv_BTKPH = (qkv_BTKPH + bias_KPH[None, None]).astype(dtype)
+  groups = config.groups
+  q_BTKGH, k_BTKPH, v_BTKPH = jnp.split(
+    qkv_BTKPH, (groups, groups + 1), axis=-2
+  )
+  k_BTKH, v_BTKH = k_BTKPH[..., 0, :], v_BTKPH[..., 0, :]
+  if layer.q_norm_H is not None:
+    q_BTKGH = _norm(config, q_BTKGH, layer.q_norm_H[...])
+    k_BTKH = _norm(config, k_BTKH, layer.k_norm_H[...])
+  q_BTKGH, k_BTKH = _rotate(q_BTKGH, rope), _rotate(k_BTKH, rope)
+  out_BTKGH, aux = attend(q_BTKGH, k_BTKH, v_BTKH, window, cache)
+  # Not einsum: it contracts in another order, and XLA then transposes weights.
+  h_BTD = jnp.tensordot(
+    out_BTKGH.astype(dtype), layer.o_KGHD[...].astype(dtype), 3
+  )
+  if layer.attn_post_norm_D is not None:
+    h_BTD = _norm(config, h_BTD, layer.attn_post_norm_D[...])
+  x_BTD = x_BTD + h_BTD
+  h_BTD = _feed_forward(config, layer, x_BTD)
+  if layer.ffn_post_norm_D is not None:
+    h_BTD = _norm(config, h_BTD, layer.ffn_post_norm_D[...])
+  return x_BTD + h_BTD, aux
+
+
+def _feed_forward(config, layer, x_BTD):
+  dtype = x_BTD.dtype
+  h_BTD = _norm(config, x_BTD, layer.ffn_norm_D[...])
+  gate_up_BTCF = jnp.einsum(
+    'BTD,DCF->BTCF', h_BTD, layer.gate_up_DCF[...].astype(dtype)
+  )
+  # Split, not indexed: its gradient is a concatenation, not a sum of pads.
+  gate_BTF, up_BTF = (
+    half[..., 0, :] for half in jnp.split(gate_up_BTCF, 2, axis=-2)
+  )
+  if config.activation == 'silu':
+    gate_BTF = jax.nn.silu(gate_BTF)
+  else:
+    gate_BTF = jax.nn.gelu(gate_BTF, approximate=True)
+  return jnp.einsum(
+    'BTF,FD->BTD', gate_BTF * up_BTF, layer.down_FD[...].astype(dtype)
+  )
+
+
+def _embed(model, tokens_BT):
+  dtype = jnp.dtype(model.config.dtype)
+  x_BTD = model.embed_VD[...][tokens_BT].astype(dtype)
+  if model.config.scaled_embedding:
+    # Rounded to the compute dtype first, as the Gemma reference does.
+    x_BTD *= jnp.asarray(math.sqrt(model.config.width), dtype)
+  return x_BTD
+
+
+def _norm(config, x, weight):
+  x32 = x.astype(jnp.float32)
+  x32 *= jax.lax.rsqrt(
+    jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_eps
+  )
+  weight = weight.astype(jnp.float32) + (1.0 if config.unit_offset else 0.0)
+  weight = weight.reshape((1,) * (x.ndim - 1) + weight.shape)
+  return (x32 * weight).astype(x.dtype)
+
+
+def _rope_tables(config, positions_BT):
+  """Returns (cos_BTH, sin_BTH) per kind of layer: global, then local."""
+  # On the host: a rounding error here grows with the position, and devices
+  # round powers differently.
+  half = config.head_width // 2
+  exponents_H = np.arange(half, dtype=np.float32) / np.float32(half)
+  frequencies = [
+    _scale_frequencies(
+      1 / np.float32(config.rope_theta) ** exponents_H, config.rope_scaling
+    )
+  ]
+  if config.local_rope_theta and any(config.layer_windows):
+    frequencies.append(1 / np.float32(config.local_rope_theta) ** exponents_H)
+  tables = []
+  for frequency_H in frequencies:
+    angle_BTH = (
+      positions_BT[..., None].astype(jnp.float32) * frequency_H[None, None]
+    )
+    tables.append((jnp.cos(angle_BTH), jnp.sin(angle_BTH)))
+  return tables
+
+
+def _scale_frequencies(frequency_H, scaling: RopeScaling | None):
+  if scaling is None:
+    return frequency_H
+  slow_H = frequency_H / scaling.factor
+  if scaling.kind == 'linear':
+    return slow_H
+  turns_H = scaling.original * frequency_H / (2 * math.pi)
+  blend_H = (turns_H - scaling.low) / (scaling.high - scaling.low)
+  blend_H = np.clip(blend_H, 0.0, 1.0)
+  return (1 - blend_H) * slow_H + blend_H * frequency_H
+
+
+def _rotate(x, rope):
+  """Rotates halves, as Hugging Face's checkpoints expect; x is BT...H."""
+  cos_BTH, sin_BTH = rope
+  between = (1,) * (x.ndim - 3)
+  cos = cos_BTH.reshape(*cos_BTH.shape[:2], *between, cos_BTH.shape[-1])
+  sin = sin_BTH.reshape(cos.shape)
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  rotated = jnp.concatenate(
+    [first * cos - second * sin, second * cos + first * sin], axis=-1
+  )
+  return rotated.astype(x.dtype)

@@ -1,0 +1,1 @@
+"""A run on paper: what it takes of each device, and how long."""

@@ -1,0 +1,1 @@
+"""What one does with a model that came out of a run."""

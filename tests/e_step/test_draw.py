@@ -1,0 +1,295 @@
+"""What is kept depends on samples and verdicts, never on order."""
+
+import collections
+import dataclasses
+import itertools
+import math
+import pathlib
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from rest import tasks
+from rest.e_step.choose import EStepConfig, equations, keep, weigh
+from rest.e_step.draw import Tools, e_step, keep_drawn, random_key
+from rest.model import tokenizer, weights
+from rest.model.sharding import MeshConfig, make_mesh
+from rest.run import store
+from rest.run.dataset import read_dataset
+from rest.sampler import Sampler, SamplerConfig
+from rest.types import Completion, Graded, Halted, Verdict
+from rest.verify import Pool, VerifyConfig
+from rest.verify.math import extract
+
+BASE = str(
+  pathlib.Path(__file__).parents[2] / 'rest/model/assets/arithmetic-1m'
+)
+
+
+def _row(
+  sample: int,
+  reward: float | None = 1.0,
+  text: str | None = None,
+  finished: bool = True,
+) -> Graded:
+  text = f'answer {sample}' if text is None else text
+  completion = Completion(text, (1,), (-1.0,), 'token' if finished else 'limit')
+  return Graded('p', sample, 'q', completion, Verdict(reward, '', 'math-1'))
+
+
+def _samples(rows: list[Graded], config: EStepConfig) -> list[int]:
+  return [row.sample for row in keep(rows, config)]
+
+
+def test_only_finished_correct_samples_are_kept():
+  rows = [_row(0, 0.0), _row(1, None), _row(2, finished=False), _row(3)]
+  assert _samples(rows, EStepConfig()) == [3]
+
+
+def test_the_cap_takes_the_first_by_sample_index_in_any_order_of_arrival():
+  rows = [_row(i, float(i % 3 != 0)) for i in range(12)]
+  config = EStepConfig(cap=4)
+  for seed in range(20):
+    random.Random(seed).shuffle(rows)
+    assert _samples(rows, config) == [1, 2, 4, 5]
+
+
+def test_equal_texts_count_once_before_the_cap():
+  rows = [
+    _row(i, text=text) for i, text in enumerate(['a', 'a ', 'b', 'a', 'c'])
+  ]
+  assert _samples(rows, EStepConfig(cap=3)) == [0, 2, 4]
+  assert _samples(rows, EStepConfig(cap=3, distinct='off')) == [0, 1, 2]
+
+
+def test_equal_equations_count_once_whatever_the_words():
+  texts = ['Now it is 3 + 4 = 7.', 'That makes 3+4 = 7.', 'So 4 + 3 = 7.', '7']
+  rows = [_row(i, text=text) for i, text in enumerate(texts)]
+  assert _samples(rows, EStepConfig(distinct='equations')) == [0, 2, 3]
+  assert _samples(rows, EStepConfig()) == [0, 1, 2, 3]
+  text = 'She pays <<2.5*4=10>>, then (10 - 1,000) / 3 = -330.'
+  assert equations(text) == ('2.5*4=10', '(10-1,000)/3=-330')
+
+
+def _weights(rewards: list[float | None], weight: str) -> list[float]:
+  return weigh([_row(i, r) for i, r in enumerate(rewards)], weight)
+
+
+def test_weights_are_f_of_the_reward():
+  rewards = [1.0, 0.0, None]
+  assert _weights(rewards, 'identity') == [1.0, 0.0, 0.0]
+  assert _weights(rewards, 'exponential') == [math.e, 1.0, 0.0]
+  assert _weights(rewards, 'best') == [1.0, 0.0, 0.0]
+  assert _weights([0.0, None, 0.0], 'best') == [1.0, 0.0, 1.0]
+
+
+def _answers(texts: Sequence[str]) -> list[str]:
+  return [extract(text) or '' for text in texts]
+
+
+def test_a_vote_keeps_the_commonest_answer_whatever_is_right():
+  texts = ['#### 3', '#### 4', '#### 4', 'no answer', '#### 3']
+  rows = [_row(i, float(i == 0), text) for i, text in enumerate(texts)]
+  assert weigh(rows, 'majority', _answers) == [1.0, 0.0, 0.0, 0.0, 1.0]
+  rows[4] = _row(4, 0.0, '#### 4 ')
+  assert weigh(rows, 'majority', _answers) == [0.0, 1.0, 1.0, 0.0, 1.0]
+  # Without a verdict there is no vote, and no weight.
+  rows[4] = _row(4, None, '#### 3')
+  rows[2] = _row(2, None, '#### 4')
+  assert weigh(rows, 'majority', _answers) == [1.0, 0.0, 0.0, 0.0, 0.0]
+  with pytest.raises(ValueError, match='majority'):
+    weigh(rows, 'majority')
+
+
+def test_the_cap_takes_what_weighs_most_first():
+  rows = [_row(i, float(i in (2, 5))) for i in range(8)]
+  config = EStepConfig(weight='exponential', cap=3)
+  assert _samples(rows, config) == [0, 2, 5]
+  assert [row.weight for row in keep(rows, config)] == [1.0, math.e, math.e]
+  assert _samples(rows, EStepConfig(weight='best', cap=1)) == [2]
+
+
+def test_the_one_solution_kept_is_any_of_them_alike():
+  rng = np.random.default_rng(0)
+  chosen = collections.Counter(
+    kept.text
+    for _ in range(3000)
+    for kept in keep(
+      [_row(i, text='abc'[k]) for i, k in enumerate(rng.permutation(3))],
+      EStepConfig(cap=1),
+    )
+  )
+  assert all(900 < chosen[text] < 1100 for text in 'abc')
+
+
+def test_a_cap_of_zero_keeps_all():
+  rows = [_row(i) for i in range(40)]
+  assert len(keep(rows, EStepConfig(cap=0))) == 40
+
+
+def test_random_keys_differ_by_problem_and_by_purpose():
+  keys = {
+    random_key(purpose, problem)
+    for purpose, problem in itertools.product(
+      [f'iteration {i}' for i in range(20)], [f'p/{i}' for i in range(100)]
+    )
+  }
+  assert len(keys) == 2000
+
+
+@pytest.fixture(scope='module')
+def tools():
+  """The embedded model on ten of its problems, one device, a small table."""
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  task = tasks.make(
+    tasks.TaskConfig(name='arithmetic', prompt='zero_shot', num_train=10)
+  )
+  letters = tokenizer.load(BASE)
+  sampler = Sampler(
+    weights.load(BASE, mesh, 'float32'),
+    letters,
+    SamplerConfig(max_tokens=96, max_prompt_tokens=128, rows=8),
+    mesh,
+    seed=0,
+  )
+  with Pool(VerifyConfig(workers=1), ('math',)) as pool:
+    yield Tools(sampler, mesh, pool, task, letters, lambda: False)
+
+
+CONFIG = EStepConfig(num_samples=8, cap=2)
+STOPPING = dataclasses.replace(CONFIG, stop_at_cap=True)
+
+
+def _sample(tools: Tools, config: EStepConfig, folder: pathlib.Path) -> None:
+  problems = tools.task.problems('train')
+  e_step(tools, problems, config, epath.Path(folder), 1, max_unknown=0.0)
+
+
+@pytest.fixture(scope='module')
+def stopped(tools, tmp_path_factory):
+  """The folder of an E-step that stopped at the cap."""
+  folder = tmp_path_factory.mktemp('stopped')
+  _sample(tools, STOPPING, folder)
+  return folder
+
+
+def test_stopping_at_the_cap_gives_the_dataset_of_sampling_everything(
+  tools, stopped, tmp_path
+):
+  _sample(tools, CONFIG, tmp_path)
+  dataset = (tmp_path / 'dataset.jsonl').read_bytes()
+  assert (stopped / 'dataset.jsonl').read_bytes() == dataset
+  sampled = []
+  for index in range(10):
+    name = f'parts/part-{index:06d}.jsonl'
+    rows = list(store.read_lines(stopped / name))
+    everything = list(store.read_lines(tmp_path / name))
+    assert rows == everything[: len(rows)]
+    # Up to the sample that met the cap, and no further.
+    assert len(rows) == 8 or len(keep(rows, CONFIG)) == 2
+    assert len(keep(rows[:-1], CONFIG)) < 2
+    sampled.append(len(rows))
+  assert min(sampled) < 8
+  summary = store.read_json(stopped / 'e_step.json')
+  assert summary['sampled'] == sum(sampled)
+
+
+def test_what_stopped_at_the_cap_resumes_to_the_same_bytes(tools, stopped):
+  files = {f: f.read_bytes() for f in stopped.rglob('*.json*')}
+  for lost in [*files][::2]:
+    lost.unlink()
+  _sample(tools, STOPPING, stopped)
+  assert {f: f.read_bytes() for f in stopped.rglob('*.json*')} == files
+
+
+class Mumbler:
+  """A sampler that never comes to an end."""
+
+  def __init__(self):
+    self.drawn = 0
+
+  def sample(self, prefix, asks, *, samples, **unused):
+    for position, ask in enumerate(asks):
+      for sample in ask.samples:
+        self.drawn += 1
+        ended = 'stop' if sample % 4 == 0 else 'limit'
+        yield position, sample, Completion('Let me see. ' * 99, (1,), (), ended)
+
+
+def test_an_e_step_that_is_mostly_cut_off_ends_early_and_says_what_to_raise(
+  tools, tmp_path
+):
+  sampler: Any = Mumbler()
+  mumbling = dataclasses.replace(tools, sampler=sampler)
+  config = EStepConfig(num_samples=600)
+  with pytest.raises(Halted, match=r'900 of 1,200 .*max_cut_off=0.5') as error:
+    _sample(mumbling, config, tmp_path)
+  assert 'sampling.max_tokens' in str(error.value)
+  assert sampler.drawn < 6000
+  assert len(list((tmp_path / 'parts').iterdir())) == 2
+  few = EStepConfig(num_samples=8)  # Too few to tell before the end.
+  with pytest.raises(Halted, match='60 of 80 '):
+    _sample(mumbling, few, tmp_path / 'few')
+  allowed = EStepConfig(num_samples=8, max_cut_off=0.8)
+  _sample(mumbling, allowed, tmp_path / 'few')
+  summary = store.read_json(tmp_path / 'few/e_step.json')
+  assert summary['ended'] == {'token': 0, 'stop': 20, 'limit': 60}
+  assert summary['unreadable'] == 80
+
+
+def test_samples_of_another_run_are_encoded_anew_or_left_out(tools, tmp_path):
+  problem = tools.task.problems('train')[0]
+  texts = ['#### 3', 'a\u2581b', '#### 4']  # SentencePiece's own space.
+  rows = [
+    Graded(
+      problem.id,
+      sample,
+      'their prompt',
+      Completion(text, (9, 9, 9), (-1.0,) * 3, 'token'),
+      Verdict(1.0, 'equal', 'math-1'),
+    )
+    for sample, text in enumerate(texts)
+  ]
+  parts = store.Parts(tmp_path / 'parts')
+  parts.write(0, rows)
+  summary, left_out = keep_drawn(
+    tools.task.problems('train'),
+    parts,
+    tools.task,
+    tools.tokenizer,
+    EStepConfig(num_samples=3),
+    epath.Path(tmp_path),
+    0.0,
+    tools.pool,
+  )
+  kept = read_dataset(tmp_path / 'dataset.jsonl')
+  codec = tools.tokenizer
+  assert [row.text for row in kept] == ['#### 3', '#### 4']
+  assert (summary.sampled, left_out) == (2, 1)
+  assert {row.prompt for row in kept} == {tools.task.question(problem)}
+  assert all(row.tokens[-1] == codec.eos[0] for row in kept)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('max_cut_off', 1.5),
+    ('num_samples', 0),
+    ('cap', -1),
+    ('distinct', True),
+    ('weight', 'r'),
+  ],
+)
+def test_a_wrong_field_is_named(field: str, value: Any):
+  with pytest.raises(ValueError, match=f'estep.{field}'):
+    EStepConfig(**{field: value})
+
+
+def test_stopping_at_a_cap_needs_one():
+  with pytest.raises(ValueError, match=r'estep\.cap is 0'):
+    EStepConfig(cap=0, stop_at_cap=True)

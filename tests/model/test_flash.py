@@ -1,0 +1,267 @@
+"""The attention kernels, interpreted: values, gradients, reach, meshes."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rest.m_step.loss import weighted_loss
+from rest.m_step.packing import Batch, Example, pack
+from rest.m_step.update import _MATMULS
+from rest.model import sharding
+from rest.model.attention import plain_attention
+from rest.model.flash import Blocks, Cut, flash_attention, has_kernel
+from rest.model.sharding import make_mesh
+from rest.model.transformer import ModelConfig, Transformer, backbone, unstack
+from tests.programs import equations
+
+LENGTH = 64
+# Sequences shorter than a block, longer, ending at an edge and across one,
+# padding at the end; one that fills the row; all padding.
+SEGMENTS = ((5, 3, 24, 21), (LENGTH,), (), (32, 32))
+BLOCKS = Blocks(
+  forward=Cut(queries=32, keys=16, warps=4, stages=2),
+  dq=Cut(queries=16, keys=32, warps=4, stages=2),
+  dkv=Cut(queries=32, keys=16, warps=4, stages=2),
+)
+
+
+def make_config(kv_heads=2, groups=2, **fields: Any) -> ModelConfig:
+  return ModelConfig(
+    vocab=64,
+    width=32,
+    layers=2,
+    heads=kv_heads * groups,
+    kv_heads=kv_heads,
+    head_width=16,
+    ffn=48,
+    **fields,
+  )
+
+
+def make_rows(lengths=SEGMENTS) -> tuple[jax.Array, jax.Array]:
+  """Returns segments_BT and positions_BT."""
+  segments_BT = np.zeros((len(lengths), LENGTH), np.int32)
+  positions_BT = np.zeros_like(segments_BT)
+  for row, sizes in enumerate(lengths):
+    start = 0
+    for segment, size in enumerate(sizes, 1):
+      segments_BT[row, start : start + size] = segment
+      positions_BT[row, start : start + size] = np.arange(size)
+      start += size
+  return jnp.asarray(segments_BT), jnp.asarray(positions_BT)
+
+
+def make_values(config: ModelConfig, rows: int) -> tuple[jax.Array, ...]:
+  """Returns queries, keys, values and the gradient of what comes out."""
+  random = np.random.default_rng(0)
+  k, g, h = config.kv_heads, config.groups, config.head_width
+  wide, narrow = (rows, LENGTH, k, g, h), (rows, LENGTH, k, h)
+  return tuple(
+    jnp.asarray(random.normal(size=shape), config.dtype)
+    for shape in (wide, narrow, narrow, wide)
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def run(config, kernel, window, rows, values):
+  """Returns the output and the gradients of queries, keys and values."""
+  segments_BT, positions_BT = rows
+  *inputs, dout = values
+  # Padding gives nothing that anything depends on.
+  is_token = (segments_BT > 0)[:, :, None, None, None]
+  if kernel:
+    attend = flash_attention(config, segments_BT, BLOCKS, interpret=True)
+  else:
+    attend = plain_attention(config, segments_BT, positions_BT)
+  out, pull = jax.vjp(lambda q, k, v: attend(q, k, v, window, None)[0], *inputs)
+  gradients = pull(jnp.where(is_token, dout, 0))
+  return (out if kernel else jnp.where(is_token, out, 0)), *gradients
+
+
+def distance(a: Any, b: Any) -> float:
+  """Returns the largest |a - b| / |b| over the leaves."""
+  pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  arrays = [[np.asarray(x, np.float64) for x in pair] for pair in pairs]
+  return max(
+    float(np.linalg.norm(x - y) / (np.linalg.norm(y) + 1e-30))
+    for x, y in arrays
+  )
+
+
+@pytest.mark.parametrize(
+  ('heads', 'window', 'cap'),
+  [
+    ((2, 2), 0, 0.0),
+    ((1, 1), 7, 0.0),
+    ((2, 6), 0, 1.5),
+    ((1, 7), 20, 1.5),
+  ],
+)
+def test_values_and_gradients_are_those_of_plain_attention(heads, window, cap):
+  config = make_config(*heads, attention_softcap=cap)
+  rows, values = make_rows(), make_values(config, len(SEGMENTS))
+  found = run(config, True, window, rows, values)
+  expected = run(config, False, window, rows, values)
+  assert distance(found, expected) < 1e-6
+
+
+def test_bfloat16_is_as_near_to_float32_as_plain_attention_is():
+  config = make_config(dtype='bfloat16')
+  exact = make_config()
+  rows, values = make_rows(), make_values(config, len(SEGMENTS))
+  expected = run(exact, False, 0, rows, [x.astype(jnp.float32) for x in values])
+  found = run(config, True, 0, rows, values)
+  assert all(x.dtype == jnp.bfloat16 for x in found)
+  plain = distance(run(config, False, 0, rows, values), expected)
+  assert distance(found, expected) < 1.2 * plain < 0.01
+
+
+def test_padding_gives_zero_and_takes_no_gradient():
+  config = make_config()
+  rows = make_rows(((40,), ()))
+  values = make_values(config, 2)
+  for x in run(config, True, 0, rows, values):
+    padding = x[rows[0] == 0]
+    assert padding.size
+    assert (padding == 0).all()
+
+
+@pytest.mark.parametrize(
+  ('lengths', 'window', 'far', 'near'),
+  [
+    # Keys in blocks of another segment, before and after.
+    ((32, 32), 0, slice(0, 32), slice(32, 64)),
+    ((32, 32), 0, slice(32, 64), slice(0, 32)),
+    # Keys that lie before the window's first block.
+    ((64,), 8, slice(0, 16), slice(48, 64)),
+  ],
+)
+def test_blocks_that_are_not_seen_are_not_read(lengths, window, far, near):
+  """What is not a number there reaches nothing here."""
+  config = make_config()
+  rows, values = make_rows((lengths,)), make_values(config, 1)
+  spoilt = tuple(x.at[:, far].set(jnp.nan) for x in values)
+  found = run(config, True, window, rows, spoilt)
+  expected = run(config, False, window, rows, values)
+  for x, y in zip(found, expected, strict=True):
+    assert np.allclose(x[:, near], y[:, near], atol=1e-6)
+
+
+def make_examples(count: int) -> list[Example]:
+  random = np.random.default_rng(0)
+  return [
+    Example(
+      tuple(random.integers(1, 64, random.integers(1, 9)).tolist()),
+      tuple(random.integers(1, 64, random.integers(2, 30)).tolist()),
+    )
+    for _ in range(count)
+  ]
+
+
+def make_batch(examples: list[Example], rows: int) -> Batch:
+  (batch,) = pack(examples, LENGTH, rows)
+  return batch
+
+
+def loss(model: Transformer, batch: Batch, attend: Any, remat=None):
+  x_BTD, _ = backbone(
+    unstack(model), batch.tokens_BT, batch.positions_BT, attend, remat=remat
+  )
+  total = weighted_loss(model, x_BTD, batch.targets_BT, batch.weights_BT)
+  return total / batch.weights_BT.sum()
+
+
+def kernel_loss(model: Transformer, batch: Batch, remat=None):
+  attend = flash_attention(
+    model.config, batch.segments_BT, BLOCKS, interpret=True
+  )
+  return loss(model, batch, attend, remat)
+
+
+def make_model(config: ModelConfig) -> Transformer:
+  return Transformer(config, jax.random.key(0))
+
+
+def test_packed_equals_unpacked_and_plain_attention():
+  config = make_config(qkv_bias=True, windows=(0, 12))
+  model = make_model(config)
+  examples = make_examples(6)
+  run = jax.jit(jax.value_and_grad(kernel_loss))
+  packed = make_batch(examples, 3)
+  assert packed.segments_BT.max() > 1
+  alone = [make_batch([example], 1) for example in examples]
+  alone = Batch(*map(np.concatenate, zip(*alone, strict=True)))
+  found = run(model, packed)
+  assert distance(found, run(model, alone)) < 2e-6
+  plain = plain_attention(config, packed.segments_BT, packed.positions_BT)
+  reference = jax.jit(jax.value_and_grad(lambda m: loss(m, packed, plain)))
+  assert distance(found, reference(model)) < 2e-6
+
+
+def test_every_mesh_gives_the_same_gradients():
+  config = make_config(2, 3)
+  batch = make_batch(make_examples(20), 8)
+  run = jax.jit(jax.value_and_grad(kernel_loss))
+
+  def on(*axes):
+    devices = jax.devices()[: math.prod(axes)]
+    mesh = make_mesh(sharding.MeshConfig(*axes), devices)
+    with jax.set_mesh(mesh):
+      model = make_model(config)
+      model = jax.device_put(model, sharding.shardings(model, mesh))
+      return run(model, batch)
+
+  expected = run(make_model(config), batch)
+  assert distance(on(1, 1, 1), expected) < 1e-6
+  assert distance(on(2, 2, 2), expected) < 2e-6
+
+
+@pytest.mark.parametrize(
+  ('remat', 'forward'),
+  [
+    (None, 1),
+    (functools.partial(jax.checkpoint, policy=_MATMULS), 1),
+    (jax.checkpoint, 2),
+  ],
+  ids=['none', 'matmuls', 'full'],
+)
+def test_kept_outputs_are_not_made_again(remat, forward):
+  config = make_config()
+  batch = jax.tree.map(jnp.asarray, make_batch(make_examples(12), 8))
+  model = jax.eval_shape(lambda: make_model(config))
+  run = jax.grad(functools.partial(kernel_loss, remat=remat))
+  with jax.set_mesh(make_mesh(sharding.MeshConfig(2, 2, 2))):
+    program = jax.make_jaxpr(run)(model, batch).jaxpr
+  names = [
+    equation.params['name']
+    for equation in equations(program)
+    if equation.primitive.name == 'pallas_call'
+  ]
+  assert {name: names.count(name) for name in names} == {
+    'flash_forward': forward * config.layers,
+    'flash_dq': config.layers,
+    'flash_dkv': config.layers,
+  }
+
+
+@pytest.mark.parametrize(
+  ('fields', 'length', 'platform', 'runs'),
+  [
+    ({}, 2048, 'gpu', True),
+    ({'dtype': 'float16'}, 192, 'gpu', True),
+    ({}, 2048, 'cpu', False),
+    ({}, 2040, 'gpu', False),
+    ({'dtype': 'float32'}, 2048, 'gpu', False),
+    ({'head_width': 96}, 2048, 'gpu', False),
+    ({'head_width': 8}, 2048, 'gpu', False),
+  ],
+)
+def test_kernels_run_where_they_can(fields, length, platform, runs):
+  config = dataclasses.replace(make_config(dtype='bfloat16'), **fields)
+  assert has_kernel(config, length, platform) == runs

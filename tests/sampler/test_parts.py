@@ -1,0 +1,113 @@
+"""The sampler's parts: token choice, kernels against their reference."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rest.model.sharding import MeshConfig, make_mesh
+from rest.model.transformer import ModelConfig, query_scale
+from rest.sampler import attention, choice, kernel
+from rest.sampler.cache import TableShape, empty
+
+
+@pytest.mark.parametrize('vocab', [97, 5000, 40_000, 151_936])
+def test_the_best_by_groups_are_the_best(vocab):
+  random = np.random.default_rng(vocab)
+  # Few distinct values: equal logits must keep the order of their ids.
+  logits_BV = random.integers(0, 300, (4, vocab)).astype(np.float32)
+  found = choice.best(jnp.asarray(logits_BV), 40)
+  expected = jax.lax.top_k(logits_BV, 40)
+  np.testing.assert_array_equal(found[0], expected[0])
+  np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_uniforms_depend_on_key_sample_and_position_only():
+  key_BW = jnp.asarray([[1, 2], [1, 2], [1, 2], [3, 2]], jnp.uint32)
+  sample_B, position_B = jnp.asarray([0, 1, 0, 0]), jnp.asarray([5, 5, 6, 5])
+  values = choice.uniforms(key_BW, sample_B, position_B)
+  assert len(set(values.tolist())) == 4
+  again = choice.uniforms(key_BW[::-1], sample_B[::-1], position_B[::-1])
+  np.testing.assert_array_equal(values, again[::-1])
+
+
+def test_candidates_are_few_sizes():
+  assert {choice.candidates_for(k, 150_000) for k in range(1, 65)} == {64}
+  assert choice.candidates_for(0, 150_000) == 0
+  assert choice.candidates_for(40, 50) == 50
+
+
+@pytest.mark.parametrize(
+  'heads, groups, width, rows, prefix, dtype, window, cap',
+  [
+    (2, 6, 32, 8, 64, 'float32', 0, 0.0),
+    (2, 3, 32, 4, 0, 'bfloat16', 0, 0.0),
+    (1, 2, 16, 1, 64, 'float32', 37, 5.0),
+  ],
+)
+def test_the_kernels_equal_plain_attention(
+  heads, groups, width, rows, prefix, dtype, window, cap
+):
+  config = ModelConfig(
+    vocab=8,
+    width=8,
+    layers=1,
+    heads=heads * groups,
+    kv_heads=heads,
+    head_width=width,
+    ffn=8,
+    attention_softcap=cap,
+    dtype=dtype,
+  )
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  slots, random = 3, np.random.default_rng(0)
+  shape = TableShape(slots, rows, prefix, 64, 96, 8)
+
+  def normal(x):
+    return jnp.asarray(random.standard_normal(x.shape), x.dtype)
+
+  cache = jax.tree.map(normal, empty(config, shape, mesh).caches[0])
+  where = attention.Where(
+    jnp.int32(max(0, prefix - 20)),
+    jnp.asarray(random.integers(1, 60, (slots, 2)), jnp.int32),
+    jnp.asarray(random.integers(0, 2, (slots, rows)), jnp.int32),
+    jnp.asarray(random.integers(0, 95, (slots, rows)), jnp.int32),
+  )
+  empty_BKH = jnp.zeros((shape.size, heads, width), dtype)
+  k_BKH, v_BKH = normal(empty_BKH), normal(empty_BKH)
+  q_BKGH = normal(jnp.zeros((shape.size, heads, groups, width), dtype))
+
+  @jax.jit
+  def reference(q_BKGH, k_BKH, v_BKH, cache, where):
+    one = (x[:, None] for x in (q_BKGH, k_BKH, v_BKH))
+    return attention.decode_attention(
+      config, where, 96, window, False, *one, cache
+    )
+
+  # Compiled in a hurry: to be interpreted, the kernels become long programs.
+  @functools.partial(
+    jax.jit, compiler_options={'xla_backend_optimization_level': 0}
+  )
+  def kernels(q_BKGH, k_BKH, v_BKH, cache, where):
+    q_BKGH *= jnp.asarray(query_scale(config), dtype)
+    cache = cache._replace(k2=jnp.swapaxes(cache.k2, 2, 3))
+    out_BKGH, k2_BKSH, v2_BKSH = kernel.attend(
+      *(q_BKGH, k_BKH, v_BKH, cache, where, window, cap),
+      kernel.Blocks(prefix_rows=16, prefix_keys=16, question_keys=32),
+      interpret=True,
+    )
+    return out_BKGH, jnp.swapaxes(k2_BKSH, 2, 3), v2_BKSH
+
+  given = (q_BKGH, k_BKH, v_BKH, cache, where)
+  expected, suffix = reference(*given)
+  out_BKGH, *grown = kernels(*given)
+  tolerance = 1e-5 if dtype == 'float32' else 2e-2
+  np.testing.assert_allclose(
+    np.asarray(out_BKGH, np.float32),
+    np.asarray(expected[:, 0], np.float32),
+    atol=tolerance,
+  )
+  for mine, reference in zip(grown, suffix, strict=True):
+    np.testing.assert_array_equal(mine, reference)

@@ -1,0 +1,497 @@
+"""The sampler: its law, its log-probabilities, and that neither depends on
+where, when or beside what a sample is drawn."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from letters import Letters
+
+from rest.model.sharding import MeshConfig, leaf_name, make_mesh
+from rest.model.transformer import (
+  ModelConfig,
+  Transformer,
+  attention,
+  backbone,
+  causal_mask,
+  logits,
+)
+from rest.sampler import Ask, Sampler, SamplerConfig
+from rest.sampler.attention import read_for
+from rest.sampler.cache import TableShape
+from rest.sampler.decode import decoding, load_prefix, load_questions
+from rest.sampler.order import Draft, Order
+from rest.sampler.plan import make_plan, smallest
+from rest.sampler.scheduler import Scheduler
+from rest.types import Completion
+
+CONFIG = ModelConfig(
+  vocab=96, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn=48
+)
+TWO = dataclasses.replace(CONFIG, layers=2)
+FAMILIES = {
+  'qwen': dataclasses.replace(TWO, qkv_bias=True, qk_norm=True, tied=False),
+  'gemma2': dataclasses.replace(
+    TWO,
+    windows=(9, 0),
+    attention_softcap=5.0,
+    logits_softcap=3.0,
+    post_norms=True,
+    unit_offset=True,
+    scaled_embedding=True,
+    query_scale=0.3,
+    activation='gelu_tanh',
+  ),
+  'gemma3': dataclasses.replace(
+    TWO, windows=(30, 0), local_rope_theta=100.0, qk_norm=True
+  ),
+}
+SETTINGS = SamplerConfig(
+  max_tokens=24, max_prompt_tokens=48, rows=16, rows_per_slot=4
+)
+RANDOM = np.random.default_rng(0)
+PREFIX = RANDOM.integers(3, 96, 13).tolist()
+ASKS = [
+  Ask(
+    key=(7, index),
+    tokens=tuple(RANDOM.integers(3, 96, RANDOM.integers(1, 30)).tolist()),
+    samples=tuple(range(5)),
+  )
+  for index in range(9)
+]
+
+
+def make_sampler(config=CONFIG, settings=SETTINGS, devices=1, tensor=1, **more):
+  mesh = make_mesh(MeshConfig(tensor=tensor), jax.devices()[:devices])
+  return Sampler(make_model(config), Letters(), settings, mesh, seed=3, **more)
+
+
+def make_model(config, seed=0):
+  """Returns random weights, made by NumPy: there is nothing to compile."""
+  random = np.random.default_rng(seed)
+
+  def leaf(path, shape):
+    if 'norm' not in leaf_name(path):
+      return random.normal(0, 0.2, shape.shape).astype(np.float32)
+    # Logits that are far from alike.
+    scale = 3.0 if 'final' in leaf_name(path) else 1.0
+    return np.full(shape.shape, scale - config.unit_offset, np.float32)
+
+  shapes = jax.eval_shape(lambda: Transformer(config))
+  return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def draw(sampler, prefix=PREFIX, asks=ASKS, **options):
+  return {
+    (asks[index].key, sample): completion
+    for index, sample, completion in sampler.sample(prefix, asks, **options)
+  }
+
+
+def teacher_forced(model, prompt, tokens, length=80):
+  """Returns the log-probabilities of all tokens at each drawn place."""
+  row = np.zeros((1, length), np.int32)  # What follows is not seen.
+  row[0, : len(prompt) + len(tokens)] = [*prompt, *tokens]
+  values = all_logprobs(model, row)
+  return np.asarray(values[len(prompt) - 1 :][: len(tokens)])
+
+
+@jax.jit
+def all_logprobs(model, row_1T):
+  position = jnp.arange(row_1T.shape[1])[None]
+
+  def attend(q, k, v, window, cache):
+    del cache
+    mask = causal_mask(jnp.ones_like(row_1T), position, window)
+    return attention(model.config, q, k, v, mask), None
+
+  x_BTD, _ = backbone(model, row_1T, position, attend)
+  return jax.nn.log_softmax(logits(model, x_BTD)[0], axis=-1)
+
+
+@pytest.fixture(scope='module')
+def sampler():
+  return make_sampler()
+
+
+@pytest.fixture(scope='module')
+def drawn(sampler):
+  return draw(sampler)
+
+
+@pytest.mark.parametrize(
+  'family, prefix',
+  [('qwen', PREFIX), ('gemma2', PREFIX), ('gemma2', []), ('gemma3', PREFIX)],
+  ids=['qwen', 'gemma2', 'gemma2_zero_shot', 'gemma3'],
+)
+def test_sampled_logprobs_match_teacher_forcing(family, prefix):
+  sampler = make_sampler(FAMILIES[family])
+  asks = ASKS[:3]
+  for (key, _), completion in draw(sampler, prefix, asks).items():
+    ask = next(ask for ask in asks if ask.key == key)
+    expected = teacher_forced(
+      sampler.model, [*prefix, *ask.tokens], completion.tokens
+    )
+    at = np.arange(len(completion.tokens))
+    np.testing.assert_allclose(
+      completion.logprobs, expected[at, list(completion.tokens)], atol=1e-4
+    )
+
+
+def test_greedy_takes_the_best_token(sampler):
+  for (key, _), completion in draw(
+    sampler, asks=ASKS[:3], temperature=0.0
+  ).items():
+    ask = next(ask for ask in ASKS if ask.key == key)
+    expected = teacher_forced(
+      sampler.model, [*PREFIX, *ask.tokens], completion.tokens
+    )
+    assert list(completion.tokens) == expected.argmax(axis=-1).tolist()
+
+
+@pytest.mark.parametrize('top_k, top_p', [(0, 1.0), (0, 0.9), (5, 1.0)])
+def test_the_smallest_temperatures_take_the_best_token(sampler, top_k, top_p):
+  options = {'asks': ASKS[:3], 'top_k': top_k, 'top_p': top_p}
+  greedy = draw(sampler, temperature=0.0, **options)
+  for temperature in (1e-9, 1e-20, 2e-38, 1e-40):
+    drawn = draw(sampler, temperature=temperature, **options)
+    assert tokens(drawn) == tokens(greedy), temperature
+
+
+@pytest.mark.parametrize(
+  'top_k, top_p', [(5, 1.0), (0, 1.0), (6, 0.8), (0, 0.7)]
+)
+def test_two_tokens_follow_their_exact_law(top_k, top_p):
+  config = dataclasses.replace(CONFIG, vocab=8)
+  settings = dataclasses.replace(SETTINGS, max_tokens=2, rows=64)
+  sampler = make_sampler(config, settings)
+  count, question = 3000, (3, 5, 4)
+  ask = Ask(0, question, tuple(range(count)))
+  counts = np.zeros((8, 8))
+  for _, _, completion in sampler.sample(
+    [], [ask], samples=32, temperature=1.3, top_k=top_k, top_p=top_p
+  ):
+    first, second = (*completion.tokens, completion.tokens[0])[:2]
+    counts[first, second] += 1
+  law = np.zeros((8, 8))
+  for first in range(8):
+    values = teacher_forced(sampler.model, question, (first, 0))
+    one, two = (truncated(row / 1.3, top_k, top_p) for row in values)
+    if first in Letters.eos:  # Nothing follows an end token.
+      law[first, first] = one[first]
+    else:
+      law[first] = one[first] * two
+  assert counts[law == 0].sum() == 0
+  expected = count * law[law > 0]
+  chi_square = ((counts[law > 0] - expected) ** 2 / expected).sum()
+  freedom = expected.size - 1
+  assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
+
+
+def truncated(scaled, top_k, top_p):
+  """Returns the law after top-k and top-p, by sorting."""
+  order = np.argsort(-scaled)
+  law = np.exp(scaled[order] - scaled.max())
+  law[top_k or len(law) :] = 0
+  law /= law.sum()
+  law *= np.cumsum(law) - law < top_p
+  result = np.zeros_like(law)
+  result[order] = law / law.sum()
+  return result
+
+
+def test_samples_do_not_depend_on_what_is_drawn_beside_them(sampler, drawn):
+  backwards = draw(sampler, asks=ASKS[::-1])
+  assert backwards == drawn
+  # A resumed run asks for a part only; the same bits come out.
+  parts = [dataclasses.replace(ask, samples=(4, 1)) for ask in ASKS[3:5]]
+  part = draw(sampler, asks=parts, samples=5)
+  assert part == {key: drawn[key] for key in part}
+  lazily = {
+    (ASKS[i].key, n): c for i, n, c in sampler.sample(PREFIX, iter(ASKS))
+  }
+  assert lazily == drawn
+
+
+@pytest.mark.parametrize('steps, most', [(1, 60), (16, 99)])
+def test_what_is_withdrawn_stops_and_changes_nothing_else(steps, most):
+  # Many problems, so that what falls free is used again at once.
+  asks = [
+    dataclasses.replace(ASKS[index % 9], key=index) for index in range(40)
+  ]
+  settings = dataclasses.replace(SETTINGS, steps_per_call=steps)
+  sampler = make_sampler(settings=settings)
+  expected = draw(sampler, asks=asks)
+  rest = draw(sampler, asks=asks, withdrawn={38})
+  assert rest == {key: expected[key] for key in expected if key[0] != 38}
+  withdrawn = {4}
+  seen = {}
+  for index, sample, completion in sampler.sample(
+    PREFIX, asks, withdrawn=withdrawn
+  ):
+    seen[index, sample] = completion
+    if index % 2 == 0:
+      withdrawn.add(index)
+  assert seen == {key: expected[key] for key in seen}
+  counts = [sum(key[0] == index for key in seen) for index in range(40)]
+  assert counts[1::2] == [5] * 20
+  assert counts[4] == 0
+  assert sum(counts[::2]) < most
+
+
+def test_samples_of_a_problem_differ(drawn):
+  for ask in ASKS:
+    assert len({drawn[ask.key, n].tokens for n in ask.samples}) > 1
+
+
+@pytest.mark.parametrize('rows, per_slot, steps', [(1, 1, 7), (24, 8, 1)])
+def test_tokens_do_not_depend_on_the_table(drawn, rows, per_slot, steps):
+  settings = dataclasses.replace(
+    SETTINGS, rows=rows, rows_per_slot=per_slot, steps_per_call=steps
+  )
+  assert tokens(draw(make_sampler(settings=settings))) == tokens(drawn)
+
+
+@pytest.mark.parametrize('tensor', [1, 2])
+def test_eight_devices_draw_what_one_draws(drawn, tensor):
+  assert tokens(draw(make_sampler(devices=8, tensor=tensor))) == tokens(drawn)
+
+
+def test_a_shrinking_table_draws_the_same():
+  limits = RANDOM.integers(1, 24, (24, 6))
+  asks = [
+    Ask(index, (5, 6), tuple(range(6)), tuple(limits[index].tolist()))
+    for index in range(24)
+  ]
+  # From 4 slots of 4 rows over 4 of 3, 2 and 1 to 2 of 1.
+  wide = dataclasses.replace(SETTINGS, steps_per_call=4)
+  least = dataclasses.replace(wide, min_rows=2)
+  whole, shrinking = make_sampler(settings=wide), make_sampler(settings=least)
+  assert tokens(draw(whole, asks=asks)) == tokens(draw(shrinking, asks=asks))
+  assert shrinking.stats.row_steps < whole.stats.row_steps
+  assert shrinking.stats.busy_row_steps == shrinking.stats.tokens
+  assert shrinking.stats.busy > whole.stats.busy
+
+
+def test_asks_may_have_more_samples_than_the_first():
+  settings = dataclasses.replace(SETTINGS, steps_per_call=2, min_rows=2)
+  asks = [
+    Ask(index, (5, 6), tuple(range(1 + 3 * index)), (20,) * (1 + 3 * index))
+    for index in range(6)
+  ]
+  alone = draw(make_sampler(settings=settings), asks=asks)
+  told = draw(make_sampler(settings=settings), asks=asks, samples=16)
+  assert len(alone) == sum(len(ask.samples) for ask in asks)
+  assert tokens(alone) == tokens(told)
+
+
+def test_tables_shrink_by_rows_of_a_slot_and_then_by_slots():
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  settings = dataclasses.replace(SETTINGS, rows=32, rows_per_slot=8, min_rows=2)
+  plan = make_plan(settings, CONFIG, mesh, prefix=10, samples=8)
+  found = []
+  for left in range(32, 0, -1):
+    shape = smallest(plan, mesh, lambda shape, left=left: shape.size >= left)
+    found.append((shape.slots, shape.rows))
+  assert list(dict.fromkeys(found)) == [
+    *((4, rows) for rows in (8, 7, 6, 5, 4, 3, 2, 1)),
+    (2, 1),
+  ]
+
+
+def tokens(completions):
+  return {key: completion.tokens for key, completion in completions.items()}
+
+
+def test_options_and_lengths_change_without_compiling(sampler, drawn):
+  del drawn  # All that is needed is compiled by now.
+  programs = (decoding('cpu'), load_prefix, load_questions)
+  before = [program._cache_size() for program in programs]
+  draw(sampler, temperature=0.0)
+  draw(sampler, temperature=1.5, top_k=7, top_p=0.5, max_tokens=11)
+  draw(sampler, prefix=PREFIX[:-5], asks=ASKS[2:4])
+  sampler.set_weights(make_model(CONFIG))
+  draw(sampler, top_k=64)
+  assert [program._cache_size() for program in programs] == before
+
+
+class Endless(Letters):
+  """No token ends a completion."""
+
+  eos = ()
+
+
+def test_long_prompts_and_completions_match_teacher_forcing():
+  settings = SamplerConfig(
+    max_tokens=4096,
+    max_prompt_tokens=2100,
+    rows=2,
+    rows_per_slot=1,
+    steps_per_call=300,
+  )
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  model = make_model(dataclasses.replace(CONFIG, context=2500))
+  sampler = Sampler(model, Endless(), settings, mesh, seed=3)
+  prompt = RANDOM.integers(3, 96, 2000).tolist()
+  ask = Ask(0, tuple(prompt), (0,), (500,))
+  ((_, _, completion),) = sampler.sample([], [ask])
+  expected = teacher_forced(sampler.model, prompt, completion.tokens, 2560)
+  at = np.arange(500), list(completion.tokens)
+  np.testing.assert_allclose(completion.logprobs, expected[at], atol=1e-4)
+
+
+def test_questions_are_prefilled_together_but_at_their_own_width():
+  settings = SamplerConfig(max_tokens=64, max_prompt_tokens=512, rows=128)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  plan = make_plan(settings, CONFIG, mesh, prefix=0, samples=1)
+  lengths = np.random.default_rng(0).integers(1, 512, 100).tolist()
+  asks = [Ask(i, (3,) * length, (0,)) for i, length in enumerate(lengths)]
+  scheduler = Scheduler(
+    plan.shape, iter(enumerate(asks)), 1, plan.questions, 64, 0, (), 1
+  )
+  loads = []
+  while load := scheduler.load():
+    loads.append(load)
+    width = load.tokens_XT.shape[1]
+    for length in load.length_X[load.last_X > 0].tolist():
+      assert length <= width
+      assert width == 64 or length > width // 2
+      lengths.remove(length + 1)
+  assert not lengths
+  assert len(loads) <= 100 / plan.questions + 4  # Four widths.
+
+
+def test_few_programs_serve_all_lengths():
+  settings = SamplerConfig(max_tokens=4096, max_prompt_tokens=2048)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  plan = make_plan(settings, CONFIG, mesh, prefix=0, samples=1)
+  widths = set()
+  for length in range(1, 2049, 7):
+    asks = enumerate([Ask(0, (3,) * length, (0,))])
+    scheduler = Scheduler(plan.shape, asks, 1, plan.questions, 4096, 0, (), 1)
+    widths.add(scheduler.load().tokens_XT.shape[1])
+  assert widths == {64, 128, 256, 512, 1024, 2048}
+  reads = {read_for(n, 4096, CONFIG, mesh) for n in range(1, 4097)}
+  assert reads == {128, 256, 512, 1024, 4096}
+
+
+@pytest.mark.parametrize('steps, least', [(1, 0), (16, 0), (2, 2)])
+def test_stop_texts_cut_whenever_the_host_notices(steps, least):
+  settings = dataclasses.replace(SETTINGS, steps_per_call=steps, min_rows=least)
+  free = draw(make_sampler(settings=settings))
+  stop = ('ab', free[ASKS[0].key, 0].text[5:7], free[ASKS[1].key, 2].text[8:9])
+  stopped = draw(make_sampler(settings=settings), stop=stop)
+  cut = 0
+  for key, completion in free.items():
+    ends = [completion.text.find(s) for s in stop if s in completion.text]
+    if ends:
+      cut += 1
+      at = min(ends)
+      completion = Completion(
+        completion.text[:at],
+        (*completion.tokens[:at], 1),
+        completion.logprobs[:at],  # The end was not drawn.
+        ended='stop',
+      )
+    # In a table of another size, sums may be rounded otherwise.
+    assert stopped[key].logprobs == pytest.approx(
+      completion.logprobs, rel=1e-5 if least else 0, abs=0
+    )
+    assert tokens(stopped)[key] == completion.tokens
+    assert stopped[key].text == completion.text
+    assert stopped[key].ended == completion.ended
+  assert cut >= 2
+
+
+def test_completions_end_at_any_end_token_or_at_the_limit(drawn):
+  ends = {c.tokens[-1] for c in drawn.values() if c.finished}
+  assert ends == {1, 2}
+  for completion in drawn.values():
+    assert not set(completion.tokens[:-1]) & {1, 2}
+    assert completion.finished == (completion.tokens[-1] in {1, 2})
+    assert completion.finished or len(completion.tokens) == 24
+    assert len(completion.logprobs) == len(completion.tokens)
+
+
+def test_new_weights_are_drawn_from(sampler, drawn):
+  sampler.set_weights(make_model(CONFIG, seed=5))
+  changed = draw(sampler)
+  sampler.set_weights(make_model(CONFIG))
+  assert tokens(changed) != tokens(drawn)
+  assert draw(sampler) == drawn
+
+
+def test_a_long_prompt_is_refused_before_any_work(sampler):
+  long = Ask(1, tuple(range(3, 43)), (0,))
+  with pytest.raises(ValueError, match=r'53 tokens.*max_prompt_tokens is 48'):
+    sampler.sample(PREFIX, [*ASKS, long])
+  with pytest.raises(ValueError, match='no tokens'):
+    sampler.sample(PREFIX, [Ask(2, (), (0,))])
+
+
+@pytest.mark.parametrize('wrong', [-1, 96])
+def test_ids_that_the_model_has_not_are_refused_before_any_work(sampler, wrong):
+  message = rf'id {wrong} is not in the vocabulary .* 96 rows'
+  with pytest.raises(ValueError, match=rf'prefix .*{message}'):
+    sampler.sample([3, wrong], ASKS)
+  with pytest.raises(ValueError, match=rf'question \(key 1\): {message}'):
+    sampler.sample(PREFIX, [*ASKS, Ask(1, (3, wrong), (0,))])
+
+
+def test_an_end_token_that_the_model_has_not_is_refused():
+  with pytest.raises(ValueError, match=r'End tokens: id 2 .* 2 rows'):
+    make_sampler(dataclasses.replace(CONFIG, vocab=2))
+
+
+def test_prompt_and_completion_must_fit_into_the_context():
+  config = dataclasses.replace(CONFIG, context=13 + 5 + 24)
+  sampler = make_sampler(config)
+  fits = Ask(1, (3,) * 5, (0,))
+  sampler.sample(PREFIX, [fits])
+  long = Ask(2, (3,) * 6, (0,))
+  message = r'19 tokens, and 43 .*sampling\.max_tokens=24.* 42 \(max_position'
+  with pytest.raises(ValueError, match=message):
+    sampler.sample(PREFIX, [fits, long])
+  sampler.sample(PREFIX, [dataclasses.replace(long, limits=(23,))])
+
+
+def test_too_little_memory_names_the_fields_to_lower():
+  config = dataclasses.replace(CONFIG, width=4096, head_width=512, layers=64)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  settings = dataclasses.replace(SETTINGS, max_tokens=1 << 20, rows=512)
+  with pytest.raises(ValueError, match=r'GiB.*sampling\.rows.*max_tokens'):
+    make_plan(settings, config, mesh, prefix=10, samples=8)
+
+
+@pytest.mark.parametrize(
+  'field, value', [('top_p', 0.0), ('temperature', -1.0), ('max_tokens', 0)]
+)
+def test_settings_out_of_range_are_refused(field, value):
+  with pytest.raises(ValueError, match=field):
+    dataclasses.replace(SETTINGS, **{field: value})
+
+
+def test_rows_that_are_left_fill_a_smaller_table_to_the_last():
+  random = np.random.default_rng(0)
+  for _ in range(50):
+    slots, rows = 8, int(random.integers(4, 12))
+    shape = TableShape(slots, 16, 0, 32, 32, 16)
+    scheduler = Scheduler(shape, iter(()), 16, 1, 32, 0, (), 1)
+    left = total = slots * rows
+    for slot in range(slots):
+      count = min(left, int(random.integers(1, 17)))
+      left -= count
+      drafts = [Draft(i, [1], [0.0], slot * 16 + i, i) for i in range(count)]
+      ask = Ask(slot, (1, 2), tuple(range(count)))
+      if count:
+        order = Order(slot, ask, drafts, count, 0)
+        scheduler.owners[slot][0] = order
+    smaller = dataclasses.replace(shape, rows=rows)
+    moved = scheduler.rearrange(smaller)
+    assert moved is not None
+    move, _ = moved
+    at_work = (move.entry_QR >= 0).ravel()
+    assert at_work.sum() == total - left
+    assert len(set(move.row_B[at_work].tolist())) == at_work.sum()
