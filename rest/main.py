@@ -8,7 +8,7 @@ again, 2 when something is wrong with its input, and 1 otherwise.
 """
 
 import contextlib
-import json
+import dataclasses
 import signal
 import sys
 import threading
@@ -21,39 +21,22 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from rest import em, report
+from rest import config, em, report
 from rest.e_step.draw import Tools
-from rest.loop import Run
 from rest.model import sharding, weights
 from rest.plan import outline
+from rest.plan.survey import survey
+from rest.plan.world import Run
 from rest.run import processes, store
 from rest.run.log import Journal
 from rest.run.progress import Live
+from rest.run.record import compare, flat, record
 from rest.sampler import Sampler
-from rest.setup import Setup, flat, record
+from rest.tasks import SPLITS
 from rest.types import Halted, Preempted
 from rest.verify import Pool
 
 RESUME_ME = 75  # EX_TEMPFAIL: what schedulers take for 'try again'.
-
-# A run goes on when these differ: they change how fast it gets there, or how
-# far it goes, but not what it finds.
-FREE_FIELDS = (
-  'compilation_cache',
-  'em.export',
-  'em.iterations',
-  'estep.max_cut_off',
-  'logging',
-  'mesh',
-  'model.path',  # The base model is known by its contents.
-  'sampling.rows',
-  'task.path',  # And so are the problems.
-  'eval.suite_folder',
-  'verify.max_unknown',
-  'verify.nice',
-  'verify.queue',
-  'verify.workers',
-)
 
 CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -89,25 +72,24 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     refuse(f'unknown arguments {argv[1:]}; flags start with --.')
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every step it takes.
-  config = CONFIG.value
-  workdir = epath.Path(WORKDIR.value or config.name)
+  workdir = epath.Path(WORKDIR.value or CONFIG.value.name)
   with contextlib.ExitStack() as stack:
     try:
       if _PLAN_FOR.value and not DRY_RUN.value:
         raise ValueError('--plan_for plans only: add --dry_run.')
       if not _PLAN_FOR.value:
         processes.initialize()
-      setup = Setup(config, _PLAN_FOR.value)
+      run = prepare(CONFIG.value, workdir, _PLAN_FOR.value)
       if _PROFILE.value and '://' in str(workdir):
         raise ValueError('--profile needs a local --workdir.')
       if DRY_RUN.value:
-        print(outline.describe(setup.outline, workdir))
+        print(outline.describe(run))
         return
-      stack.enter_context(hold(setup, workdir))
+      stack.enter_context(hold(run))
     except (ValueError, FileNotFoundError) as error:
       refuse(str(error))
     try:
-      run(setup, workdir, stop_on_sigterm(), _PROFILE.value)
+      iterate(run, stop_on_sigterm(), _PROFILE.value)
     except Preempted as stop:
       print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
       sys.exit(RESUME_ME)
@@ -122,8 +104,26 @@ def main(argv: Sequence[str]) -> None:
       raise
 
 
+def prepare(given: Any, workdir: epath.Path, plan_for: str = '') -> Run:
+  """Returns a run that is checked, and has touched nothing yet.
+
+  Args:
+    given: The ConfigDict; nothing below sees it.
+    workdir: Where the run is, or will be.
+    plan_for: Devices to plan for that need not be there; '' for those here.
+
+  Raises:
+    ValueError: A field, a file or a line of it is wrong; says which.
+    FileNotFoundError: A path is not there.
+  """
+  checked = config.make(given.to_dict())
+  run = Run(checked, workdir, survey(checked, plan_for))
+  outline.check(run)
+  return run
+
+
 @contextlib.contextmanager
-def hold(setup: Setup, workdir: epath.Path) -> Iterator[None]:
+def hold(run: Run) -> Iterator[None]:
   """Holds a working directory for a run, and records what runs there.
 
   Raises:
@@ -133,121 +133,84 @@ def hold(setup: Setup, workdir: epath.Path) -> Iterator[None]:
     processes.barrier('recorded')
     yield
     return
-  here = record(setup)
-  _compare(here, workdir)
+  here, workdir = describe(run), run.workdir
+  compare(here, workdir)
   with store.Lock(workdir):
     if not (workdir / 'run.json').exists():
       store.write_json(workdir / 'run.json', here)
+    if not (workdir / 'problems.jsonl').exists():
+      problems = {split: run.world.task.problems(split) for split in SPLITS}
+      store.write_problems(workdir / 'problems.jsonl', problems)
     processes.barrier('recorded')
     yield
 
 
-def run(
-  setup: Setup,
-  workdir: epath.Path,
+def describe(run: Run) -> dict[str, Any]:
+  """Returns what run.json says of a run on the devices here."""
+  world = run.world
+  device = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  return record(run.config, world.task, world.leaks, world.suites, device)
+
+
+def iterate(
+  run: Run,
   should_stop: Callable[[], bool] = lambda: False,
   profile: bool = False,
 ) -> None:
-  """Runs to the end, or on from where the run in `workdir` stopped.
+  """Runs to the end, or on from where the run in its folder stopped.
 
   Raises:
     Preempted: `should_stop` said so; everything so far is saved.
   """
+  workdir = run.workdir
   finished = store.read_json(workdir / 'finished.json')
-  if not finished or finished['asked'] < setup.em.iterations:
-    _iterate(setup, workdir, should_stop, profile)
+  if not finished or finished['asked'] < run.config.em.iterations:
+    with _tools(run, should_stop, profile) as tools:
+      em.run_em(run, tools)
   if processes.is_first():
     print(report.table(report.read(workdir)))
     print(f'The run in {workdir} is finished: see report.html, results.txt.')
 
 
-def is_finished(config: Any, workdir: epath.Path) -> bool:
-  """Whether a run of this config came to its end; looks at files alone."""
-  finished = store.read_json(workdir / 'finished.json')
-  record = store.read_json(workdir / 'run.json')
-  if not finished or not record or finished['asked'] < config.em.iterations:
-    return False
-  here = json.loads(json.dumps(flat(config.to_dict())))
-  return not _differences(here, record['config'])
-
-
-def _iterate(
-  setup: Setup,
-  workdir: epath.Path,
-  should_stop: Callable[[], bool],
-  profile: bool,
-) -> None:
-  mesh = setup.mesh
-  assert isinstance(mesh, Mesh)  # Only a plan may be for other devices.
-  local_mesh = sharding.local_mesh(mesh)
-  tested = [setup.task, *(suite.task for suite in setup.suites)]
+@contextlib.contextmanager
+def _tools(
+  run: Run, should_stop: Callable[[], bool], profile: bool
+) -> Iterator[Tools]:
+  """Starts what draws, judges and tells; the sampler holds the base model."""
+  config, world = run.config, run.world
+  assert isinstance(world.mesh, Mesh)  # Only a plan may be for other devices.
+  assert isinstance(world.local_mesh, Mesh)
+  if config.compilation_cache:
+    jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  tested = [world.task, *(suite.task for suite in world.suites)]
   verifiers = tuple(dict.fromkeys(task.verifier for task in tested))
-  with (
-    _journal(setup, workdir) as journal,
-    Pool(setup.verify, verifiers) as pool,
-  ):
-    sampler = Sampler(
-      sharding.local_copy(weights.load(setup.base, mesh, setup.dtype), mesh),
-      setup.tokenizer,
-      setup.sampling,
-      local_mesh,
-      seed=setup.seed,
-    )
-    tools = Tools(
-      sampler,
-      local_mesh,
+  with _journal(run) as journal, Pool(config.verify, verifiers) as pool:
+    yield Tools(
+      Sampler(
+        sharding.local_copy(
+          weights.load(config.model.path, world.mesh, config.model.dtype),
+          world.mesh,
+        ),
+        world.tokenizer,
+        config.sampling,
+        world.local_mesh,
+        seed=config.seed,
+      ),
+      world.local_mesh,
       pool,
-      setup.task,
-      setup.tokenizer,
+      world.task,
+      world.tokenizer,
       should_stop,
-      Live(journal, workdir / 'profile' if profile else None),
-    )
-    em.run_em(
-      Run(
-        workdir=workdir,
-        tools=tools,
-        mesh=mesh,
-        base=setup.base,
-        dtype=setup.dtype,
-        seed=setup.seed,
-        max_unknown=setup.verify.max_unknown,
-        em=setup.em,
-        estep=setup.estep,
-        mstep=setup.mstep,
-        eval=setup.eval,
-        suites=setup.suites,
-      )
+      Live(journal, run.workdir / 'profile' if profile else None),
     )
 
 
-def _journal(setup: Setup, workdir: epath.Path) -> Journal:
+def _journal(run: Run) -> Journal:
   if not processes.is_first():
     return Journal()
-  return Journal(workdir, setup.logging, flat(setup.config.to_dict()))
-
-
-def _compare(record: dict[str, Any], workdir: epath.Path) -> None:
-  """Refuses a directory that holds a run that differs where it matters."""
-  known = store.read_json(workdir / 'run.json')
-  if known is None:
-    return
-  differences = _differences(record['config'], known['config'])
-  for name in ('data', 'base'):
-    if known[name] != record[name]:
-      differences.append(f'the {name} changed ({known[name]}, {record[name]})')
-  if differences:
-    raise ValueError(
-      f'{workdir} holds a run of another config: {"; ".join(differences)}. '
-      'Choose another --workdir, or set these fields back.'
-    )
-
-
-def _differences(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
-  return [
-    f'{name} was {known.get(name)!r}, now {value!r}'
-    for name, value in config.items()
-    if known.get(name) != value and not name.startswith(FREE_FIELDS)
-  ]
+  fields = flat(dataclasses.asdict(run.config))
+  return Journal(run.workdir, run.config.logging, fields)
 
 
 def parse(argv: list[str]) -> list[str]:

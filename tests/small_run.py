@@ -6,12 +6,12 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from rest import main
 from rest.model import checkpoint, sharding, weights
 from rest.run import store
-from rest.setup import Setup
-from rest.types import Completion, Graded, Verdict
+from rest.types import Completion, Graded, Task, Verdict
 
 ROOT = pathlib.Path(__file__).parent.parent
 BASE = str(ROOT / 'rest/model/assets/arithmetic-1m')
@@ -32,14 +32,15 @@ def write(workdir: pathlib.Path, **changes) -> pathlib.Path:
   for name, value in changes.items():
     section, field = name.split('__')
     config[section][field] = value
-  setup = Setup(config)
-  with main.hold(setup, workdir):
+  run = main.prepare(config, epath.Path(workdir))
+  with main.hold(run):
     pass
+  task = run.world.task
   for iteration, right in enumerate((2, 6)):
     folder = workdir / f'iteration_{iteration}'
     for split in ('validation', 'test'):
-      store.write_json(folder / f'{split}.json', _scores(setup, split, right))
-  _write_trained(workdir / 'iteration_1', setup)
+      store.write_json(folder / f'{split}.json', _scores(task, split, right))
+  _write_trained(workdir / 'iteration_1', task)
   (workdir / 'iteration_2/parts').mkdir(parents=True)
   return workdir
 
@@ -55,12 +56,12 @@ def model():
   )
 
 
-def _write_trained(folder: pathlib.Path, setup) -> None:
-  problem = setup.task.problems('test')[0]
+def _write_trained(folder: pathlib.Path, task: Task) -> None:
+  problem = task.problems('test')[0]
   row = Graded(
     problem_id=problem.id,
     sample=0,
-    prompt=setup.task.question(problem),
+    prompt=task.question(problem),
     completion=Completion('4 * 6 = 24\n#### 24', (5, 2), (-1.0, -1.0), 'token'),
     verdict=Verdict(1.0, 'equal', 'math-1'),
   )
@@ -72,8 +73,8 @@ def _write_trained(folder: pathlib.Path, setup) -> None:
   store.write_json(folder / 'm_step.json', summary)
 
 
-def _scores(setup, split: str, right: int) -> dict[str, object]:
-  problems = setup.task.problems(split)[:8]
+def _scores(task: Task, split: str, right: int) -> dict[str, object]:
+  problems = task.problems(split)[:8]
   return {
     'problems': 8,
     'unknown': 0,

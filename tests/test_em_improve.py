@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rest import em
+from rest import em, main
+from rest.config import MeshConfig
 from rest.e_step.draw import Tools
-from rest.loop import Policy, Run
 from rest.m_step.examples import training_examples
+from rest.m_step.packing import Example
 from rest.model import checkpoint, sharding, weights
+from rest.plan.world import Run, World
 from rest.run.dataset import read_dataset, write_dataset
-from rest.run.log import Journal
 from rest.run.opened import iteration_folder
-from rest.run.progress import Live
 from rest.sampler import Sampler
-from rest.setup import Setup
 from rest.types import Kept, Problem
 
 ROOT = pathlib.Path(__file__).parent.parent
+BASE = str(ROOT / 'rest/model/assets/arithmetic-1m')
 
 
-def make_run(workdir: epath.Path, **fields: Any) -> Run:
+def make_run(workdir: epath.Path, **fields: Any) -> tuple[Run, Tools]:
   """Returns a run of three problems, with two iterations' datasets on disk."""
   config = importlib.import_module('configs.quickstart').get_config()
   config.update_from_flattened_dict(
@@ -41,41 +41,43 @@ def make_run(workdir: epath.Path, **fields: Any) -> Run:
       **{f'em.{name}': value for name, value in fields.items()},
     }
   )
-  setup = Setup(config)
-  mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
-  base = weights.load(setup.base, mesh, setup.dtype)
-  sampler = Sampler(base, setup.tokenizer, setup.sampling, mesh, seed=0)
+  run = main.prepare(config, workdir)
+  world = run.world
+  mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+  world = dataclasses.replace(world, mesh=mesh, local_mesh=mesh)
+  base = weights.load(BASE, mesh, 'float32')
+  sampler = Sampler(base, world.tokenizer, run.config.sampling, mesh, seed=0)
   pool: Any = None  # Nothing is judged.
-  tools = Tools(sampler, mesh, pool, setup.task, setup.tokenizer, lambda: False)
-  problems = setup.task.problems('train')
+  tools = Tools(sampler, mesh, pool, world.task, world.tokenizer, lambda: False)
+  problems = world.task.problems('train')
   for iteration, texts in ((1, {0: 'ab', 1: 'c'}), (2, {0: 'ax', 2: 'd'})):
     rows = [
-      _kept(problems[index], sample, text, setup)
+      _kept(problems[index], sample, text, world)
       for index, letters in texts.items()
       for sample, text in enumerate(letters)
     ]
     folder = iteration_folder(workdir, iteration)
-    write_dataset(folder / 'dataset.jsonl', rows, setup.tokenizer)
-  return Run(
-    workdir=workdir,
-    tools=tools,
-    mesh=mesh,
-    base=setup.base,
-    dtype=setup.dtype,
-    seed=0,
-    max_unknown=0.0,
-    em=setup.em,
-    estep=setup.estep,
-    mstep=setup.mstep,
-    eval=setup.eval,
-    suites=(),
-  )
+    write_dataset(folder / 'dataset.jsonl', rows, world.tokenizer)
+  return dataclasses.replace(run, world=world), tools
 
 
-def _kept(problem: Problem, sample: int, text: str, setup: Setup) -> Kept:
-  codec = setup.tokenizer
+def _kept(problem: Problem, sample: int, text: str, world: World) -> Kept:
+  codec = world.tokenizer
   tokens = (*codec.encode(text, follows=True), codec.eos[0])
-  return Kept(problem.id, sample, setup.task.question(problem), text, tokens)
+  return Kept(problem.id, sample, world.task.question(problem), text, tokens)
+
+
+def _examples(run: Run, row_length: int = 0) -> list[Example]:
+  """Returns what iteration 2 trains on."""
+  return training_examples(
+    run.workdir,
+    run.world.task,
+    run.world.tokenizer,
+    run.config.em,
+    row_length or run.config.mstep.row_length,
+    2,
+    print,
+  )
 
 
 @pytest.mark.parametrize(
@@ -96,54 +98,48 @@ def _kept(problem: Problem, sample: int, text: str, setup: Setup) -> Kept:
 def test_examples_are_those_of_the_config_with_its_weights(
   tmp_path, fields, expected
 ):
-  run = make_run(epath.Path(tmp_path), **fields)
-  examples = training_examples(run, 2)
+  run, _ = make_run(epath.Path(tmp_path), **fields)
+  examples = _examples(run)
   assert [example.weight for example in examples] == pytest.approx(expected)
 
 
 def test_solutions_longer_than_a_training_row_are_left_out(tmp_path, capsys):
-  run = make_run(epath.Path(tmp_path), problem_weight='uniform')
-  live = Live(Journal(run.workdir))
-  run = dataclasses.replace(
-    run, tools=dataclasses.replace(run.tools, live=live)
-  )
-  lengths = [example.length for example in training_examples(run, 2)]
+  run, _ = make_run(epath.Path(tmp_path), problem_weight='uniform')
+  lengths = [example.length for example in _examples(run)]
   assert capsys.readouterr().out == ''
   limit = max(lengths) - 1
-  m_step = dataclasses.replace(run.mstep, row_length=limit)
-  examples = training_examples(dataclasses.replace(run, mstep=m_step), 2)
+  examples = _examples(run, limit)
   assert [e.length for e in examples] == [n for n in lengths if n <= limit]
   left_out = len(lengths) - len(examples)
   assert f'{left_out} of 3 solutions are left out' in capsys.readouterr().out
-  m_step = dataclasses.replace(run.mstep, row_length=min(lengths) - 1)
   with pytest.raises(ValueError, match=rf'None of 3 .*takes {min(lengths)} '):
-    training_examples(dataclasses.replace(run, mstep=m_step), 2)
+    _examples(run, min(lengths) - 1)
   assert sum(e.weight for e in examples) in (1.0, 2.0)  # One a problem.
 
 
 def test_a_solution_to_another_question_is_not_trained_on(tmp_path):
-  run = make_run(epath.Path(tmp_path))
+  run, _ = make_run(epath.Path(tmp_path))
   path = iteration_folder(run.workdir, 2) / 'dataset.jsonl'
   rows = read_dataset(path)
   changed = dataclasses.replace(rows[1], prompt=f'Now: {rows[1].prompt}')
-  write_dataset(path, [rows[0], changed], run.tools.tokenizer)
+  write_dataset(path, [rows[0], changed], run.world.tokenizer)
   with pytest.raises(ValueError, match=rf'{changed.problem_id}.*has changed'):
-    training_examples(run, 2)
+    _examples(run)
   hinted = dataclasses.replace(changed, hinted=True)  # Asked with the answer.
-  write_dataset(path, [rows[0], hinted], run.tools.tokenizer)
-  assert len(training_examples(run, 2)) == 2
+  write_dataset(path, [rows[0], hinted], run.world.tokenizer)
+  assert len(_examples(run)) == 2
 
 
 @pytest.mark.parametrize('start', ['base', 'previous'])
 def test_an_m_step_starts_from_the_base_unless_told_otherwise(tmp_path, start):
-  run = make_run(epath.Path(tmp_path), start_from=start)
-  base = weights.load(run.base, run.mesh, run.dtype)
+  run, tools = make_run(epath.Path(tmp_path), start_from=start)
+  base = weights.load(BASE, run.world.mesh, 'float32')
   changed = jax.tree.map(lambda x: x + 1, base)
   first, second = (iteration_folder(run.workdir, i) for i in (1, 2))
   checkpoint.save_model(first / 'model', changed)
-  em.improve(run, Policy(run), 2)
-  config = weights.read_config(run.base, run.dtype)
-  trained = checkpoint.load_model(second / 'model', config, run.mesh)
+  em.improve(run, em.make_policy(run, tools), 2)
+  config = weights.read_config(BASE, 'float32')
+  trained = checkpoint.load_model(second / 'model', config, run.world.mesh)
   expected = base if start == 'base' else changed
   jax.tree.map(np.testing.assert_array_equal, trained, expected)
   assert (second / 'm_step.json').exists()

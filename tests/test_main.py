@@ -8,19 +8,20 @@ import shutil
 
 import jax
 import pytest
+from etils import epath
 
 from configs import base, pretrain_quickstart
 from rest import main
+from rest.config import EMConfig
 from rest.e_step.choose import EStepConfig
 from rest.e_step.evaluate import EvaluateConfig
-from rest.loop import EMConfig
 from rest.model import sharding
 from rest.model.transformer import ModelConfig, Transformer
 from rest.plan import outline
+from rest.plan.world import Run
 from rest.recipe import MStepConfig
 from rest.run.log import LoggingConfig
 from rest.sampler import SamplerConfig
-from rest.setup import Setup
 from rest.tasks import TaskConfig
 from rest.verify import VerifyConfig
 
@@ -36,6 +37,10 @@ SECTIONS = {
   'eval': EvaluateConfig,
   'logging': LoggingConfig,
 }
+
+
+def prepare(config, workdir='nowhere') -> Run:
+  return main.prepare(config, epath.Path(workdir))
 
 
 def _quickstart(**changes):
@@ -161,7 +166,7 @@ def test_an_unknown_size_to_pretrain_is_named():
 )
 def test_a_wrong_field_is_named_with_what_came(change, message):
   with pytest.raises((ValueError, FileNotFoundError), match=message):
-    Setup(_quickstart(**change))
+    prepare(_quickstart(**change))
 
 
 @pytest.fixture
@@ -195,20 +200,20 @@ def base_model(tmp_path):
 )
 def test_a_base_model_that_does_not_fit_is_refused(fields, message, base_model):
   with pytest.raises(ValueError, match=message):
-    Setup(_quickstart(model__path=base_model(**fields)))
+    prepare(_quickstart(model__path=base_model(**fields)))
 
 
 def test_prompts_with_the_answer_in_them_are_measured_too():
   sizes = {'train': 64, 'validation': 1, 'test': 1}
   config = _quickstart(**{f'task__num_{k}': n for k, n in sizes.items()})
-  outline = Setup(config).outline
+  world = prepare(config).world
   # The longest is one to train on.
-  longest = outline.prefix + max(outline.questions['train'])
+  longest = world.prefix + max(world.questions['train'])
   config.sampling.max_prompt_tokens = longest
-  Setup(config)
+  prepare(config)
   config.estep = {**base.get_config().estep, 'rationalize': True}
   with pytest.raises(ValueError, match=r'with the answer.*max_prompt_tokens'):
-    Setup(config)
+    prepare(config)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +237,7 @@ def test_prompts_with_the_answer_in_them_are_measured_too():
 )
 def test_what_would_be_found_after_an_e_step_is_found_before(changes, message):
   with pytest.raises(ValueError, match=message):
-    Setup(_quickstart(**changes))
+    prepare(_quickstart(**changes))
 
 
 def test_rationalization_and_votes_need_answers():
@@ -243,27 +248,27 @@ def test_rationalization_and_votes_need_answers():
   for field, value in (('rationalize', True), ('weight', 'majority')):
     config.estep = {**base.get_config().estep, field: value}
     with pytest.raises(ValueError, match=f'estep.{field}.*program'):
-      Setup(config)
+      prepare(config)
 
 
 def test_a_changed_config_is_refused_by_field(tmp_path):
-  with main.hold(Setup(_quickstart()), tmp_path):
+  with main.hold(prepare(_quickstart(), tmp_path)):
     pass
-  free = Setup(_quickstart(em__iterations=9, verify__workers=1))
-  with main.hold(free, tmp_path):
+  free = prepare(_quickstart(em__iterations=9, verify__workers=1), tmp_path)
+  with main.hold(free):
     pass
-  other = Setup(_quickstart(estep__cap=3, task__num_train=9))
+  other = prepare(_quickstart(estep__cap=3, task__num_train=9), tmp_path)
   with (
     pytest.raises(
       ValueError, match=r'task\.num_train was 8.*estep|estep.*task'
     ),
-    main.hold(other, tmp_path),
+    main.hold(other),
   ):
     pass
 
 
 def test_a_plan_touches_nothing(tmp_path):
-  text = outline.describe(Setup(_quickstart()).outline, tmp_path / 'run')
+  text = outline.describe(prepare(_quickstart(), tmp_path / 'run'))
   assert '8 train' in text
   assert '1.1 M parameters' in text
   assert not (tmp_path / 'run').exists()

@@ -21,10 +21,12 @@ from absl import logging
 from etils import epath
 
 from rest import main
+from rest.config import FREE_FIELDS, make
 from rest.experiment import compare, share
 from rest.plan import outline
+from rest.plan.world import Run
 from rest.run import store
-from rest.setup import Setup, record
+from rest.run.record import is_finished
 from rest.types import Preempted
 
 # Fields of `sampling` that decide which token is drawn.
@@ -42,11 +44,11 @@ def sweep(argv: Sequence[str]) -> None:
     check(config, str(workdir))
     if main.DRY_RUN.value:
       for arm, _, changed in arms(config, workdir):
-        planned = Setup(changed).outline
-        text = outline.describe(planned, epath.Path(workdir / arm))
+        run = main.prepare(changed, epath.Path(workdir / arm))
+        text = outline.describe(run)
         print(f'{arm}\n{text}\n')
       return
-    run(config, workdir, main.stop_on_sigterm())
+    run_arms(config, workdir, main.stop_on_sigterm())
   except (ValueError, FileNotFoundError) as error:
     main.refuse(str(error))
   except Preempted as stop:
@@ -54,7 +56,7 @@ def sweep(argv: Sequence[str]) -> None:
     sys.exit(main.RESUME_ME)
 
 
-def run(
+def run_arms(
   config: Any,
   workdir: pathlib.Path,
   should_stop: Callable[[], bool] = lambda: False,
@@ -69,12 +71,13 @@ def run(
   for seed in config.seeds:
     for arm, at, changed in arms(config, workdir):
       folder = epath.Path(workdir / arm)
-      if at == seed and not main.is_finished(changed, folder):
+      fields = make(changed.to_dict())
+      if at == seed and not is_finished(fields, folder):
         print(f'{config.name}: {arm}', flush=True)
-        setup = Setup(changed)
-        with main.hold(setup, folder):
-          _share(setup, workdir, arm, seed, config.arms)
-          main.run(setup, folder, should_stop)
+        run = main.prepare(changed, folder)
+        with main.hold(run):
+          _share(run, workdir, arm, seed, config.arms)
+          main.iterate(run, should_stop)
     done.append(seed)
     _report(config, workdir, done)
   print((workdir / 'sweep.txt').read_text())
@@ -118,28 +121,29 @@ def _filled(changes: dict[str, Any], folders: dict[str, str]) -> dict[str, Any]:
 
 
 def _share(
-  setup: Setup,
+  run: Run,
   workdir: pathlib.Path,
   arm: str,
   seed: int,
   names: Sequence[str],
 ) -> None:
   """Copies what other arms of this seed have drawn from the base already."""
-  here, target = record(setup), workdir / arm
+  here, target = main.describe(run), workdir / arm
   for name in names:
     source = workdir / name / f'seed_{seed}'
     if source == target:
       continue
-    if share.first_iteration(source, target, here, main.FREE_FIELDS):
+    if share.first_iteration(source, target, here, FREE_FIELDS):
       print(f'{arm}: the first iteration is that of {name}.')
-    copied = share.first_samples(source, target, here, _wanted(setup))
+    copied = share.first_samples(source, target, here, _wanted(run))
     if copied:
       print(f'{arm}: {copied:,} samples are those of {name}.', flush=True)
 
 
-def _wanted(setup: Setup) -> list[share.Wanted]:
-  task, test = setup.task, setup.task.problems('test')
-  sampled = test[: setup.eval.num_problems or len(test)]
+def _wanted(run: Run) -> list[share.Wanted]:
+  config, task = run.config, run.world.task
+  test = task.problems('test')
+  sampled = test[: config.eval.num_problems or len(test)]
   wanted = [
     share.Wanted(
       f'iteration_0/{split}/greedy', (), task, task.problems(split), 1
@@ -147,14 +151,14 @@ def _wanted(setup: Setup) -> list[share.Wanted]:
     for split in ('validation', 'test')
   ]
   fields = ('seed', 'eval.temperature', 'eval.top_k', 'eval.top_p')
-  if setup.eval.num_samples:
+  if config.eval.num_samples:
     wanted.append(
       share.Wanted(
         'iteration_0/test/sampled',
         fields,
         task,
         sampled,
-        setup.eval.num_samples,
+        config.eval.num_samples,
       )
     )
   wanted += [
@@ -165,11 +169,11 @@ def _wanted(setup: Setup) -> list[share.Wanted]:
       suite.problems,
       1,
     )
-    for suite in setup.suites
+    for suite in run.world.suites
   ]
-  if setup.em.source == 'model' or setup.eval.on_train:
+  if config.em.source == 'model' or config.eval.on_train:
     fields = ('seed', *(f'sampling.{x}' for x in _CHOICE))
-    train, count = task.problems('train'), setup.estep.num_samples
+    train, count = task.problems('train'), config.estep.num_samples
     wanted.append(share.Wanted('iteration_1/parts', fields, task, train, count))
   return wanted
 

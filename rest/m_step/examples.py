@@ -2,69 +2,92 @@
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
+from etils import epath
 
+from rest.config import EMConfig
 from rest.e_step.draw import prompt_tokens
-from rest.loop import Run
 from rest.m_step.packing import Example
 from rest.run import dataset
 from rest.run.opened import iteration_folder
-from rest.types import Kept, Problem
+from rest.types import Kept, Problem, Task, Tokenizer
 
 
-def asked(run: Run, iteration: int) -> list[Problem]:
+def asked(task: Task, em: EMConfig, seed: int, iteration: int) -> list[Problem]:
   """Returns the training problems that an iteration asks, in order."""
-  problems = run.tools.task.problems('train')
-  size = run.em.problems_per_iteration
+  problems = task.problems('train')
+  size = em.problems_per_iteration
   if not size:
     return problems
   epoch, turn = divmod(iteration - 1, len(problems) // size)
-  order = np.random.default_rng([run.seed, epoch]).permutation(len(problems))
+  order = np.random.default_rng([seed, epoch]).permutation(len(problems))
   return [problems[i] for i in sorted(order[turn * size : (turn + 1) * size])]
 
 
-def training_examples(run: Run, iteration: int) -> list[Example]:
+def training_examples(
+  workdir: epath.Path,
+  task: Task,
+  tokenizer: Tokenizer,
+  em: EMConfig,
+  row_length: int,
+  iteration: int,
+  say: Callable[[str], None],
+) -> list[Example]:
   """Returns what the M-step of an iteration trains on, in a fixed order.
 
   A solution that does not fit into a training row is left out, and the log says
   so: what was sampled for a week must not end in an error for one of them.
+
+  Args:
+    workdir: Has the datasets of all iterations so far.
+    task: Says how a problem is asked, and what people answered.
+    tokenizer: Of the model.
+    em: Which of the datasets, and of the human solutions, are trained on.
+    row_length: Positions in a training row.
+    iteration: Counted from 1.
+    say: Writes a line to the log.
   """
-  problems = {p.id: p for p in run.tools.task.problems('train')}
+  problems = {p.id: p for p in task.problems('train')}
   # By problem and tokens: iterations may have drawn the same text.
   rows: dict[tuple[str, tuple[int, ...]], float] = {}
-  if run.em.source != 'human':
-    first = 1 if run.em.accumulate else iteration
+  if em.source != 'human':
+    first = 1 if em.accumulate else iteration
     for index in range(first, iteration + 1):
-      path = iteration_folder(run.workdir, index) / 'dataset.jsonl'
+      path = iteration_folder(workdir, index) / 'dataset.jsonl'
       kept = dataset.read_dataset(path)
-      dataset.check(kept, run.tools.tokenizer, path)
+      dataset.check(kept, tokenizer, path)
       for row in kept:
-        _check_prompt(run, problems[row.problem_id], row)
+        _check_prompt(task, problems[row.problem_id], row)
         rows.setdefault((row.problem_id, row.tokens), row.weight)
-  if run.em.source == 'human' or run.em.include_human:
+  if em.source == 'human' or em.include_human:
     for problem in problems.values():
       if problem.solution is not None:
-        rows.setdefault((problem.id, human_tokens(run, problem)), 1.0)
+        tokens = human_tokens(task, tokenizer, problem)
+        rows.setdefault((problem.id, tokens), 1.0)
   examples = {
-    key: Example(training_prompt(run, problems[key[0]]), key[1], weight)
+    key: Example(
+      training_prompt(task, tokenizer, em.train_prompt, problems[key[0]]),
+      key[1],
+      weight,
+    )
     for key, weight in rows.items()
   }
-  limit = run.mstep.row_length
-  fitting = {k: e for k, e in examples.items() if e.length <= limit}
+  fitting = {k: e for k, e in examples.items() if e.length <= row_length}
   if examples and not fitting:
     shortest = min(example.length for example in examples.values())
     raise ValueError(
       f'None of {len(examples):,} solutions fits into a training row: the '
-      f'shortest takes {shortest} positions, and mstep.row_length is {limit}. '
-      'Raise it.'
+      f'shortest takes {shortest} positions, and mstep.row_length is '
+      f'{row_length}. Raise it.'
     )
   if len(fitting) < len(examples):
-    run.tools.live.journal.say(
+    say(
       f'{len(examples) - len(fitting):,} of {len(examples):,} solutions are '
-      f'left out: longer than a training row (mstep.row_length={limit})'
+      f'left out: longer than a training row (mstep.row_length={row_length})'
     )
-  if run.em.problem_weight != 'uniform':
+  if em.problem_weight != 'uniform':
     return [*fitting.values()]
   sums: defaultdict[str, float] = defaultdict(float)
   for (problem_id, _), example in fitting.items():
@@ -75,9 +98,9 @@ def training_examples(run: Run, iteration: int) -> list[Example]:
   ]
 
 
-def _check_prompt(run: Run, problem: Problem, row: Kept) -> None:
+def _check_prompt(task: Task, problem: Problem, row: Kept) -> None:
   """Refuses a solution to another question than the one it is trained on."""
-  prompt = run.tools.task.question(problem)
+  prompt = task.question(problem)
   if row.prompt != prompt and not row.hinted:
     raise ValueError(
       f'Problem {row.problem_id!r}, sample {row.sample}: it was asked as '
@@ -86,17 +109,19 @@ def _check_prompt(run: Run, problem: Problem, row: Kept) -> None:
     )
 
 
-def human_tokens(run: Run, problem: Problem) -> tuple[int, ...]:
+def human_tokens(
+  task: Task, tokenizer: Tokenizer, problem: Problem
+) -> tuple[int, ...]:
   """Returns the human solution, with the token that ends it."""
-  tokenizer = run.tools.tokenizer
-  text = run.tools.task.target(problem)
-  return (*tokenizer.encode(text, follows=True), tokenizer.eos[0])
+  ids = tokenizer.encode(task.target(problem), follows=True)
+  return (*ids, tokenizer.eos[0])
 
 
-def training_prompt(run: Run, problem: Problem) -> tuple[int, ...]:
+def training_prompt(
+  task: Task, tokenizer: Tokenizer, train_prompt: str, problem: Problem
+) -> tuple[int, ...]:
   """Returns what stands before a solution in training."""
-  tokenizer = run.tools.tokenizer
-  prefix, question = prompt_tokens(run.tools.task, tokenizer, problem)
-  if run.em.train_prompt == 'zero_shot':
+  prefix, question = prompt_tokens(task, tokenizer, problem)
+  if train_prompt == 'zero_shot':
     prefix = prefix[: 0 if tokenizer.bos is None else 1]
   return (*prefix, *question)

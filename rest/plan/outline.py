@@ -4,158 +4,116 @@ It works for devices that are not there (`rest.model.hardware`), and refuses
 what does not fit them by the field to change.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from etils import epath
-from jax.sharding import AbstractMesh, Mesh
-
 from rest import report
-from rest.e_step.choose import EStepConfig
-from rest.e_step.evaluate import EvaluateConfig
-from rest.loop import EMConfig
-from rest.model.hardware import Device, runs_kernels
-from rest.model.transformer import ModelConfig
+from rest.model.hardware import runs_kernels
 from rest.plan import estimate
 from rest.plan.estimate import StepMemory
-from rest.recipe import MStepConfig
-from rest.sampler import SamplerConfig
+from rest.plan.world import Run
 from rest.sampler.attention import reads
 from rest.sampler.choice import candidates_for
-from rest.sampler.plan import Plan, sizes, widths
-from rest.tasks.suites import Suite
-from rest.types import Task, Tokenizer
+from rest.sampler.plan import sizes, widths
 
 _GIB = 2**30
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
-  """What a plan is made from.
-
-  Attributes:
-    base: Directory of the base model.
-    leaks: Training problems dropped.
-    task: Its problem set.
-    tokenizer: Of the model.
-    model: Its shape.
-    mesh: Of all devices, which need not exist.
-    local_mesh: The part of one process.
-    device: What kind they are.
-    prefix: Tokens of the shared prefix.
-    questions: Tokens of each question, by split.
-    table: The sampler's.
-    em: The outer loop.
-    estep: What is drawn.
-    sampling: How.
-    mstep: How it is trained on.
-    eval: What is measured.
-    suites: And on what beside the task's own problems.
-  """
-
-  base: str
-  leaks: int
-  task: Task
-  tokenizer: Tokenizer
-  model: ModelConfig
-  mesh: Mesh | AbstractMesh
-  local_mesh: Mesh | AbstractMesh
-  device: Device
-  prefix: int
-  questions: Mapping[str, Sequence[int]]
-  table: Plan
-  em: EMConfig
-  estep: EStepConfig
-  sampling: SamplerConfig
-  mstep: MStepConfig
-  eval: EvaluateConfig
-  suites: Sequence[Suite]
-
-
-def check(run: Outline) -> None:
+def check(run: Run) -> None:
   """Raises ValueError, by field, if the devices' memory does not suffice."""
+  config, world = run.config, run.world
   step = _step(run)
-  if step.total > run.device.memory:
+  if step.total > world.device.memory:
     raise ValueError(
       f'The M-step needs {_gib(step.total)} GiB a device, but '
-      f'{_gib(run.device.memory)} GiB are there ({step}): {_advice(run, step)}.'
+      f'{_gib(world.device.memory)} GiB are there ({step}): '
+      f'{_advice(run, step)}.'
     )
-  if not run.questions['validation'] or run.em.validation != 'accuracy':
+  if not world.questions['validation'] or config.em.validation != 'accuracy':
     return
   both = step.weights + step.optimizer + _sampling(run)
-  if run.mstep.lora_rank:
+  if config.mstep.lora_rank:
     both += step.weights  # Merged.
-  if both > run.device.memory:
+  if both > world.device.memory:
     raise ValueError(
       'Validation within the M-step needs '
       f'{_gib(both)} GiB a device, as weights and optimizer stay while the '
       f'sampler works ({_gib(_sampling(run))}), but '
-      f'{_gib(run.device.memory)} GiB are there: lower sampling.rows '
-      f"(now {run.table.shape.size}), set em.validation='loss', or raise "
-      f'mesh.fsdp (now {run.mesh.shape["fsdp"]}).'
+      f'{_gib(world.device.memory)} GiB are there: lower sampling.rows '
+      f"(now {world.table.shape.size}), set em.validation='loss', or raise "
+      f'mesh.fsdp (now {world.mesh.shape["fsdp"]}).'
     )
 
 
-def describe(run: Outline, workdir: epath.PathLike) -> str:
+def describe(run: Run) -> str:
   """Returns the plan, a line a part."""
-  most = min(run.estep.cap or run.estep.num_samples, run.estep.num_samples)
-  splits = {name: len(lengths) for name, lengths in run.questions.items()}
-  samples = splits['train'] * run.estep.num_samples
-  longest = run.prefix + max(max(n, default=0) for n in run.questions.values())
-  mstep, done = run.mstep, len(report.read(workdir))
+  config, world = run.config, run.world
+  most = min(
+    config.estep.cap or config.estep.num_samples,
+    config.estep.num_samples,
+  )
+  splits = {name: len(lengths) for name, lengths in world.questions.items()}
+  samples = splits['train'] * config.estep.num_samples
+  longest = world.prefix + max(
+    max(n, default=0) for n in world.questions.values()
+  )
+  mstep, done = config.mstep, len(report.read(run.workdir))
   return '\n'.join(
     [
-      f'workdir   {workdir} ({done} evaluations are there)',
-      f'devices   {run.mesh.size} x {run.device.kind} in {_processes(run)} '
-      f'processes: {dict(run.mesh.shape)}',
-      f'model     {run.base}: '
-      f'{estimate.count_parameters(run.model) / 1e6:,.1f} M parameters, '
-      f'{run.model.dtype}',
-      f'task      {run.task.name}: '
+      f'workdir   {run.workdir} ({done} evaluations are there)',
+      f'devices   {world.mesh.size} x {world.device.kind} in {_processes(run)} '
+      f'processes: {dict(world.mesh.shape)}',
+      f'model     {config.model.path}: '
+      f'{estimate.count_parameters(world.model) / 1e6:,.1f} M parameters, '
+      f'{world.model.dtype}',
+      f'task      {world.task.name}: '
       + ', '.join(f'{count:,} {name}' for name, count in splits.items())
-      + f'; {run.leaks} dropped as leaks; longest prompt {longest} tokens',
+      + f'; {len(world.leaks)} dropped as leaks; longest prompt {longest} '
+      'tokens',
       f'E-step    {samples:,} samples an iteration, at most '
       f'{splits["train"] * most:,} kept',
-      f'sampler   {run.table}',
+      f'sampler   {world.table}',
       f'M-step    {mstep.rows} rows of {mstep.row_length} tokens a step, '
       f'{mstep.epochs} epochs, {mstep.optimizer}; {_step(run)} of '
-      f'{_gib(run.device.memory)} GiB a device',
+      f'{_gib(world.device.memory)} GiB a device',
       f'evaluate  {_scored(run):,} completions an iteration'
       + ''.join(
         f'; {suite.label} {len(suite.problems):,}, {len(suite.leaks)} dropped '
         'as leaks'
-        for suite in run.suites
+        for suite in world.suites
       ),
-      f'loop      {run.em.iterations} iterations, each from the '
-      f'{run.em.start_from} model',
+      f'loop      {config.em.iterations} iterations, each from the '
+      f'{config.em.start_from} model',
       f'compiles  {_programs(run)}',
       *_hours(run),
     ]
   )
 
 
-def _step(run: Outline) -> StepMemory:
-  return estimate.step_memory(run.model, run.mstep, run.mesh, run.device)
+def _step(run: Run) -> StepMemory:
+  config, world = run.config, run.world
+  return estimate.step_memory(
+    world.model, config.mstep, world.mesh, world.device
+  )
 
 
-def _sampling(run: Outline) -> int:
+def _sampling(run: Run) -> int:
   """Returns what the sampler adds to what the trainer holds.
 
   Where there are several processes, weights come over as a float32 copy.
   """
-  weights = run.table.weight_bytes
+  world = run.world
+  weights = world.table.weight_bytes
   if _processes(run) > 1:
     weights += (
-      4 * estimate.count_parameters(run.model) // (run.mesh.shape['tensor'])
+      4 * estimate.count_parameters(world.model) // (world.mesh.shape['tensor'])
     )
-  return max(run.table.total_bytes, weights)
+  return max(world.table.total_bytes, weights)
 
 
-def _advice(run: Outline, step: StepMemory) -> str:
+def _advice(run: Run, step: StepMemory) -> str:
   """Returns which fields to change, those that help most first."""
-  mesh, mstep = run.mesh.shape, run.mstep
+  config, world = run.config, run.world
+  mesh, mstep = world.mesh.shape, config.mstep
   lasting = step.weights + step.optimizer + step.gradients + step.copies
-  if lasting > run.device.memory // 2:
+  if lasting > world.device.memory // 2:
     return (
       f'raise mesh.fsdp (now {mesh["fsdp"]}) or mesh.tensor '
       f"({mesh['tensor']}), or set mstep.optimizer='adafactor' or "
@@ -168,30 +126,35 @@ def _advice(run: Outline, step: StepMemory) -> str:
   )
 
 
-def _processes(run: Outline) -> int:
-  return run.mesh.size // run.local_mesh.size
+def _processes(run: Run) -> int:
+  return run.world.mesh.size // run.world.local_mesh.size
 
 
-def _scored(run: Outline) -> int:
+def _scored(run: Run) -> int:
   """Returns completions drawn for scores after an iteration."""
-  test = len(run.questions['test'])
-  sampled = min(run.eval.num_problems or test, test)
-  greedy = test + len(run.questions['validation'])
-  greedy += sum(len(suite.problems) for suite in run.suites)
-  return greedy + run.eval.num_samples * sampled
+  config, world = run.config, run.world
+  test = len(world.questions['test'])
+  sampled = min(config.eval.num_problems or test, test)
+  greedy = test + len(world.questions['validation'])
+  greedy += sum(len(suite.problems) for suite in world.suites)
+  return greedy + config.eval.num_samples * sampled
 
 
-def _programs(run: Outline) -> str:
+def _programs(run: Run) -> str:
   """Returns how many programs will be compiled, of which kind."""
-  shape, vocab = run.table.shape, run.model.vocab
-  top_ks = [run.sampling.top_k, run.sampling.top_k or 1]  # Sampled; greedy.
-  top_ks += [run.eval.top_k] if run.eval.num_samples else []
+  config, world = run.config, run.world
+  shape, vocab = world.table.shape, world.model.vocab
+  top_ks = [
+    config.sampling.top_k,
+    config.sampling.top_k or 1,
+  ]  # Sampled; greedy.
+  top_ks += [config.eval.top_k] if config.eval.num_samples else []
   choices = {candidates_for(top_k, vocab) for top_k in top_ks}
   kernels = runs_kernels(
-    run.device.platform, run.model.dtype, run.model.head_width
+    world.device.platform, world.model.dtype, world.model.head_width
   )
   lengths = len(reads(shape.suffix, kernels))
-  tables = len(list(sizes(run.table, run.local_mesh)))
+  tables = len(list(sizes(world.table, world.local_mesh)))
   prefill = 1 + len(widths(shape.question))
   decoding = tables * lengths * len(choices)
   return (
@@ -201,39 +164,41 @@ def _programs(run: Outline) -> str:
   )
 
 
-def _hours(run: Outline) -> list[str]:
+def _hours(run: Run) -> list[str]:
   """Returns lines about the time that each phase takes."""
-  rates = estimate.rates(run.model, run.mstep.row_length, run.device)
+  config, world = run.config, run.world
+  rates = estimate.rates(world.model, config.mstep.row_length, world.device)
   if rates is None:
-    return [f'hours     no rates are known for {run.device.kind}']
+    return [f'hours     no rates are known for {world.device.kind}']
   length, source = _length(run)
-  train, most = len(run.questions['train']), run.estep.num_samples
-  kept = min(run.estep.cap or most, most)
-  prompt = run.prefix + sum(run.questions['train']) / train
-  trained = train * kept * run.mstep.epochs * (prompt + length)
+  train, most = len(world.questions['train']), config.estep.num_samples
+  kept = min(config.estep.cap or most, most)
+  prompt = world.prefix + sum(world.questions['train']) / train
+  trained = train * kept * config.mstep.epochs * (prompt + length)
   hours = {
     'E-step': train * most * length / rates.drawn / 3600,
     'M-step, at most': trained / rates.trained / 3600,
     'evaluation': _scored(run) * length / rates.drawn / 3600,
   }
-  total = run.em.iterations * sum(hours.values()) + hours['evaluation']
+  total = config.em.iterations * sum(hours.values()) + hours['evaluation']
   phases = ', '.join(f'{name} {value:,.1f}' for name, value in hours.items())
   return [
     f'hours     an iteration, in device-hours: {phases}',
-    f'          {run.em.iterations} iterations: {total:,.1f} device-hours, '
-    f'{total / run.mesh.size:,.1f} hours on {run.mesh.size} devices',
+    f'          {config.em.iterations} iterations: {total:,.1f} device-hours, '
+    f'{total / world.mesh.size:,.1f} hours on {world.mesh.size} devices',
     f'          at {rates.drawn:,.0f} tokens/s drawn and {rates.trained:,.0f} '
     'trained on a device: those of one H200 (bench/NOTES.md), scaled by data '
     f'sheets; {length:,.0f} tokens a completion ({source})',
   ]
 
 
-def _length(run: Outline) -> tuple[float, str]:
+def _length(run: Run) -> tuple[float, str]:
   """Returns the tokens of a completion to reckon with, and where from."""
-  limit = run.sampling.max_tokens
-  solved = [p for p in run.task.problems('train') if p.solution is not None]
+  config, world = run.config, run.world
+  limit = config.sampling.max_tokens
+  solved = [p for p in world.task.problems('train') if p.solution is not None]
   lengths = [
-    len(run.tokenizer.encode(run.task.target(problem), follows=True)) + 1
+    len(world.tokenizer.encode(world.task.target(problem), follows=True)) + 1
     for problem in solved[:200]
   ]
   if not lengths:

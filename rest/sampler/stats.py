@@ -38,6 +38,15 @@ class Stats:
     """Share of row-steps that drew a token."""
     return self.busy_row_steps / max(1, self.row_steps)
 
+  def counts(self) -> dict[str, float]:
+    """Returns what the log of a phase tells of sampling, by its name there."""
+    return {
+      'tokens': self.tokens,
+      'row_steps': self.row_steps,
+      'busy': self.busy_row_steps,
+      'idle': self.idle_seconds,
+    }
+
 
 class Watch:
   """Counts the time in which the device had no call to work on."""

@@ -12,10 +12,10 @@ import pytest
 
 from configs import ablations
 from rest import tasks
+from rest.config import EMConfig
 from rest.e_step import evaluate
 from rest.e_step.choose import EStepConfig
 from rest.experiment import sweep
-from rest.loop import EMConfig
 from rest.recipe import MStepConfig
 from rest.run import store
 from rest.run.dataset import read_dataset
@@ -81,7 +81,7 @@ def swept(tmp_path_factory) -> Swept:
     for should_stop in (begun.exists, lambda: False):
       with redirect_stdout(io.StringIO()) as text:
         try:
-          sweep.run(_tiny(), workdir, should_stop)
+          sweep.run_arms(_tiny(), workdir, should_stop)
         except Preempted:
           assert begun.exists()
       texts.append(text.getvalue())
@@ -167,7 +167,7 @@ def test_a_finished_sweep_prints_its_table_and_touches_no_run(
     for path in swept.workdir.glob('*/**/*')
     if path.is_file()
   }
-  sweep.run(_tiny(), swept.workdir)
+  sweep.run_arms(_tiny(), swept.workdir)
   table = capsys.readouterr().out
   assert table in swept.after
   assert 'n = 4 problems (test), 4 problems (suites/arithmetic-longer)' in table

@@ -12,19 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from bench.shapes import SHAPES
+from rest import main
 from rest.m_step import update
 from rest.m_step.optimizer import abstract_state
 from rest.m_step.packing import Batch
 from rest.model import hardware, weights
 from rest.model.sharding import MeshConfig, make_mesh, plan_meshes, shardings
 from rest.model.transformer import Transformer
-from rest.plan import estimate, outline
+from rest.plan import estimate
+from rest.plan.world import Run
 from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
 from rest.sampler.plan import make_plan
-from rest.setup import Setup
 
 ROOT = pathlib.Path(__file__).parents[2]
 GIB = 2**30
@@ -65,11 +67,11 @@ def flags(path: str) -> dict[str, object]:
   }
 
 
-def plan_for(path: str, devices: str, **changes: object) -> outline.Outline:
+def plan_for(path: str, devices: str, **changes: object) -> Run:
   config = importlib.import_module('configs.math').get_config()
   changes = {k.replace('__', '.'): v for k, v in changes.items()}
   config.update_from_flattened_dict(flags(path) | changes)
-  return Setup(config, devices).outline
+  return main.prepare(config, epath.Path('nowhere'), devices)
 
 
 def test_a_plan_touches_no_device(qwen, tmp_path):
@@ -106,9 +108,12 @@ def test_a_pod_holds_its_share(qwen, devices, mesh, rows, count, processes):
   axes = dict(zip(('data', 'fsdp', 'tensor'), mesh, strict=True))
   fields = {f'mesh.{name}': size for name, size in axes.items()}
   run = plan_for(qwen, devices, mstep__rows=rows, **fields)
-  step = estimate.step_memory(run.model, run.mstep, run.mesh, run.device)
-  assert run.mesh.size == count
-  assert run.mesh.size // run.local_mesh.size == processes
+  world = run.world
+  step = estimate.step_memory(
+    world.model, run.config.mstep, world.mesh, world.device
+  )
+  assert world.mesh.size == count
+  assert world.mesh.size // world.local_mesh.size == processes
   share = 4 * 7.6156e9 / (axes['fsdp'] * axes['tensor'])
   assert step.weights == pytest.approx(share, rel=0.01)
   assert step.optimizer == pytest.approx(2 * share, rel=0.01)
@@ -117,10 +122,10 @@ def test_a_pod_holds_its_share(qwen, devices, mesh, rows, count, processes):
   width, ffn, heads = 3584, 18_944 / axes['tensor'], 4608 / axes['tensor']
   kept = 2 * 28 * tokens * (3 * width + heads + 2 * ffn)
   assert step.activations == pytest.approx(kept, rel=0.01)
-  assert step.total < run.device.memory
-  cache = run.table.total_bytes - run.table.weight_bytes
-  assert 0 < cache < run.device.memory
-  assert run.table.weight_bytes == pytest.approx(
+  assert step.total < world.device.memory
+  cache = world.table.total_bytes - world.table.weight_bytes
+  assert 0 < cache < world.device.memory
+  assert world.table.weight_bytes == pytest.approx(
     2 * 7.6156e9 / axes['tensor'], rel=0.01
   )
 

@@ -1,0 +1,113 @@
+"""What a run is, as run.json keeps it, and whether it may go on here."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+import rest
+from rest import tasks
+from rest.config import FREE_FIELDS, Config
+from rest.run import store
+from rest.tasks.leaks import Leak
+from rest.tasks.suites import Suite
+from rest.types import Task
+
+_PACKAGES = (
+  *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy'),
+  *('math-verify', 'sympy', 'sentencepiece', 'tokenizers'),
+)
+
+
+def record(
+  config: Config,
+  task: Task,
+  leaks: Sequence[Leak],
+  suites: Sequence[Suite],
+  device: str,
+) -> dict[str, Any]:
+  """Returns what a run is, in JSON values.
+
+  Args:
+    config: Told field by field.
+    task: Its problems are told by their digest, the base model by its own.
+    leaks: Training problems dropped.
+    suites: What else is tested.
+    device: On what it runs, for people.
+  """
+  versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  fields = {
+    'config': flat(dataclasses.asdict(config)),
+    'data': tasks.digest(task),
+    'base': store.hash_files(config.model.path),
+    'versions': {
+      'rest': rest.__version__,
+      'python': platform.python_version(),
+      **versions,
+    },
+    'device': device,
+    'prefix': task.prefix,
+    'leaks': [dataclasses.asdict(leak) for leak in leaks],
+    'suites': {
+      suite.label: {
+        'data': store.hash_problems(suite.problems),
+        'leaks': [dataclasses.asdict(leak) for leak in suite.leaks],
+      }
+      for suite in suites
+    },
+  }
+  return json.loads(json.dumps(fields))  # Tuples become lists, as on disk.
+
+
+def flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Returns a config's fields by their full names."""
+  fields: dict[str, Any] = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      fields |= flat(value, f'{prefix}{name}.')
+    else:
+      fields[prefix + name] = value
+  return fields
+
+
+def compare(here: dict[str, Any], workdir: epath.Path) -> None:
+  """Refuses a folder that holds a run that differs where it matters.
+
+  Raises:
+    ValueError: Names the fields, with both values.
+  """
+  known = store.read_json(workdir / 'run.json')
+  if known is None:
+    return
+  found = differences(here['config'], known['config'])
+  for name in ('data', 'base'):
+    if known[name] != here[name]:
+      found.append(f'the {name} changed ({known[name]}, {here[name]})')
+  if found:
+    raise ValueError(
+      f'{workdir} holds a run of another config: {"; ".join(found)}. '
+      'Choose another --workdir, or set these fields back.'
+    )
+
+
+def differences(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
+  """Returns what two configs, told field by field, differ in that matters."""
+  return [
+    f'{name} was {known.get(name)!r}, now {value!r}'
+    for name, value in config.items()
+    if known.get(name) != value and name not in FREE_FIELDS
+  ]
+
+
+def is_finished(config: Config, workdir: epath.Path) -> bool:
+  """Whether a run of this config came to its end; looks at files alone."""
+  finished = store.read_json(workdir / 'finished.json')
+  known = store.read_json(workdir / 'run.json')
+  if not finished or not known or finished['asked'] < config.em.iterations:
+    return False
+  here = json.loads(json.dumps(flat(dataclasses.asdict(config))))
+  return not differences(here, known['config'])
