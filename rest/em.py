@@ -13,6 +13,7 @@ from typing import Any
 from etils import epath
 
 from rest import report
+from rest.config import MStepConfig
 from rest.e_step.draw import e_step, keep_drawn
 from rest.e_step.evaluate import accuracy, evaluate
 from rest.e_step.summary import describe
@@ -28,7 +29,6 @@ from rest.m_step.packing import Example
 from rest.m_step.update import held_out_loss
 from rest.model import checkpoint
 from rest.model.transformer import Transformer
-from rest.recipe import MStepConfig
 from rest.run import processes, store
 from rest.run.opened import iteration_folder, open_run
 from rest.types import Halted

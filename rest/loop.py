@@ -6,75 +6,12 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from rest.config import check
-from rest.e_step.choose import EStepConfig
+from rest.config import EMConfig, EStepConfig, EvaluateConfig, MStepConfig
 from rest.e_step.draw import Tools
-from rest.e_step.evaluate import EvaluateConfig
 from rest.model.sharding import local_copy
 from rest.model.transformer import Transformer
-from rest.recipe import MStepConfig
 from rest.run.opened import load_model
 from rest.tasks.suites import Suite
-
-
-@dataclass(frozen=True, slots=True)
-class EMConfig:
-  """The outer loop.
-
-  Attributes:
-    iterations: Most iterations, I.
-    stop_on_validation: Whether to stop once an iteration does not raise
-      validation accuracy.
-    source: 'model' trains on verified samples; 'human' on the problem set's own
-      solutions (the SFT baseline: no E-step); 'samples_of' on samples that
-      another run has drawn (distillation), of which this one keeps its choice.
-    samples_of: Folder of the iteration of that run.
-    problems_per_iteration: Training problems that an iteration asks, the next
-      ones of a random order; 0 is all of them.
-    start_from: Where each M-step starts: 'base', or the model before:
-      'previous', with the state of its optimizer 'previous_state'.
-    accumulate: Whether to train on the datasets of all iterations so far.
-    include_human: Whether to train on human solutions too.
-    problem_weight: 'count': each kept solution weighs the same; 'uniform': each
-      solved problem does.
-    train_prompt: 'same' as for sampling, or 'zero_shot': the question alone.
-    validation: What the M-step stops on: 'accuracy' (greedy, on validation
-      problems) or 'loss' (on their human solutions).
-    export: Whether each iteration's model is also written as a Hugging Face
-      directory.
-  """
-
-  iterations: int = 3
-  stop_on_validation: bool = False
-  source: str = 'model'
-  samples_of: str = ''
-  problems_per_iteration: int = 0
-  start_from: str = 'base'
-  accumulate: bool = False
-  include_human: bool = False
-  problem_weight: str = 'count'
-  train_prompt: str = 'same'
-  validation: str = 'accuracy'
-  export: bool = False
-
-  def __post_init__(self):
-    check(
-      'em',
-      self,
-      {'iterations': '[1, inf)', 'problems_per_iteration': '[0, inf)'},
-      {
-        'source': ('model', 'human', 'samples_of'),
-        'start_from': ('base', 'previous', 'previous_state'),
-        'problem_weight': ('count', 'uniform'),
-        'train_prompt': ('same', 'zero_shot'),
-        'validation': ('accuracy', 'loss'),
-      },
-    )
-    if (self.source == 'samples_of') != bool(self.samples_of):
-      raise ValueError(
-        "em.samples_of must name a folder where em.source is 'samples_of', and "
-        f'nowhere else; got {self.samples_of!r} and {self.source!r}.'
-      )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from rest import em, report
+from rest.config import FREE_FIELDS
 from rest.e_step.draw import Tools
 from rest.loop import Run
 from rest.model import sharding, weights
@@ -36,31 +37,12 @@ from rest.verify import Pool
 
 RESUME_ME = 75  # EX_TEMPFAIL: what schedulers take for 'try again'.
 
-# A run goes on when these differ: they change how fast it gets there, or how
-# far it goes, but not what it finds.
-FREE_FIELDS = (
-  'compilation_cache',
-  'em.export',
-  'em.iterations',
-  'estep.max_cut_off',
-  'logging',
-  'mesh',
-  'model.path',  # The base model is known by its contents.
-  'sampling.rows',
-  'task.path',  # And so are the problems.
-  'eval.suite_folder',
-  'verify.max_unknown',
-  'verify.nice',
-  'verify.queue',
-  'verify.workers',
-)
-
 CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
   'File that says what to run, such as configs/quickstart.py. Any field can be '
-  'set on top, as in --config.estep.num_samples=16; configs/base.py lists all '
-  'fields with their meaning.',
+  'set on top, as in --config.estep.num_samples=16; python -m rest.config '
+  'lists all fields with their meaning.',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir',
@@ -246,7 +228,7 @@ def _differences(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
   return [
     f'{name} was {known.get(name)!r}, now {value!r}'
     for name, value in config.items()
-    if known.get(name) != value and not name.startswith(FREE_FIELDS)
+    if known.get(name) != value and name not in FREE_FIELDS
   ]
 
 
@@ -258,7 +240,8 @@ def parse(argv: list[str]) -> list[str]:
     refuse(f'--config: there is no such file ({error}).')
   except (AttributeError, KeyError) as error:
     refuse(
-      f'a --config.* flag names a field that configs/base.py lacks: {error}.'
+      f'a --config.* flag names a field that does not exist: {error}; '
+      '`python -m rest.config` lists all.'
     )
   except TypeError as error:
     refuse(f'a --config.* flag has a value of the wrong type: {error}.')

@@ -12,20 +12,14 @@ from etils import epath
 
 import rest
 from rest import tasks
-from rest.e_step.choose import EStepConfig
+from rest.config import make
 from rest.e_step.draw import hinted, prompt_tokens
-from rest.e_step.evaluate import EvaluateConfig
-from rest.loop import EMConfig
 from rest.model import hardware, sharding, tokenizer, weights
 from rest.plan import outline
-from rest.recipe import MStepConfig
 from rest.run import store
-from rest.run.log import LoggingConfig
-from rest.sampler import SamplerConfig
 from rest.sampler.plan import find_device, make_plan
-from rest.tasks import TaskConfig, leaks, suites
+from rest.tasks import leaks, suites
 from rest.types import Problem, Task, Tokenizer
-from rest.verify import VerifyConfig
 from rest.verify.answers import EXTRACT
 
 
@@ -40,19 +34,16 @@ class Setup:
   def __init__(self, config: Any, plan_for: str = ''):
     """Checks a config for the devices here, or for those of `plan_for`."""
     self.config = config
+    checked = make(config.to_dict())
     if config.compilation_cache:
       jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
       jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     self.seed = config.seed
     self.base, self.dtype = config.model.path, config.model.dtype
-    self.sampling = _section(config, 'sampling', SamplerConfig)
-    self.verify = _section(config, 'verify', VerifyConfig)
-    self.em = _section(config, 'em', EMConfig)
-    self.estep = _section(config, 'estep', EStepConfig)
-    self.mstep = _section(config, 'mstep', MStepConfig)
-    self.eval = _section(config, 'eval', EvaluateConfig)
-    self.logging = _section(config, 'logging', LoggingConfig)
-    task = tasks.make(_section(config, 'task', TaskConfig))
+    self.sampling, self.verify = checked.sampling, checked.verify
+    self.em, self.estep, self.mstep = checked.em, checked.estep, checked.mstep
+    self.eval, self.logging = checked.eval, checked.logging
+    task = tasks.make(checked.task)
     self._check_fields(task.verifier)
     self.leaks = leaks.find(task)
     self.task: Task = leaks.Clean(task, self.leaks)
@@ -72,15 +63,14 @@ class Setup:
     self._check_special()
     prefix, questions = self._check_prompts()
     self._check_rows(prefix, questions)
-    mesh_config = _section(config, 'mesh', sharding.MeshConfig)
     if plan_for:
       device, count = hardware.parse(plan_for)
       self.mesh, local_mesh = sharding.plan_meshes(
-        mesh_config, count, device.a_host
+        checked.mesh, count, device.a_host
       )
     else:
       device = find_device()
-      self.mesh = sharding.make_mesh(mesh_config)
+      self.mesh = sharding.make_mesh(checked.mesh)
       local_mesh = sharding.local_mesh(self.mesh)
     self._check_mesh()
     size, train = self.em.problems_per_iteration, len(questions['train'])
@@ -118,19 +108,12 @@ class Setup:
     outline.check(self.outline)
 
   def _check_fields(self, verifier: str) -> None:
-    """Refuses what no section can see alone."""
-    if not 0 <= self.seed < 2**31:  # JAX's, and positive: NumPy's.
-      raise ValueError(f'seed must lie in [0, 2**31); got {self.seed!r}.')
+    """Refuses what a config alone does not show."""
     parts = epath.Path(self.em.samples_of) / 'parts'
     if self.em.source == 'samples_of' and not parts.exists():
       raise FileNotFoundError(
         f'em.samples_of: there are no samples in {self.em.samples_of!r}; it '
         'must be the folder of an iteration, such as RUN/iteration_1.'
-      )
-    if self.em.start_from == 'previous_state' and self.mstep.lora_rank:
-      raise ValueError(
-        "em.start_from='previous_state' needs mstep.lora_rank=0: each M-step "
-        'has adapters of its own, and so has their optimizer.'
       )
     votes = self.estep.weight == 'majority'
     if (votes or self.estep.rationalize) and verifier not in EXTRACT:
@@ -301,14 +284,6 @@ def flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
     else:
       fields[prefix + name] = value
   return fields
-
-
-def _section(config: Any, name: str, kind: type[Any]) -> Any:
-  """Returns one section of the config as the dataclass that a room wants."""
-  try:
-    return kind(**config[name])
-  except TypeError as error:  # A field that the dataclass does not have.
-    raise ValueError(f'config section {name}: {error}') from error
 
 
 def _versions() -> dict[str, str]:

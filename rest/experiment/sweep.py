@@ -21,6 +21,7 @@ from absl import logging
 from etils import epath
 
 from rest import main
+from rest.config import FREE_FIELDS
 from rest.experiment import compare, share
 from rest.plan import outline
 from rest.run import store
@@ -130,7 +131,7 @@ def _share(
     source = workdir / name / f'seed_{seed}'
     if source == target:
       continue
-    if share.first_iteration(source, target, here, main.FREE_FIELDS):
+    if share.first_iteration(source, target, here, FREE_FIELDS):
       print(f'{arm}: the first iteration is that of {name}.')
     copied = share.first_samples(source, target, here, _wanted(setup))
     if copied:

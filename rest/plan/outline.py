@@ -11,15 +11,17 @@ from etils import epath
 from jax.sharding import AbstractMesh, Mesh
 
 from rest import report
-from rest.e_step.choose import EStepConfig
-from rest.e_step.evaluate import EvaluateConfig
-from rest.loop import EMConfig
+from rest.config import (
+  EMConfig,
+  EStepConfig,
+  EvaluateConfig,
+  MStepConfig,
+  SamplerConfig,
+)
 from rest.model.hardware import Device, runs_kernels
 from rest.model.transformer import ModelConfig
 from rest.plan import estimate
 from rest.plan.estimate import StepMemory
-from rest.recipe import MStepConfig
-from rest.sampler import SamplerConfig
 from rest.sampler.attention import reads
 from rest.sampler.choice import candidates_for
 from rest.sampler.plan import Plan, sizes, widths

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bench.shapes import SHAPES
+from rest.config import MStepConfig
 from rest.m_step import update
 from rest.m_step.optimizer import abstract_state
 from rest.m_step.packing import Batch
@@ -21,7 +22,6 @@ from rest.model import hardware, weights
 from rest.model.sharding import MeshConfig, make_mesh, plan_meshes, shardings
 from rest.model.transformer import Transformer
 from rest.plan import estimate, outline
-from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
 from rest.sampler.plan import make_plan
 from rest.setup import Setup
