@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bench.shapes import SHAPES
+from rest.config import MStepConfig
 from rest.m_step.fine_tune import fine_tune
 from rest.m_step.packing import Batch, Example, pack
 from rest.m_step.schedule import Schedule
@@ -29,7 +30,6 @@ from rest.model import sharding
 from rest.model.sharding import leaf_name
 from rest.model.transformer import ModelConfig, Transformer
 from rest.plan.estimate import count_parameters, flops_per_token, step_memory
-from rest.recipe import MStepConfig
 from rest.sampler.plan import find_device
 
 PEAK = 990e12  # Dense bfloat16 FLOP/s of an H200, by the datasheet.

@@ -1,1 +1,1 @@
-"""Configurations: data, with every field in `base.py`."""
+"""Configurations: data; `rest/config.py` has every field."""

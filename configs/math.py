@@ -25,7 +25,7 @@ def get_config():
   c.task.split = 'original'  # 7,500 to train and validate, 5,000 to test.
   c.task.prompt = 'few_shot'  # Minerva's four examples.
 
-  # [P], as in base.py; said in full, since this is the paper's main experiment.
+  # [P], as by default; said in full, since this is the paper's main experiment.
   c.em.iterations = 3
   c.estep.num_samples = 32
   c.estep.cap = 10

@@ -66,7 +66,7 @@ def get_config(size: str = '1m') -> ConfigDict:
   c.mesh.fsdp = 1
   c.mesh.tensor = 1
 
-  c.mstep = ConfigDict()  # Fields of rest.recipe.MStepConfig.
+  c.mstep = ConfigDict()  # Fields of rest.config.MStepConfig.
   c.mstep.learning_rate = 3e-3
   c.mstep.warmup = 0.05
   c.mstep.weight_decay = 0.1

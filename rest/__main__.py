@@ -2,6 +2,7 @@
 
 COMMANDS = {
   'rest.main': 'run ReST-EM, or go on with a run',
+  'rest.config': 'list every field of a run, with meaning and default',
   'rest.experiment': 'run the arms and seeds of an experiment, and compare',
   'rest.report': 'write the report of runs: figures and every sample',
   'rest.tasks': 'prepare problem sets, look for leaks, write sheets to grade',

@@ -42,8 +42,8 @@ CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
   'File that says what to run, such as configs/quickstart.py. Any field can be '
-  'set on top, as in --config.estep.num_samples=16; configs/base.py lists all '
-  'fields with their meaning.',
+  'set on top, as in --config.estep.num_samples=16; python -m rest.config '
+  'lists all fields with their meaning.',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir',
@@ -221,7 +221,8 @@ def parse(argv: list[str]) -> list[str]:
     refuse(f'--config: there is no such file ({error}).')
   except (AttributeError, KeyError) as error:
     refuse(
-      f'a --config.* flag names a field that configs/base.py lacks: {error}.'
+      f'a --config.* flag names a field that does not exist: {error}; '
+      '`python -m rest.config` lists all.'
     )
   except TypeError as error:
     refuse(f'a --config.* flag has a value of the wrong type: {error}.')

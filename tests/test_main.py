@@ -1,6 +1,5 @@
 """Bad input gives one clear error, before anything is touched."""
 
-import dataclasses
 import importlib
 import json
 import pathlib
@@ -12,31 +11,11 @@ from etils import epath
 
 from configs import base, pretrain_quickstart
 from rest import main
-from rest.config import EMConfig
-from rest.e_step.choose import EStepConfig
-from rest.e_step.evaluate import EvaluateConfig
-from rest.model import sharding
 from rest.model.transformer import ModelConfig, Transformer
 from rest.plan import outline
 from rest.plan.world import Run
-from rest.recipe import MStepConfig
-from rest.run.log import LoggingConfig
-from rest.sampler import SamplerConfig
-from rest.tasks import TaskConfig
-from rest.verify import VerifyConfig
 
 ROOT = pathlib.Path(__file__).parent.parent
-SECTIONS = {
-  'task': TaskConfig,
-  'mesh': sharding.MeshConfig,
-  'em': EMConfig,
-  'estep': EStepConfig,
-  'sampling': SamplerConfig,
-  'verify': VerifyConfig,
-  'mstep': MStepConfig,
-  'eval': EvaluateConfig,
-  'logging': LoggingConfig,
-}
 
 
 def prepare(config, workdir='nowhere') -> Run:
@@ -55,64 +34,6 @@ def _quickstart(**changes):
 @pytest.fixture(autouse=True)
 def _in_the_root(monkeypatch):
   monkeypatch.chdir(ROOT)
-
-
-@pytest.mark.parametrize('name', SECTIONS)
-def test_every_field_is_in_the_base_config_and_no_other(name):
-  fields = {field.name for field in dataclasses.fields(SECTIONS[name])}
-  assert set(base.get_config()[name]) == fields
-
-
-@pytest.mark.parametrize(
-  'name',
-  [
-    path.stem
-    for path in sorted((ROOT / 'configs').glob('*.py'))
-    if path.stem not in ('__init__', 'base', 'pretrain_quickstart')
-  ],
-)
-def test_every_config_is_one_that_the_rooms_take(name):
-  config = importlib.import_module(f'configs.{name}').get_config()
-  assert set(config) == set(base.get_config())
-  assert config.name
-  for section, kind in SECTIONS.items():
-    kind(**config[section])
-
-
-@pytest.mark.parametrize(
-  ('section', 'field'),
-  [
-    (section, field.name)
-    for section in ('em', 'sampling', 'verify', 'mstep', 'eval')
-    for field in dataclasses.fields(SECTIONS[section])
-    if field.type in (int, float)
-  ],
-)
-def test_a_number_out_of_bounds_is_refused_by_its_full_name(section, field):
-  for bad in (float('nan'), float('inf'), -1, '1', None, True):
-    with pytest.raises(ValueError, match=rf'{section}\.{field} must.*{bad}'):
-      SECTIONS[section](**{field: bad})
-
-
-@pytest.mark.parametrize(
-  ('section', 'fields'),
-  [
-    ('mstep', {'beta1': 1.0}),  # Adam would divide by 0.
-    ('mstep', {'beta2': 1.0}),
-    ('mstep', {'epsilon': 0.0}),
-    ('mstep', {'lora_alpha': 0.0}),
-    ('mstep', {'rows': 2.5}),
-    ('sampling', {'top_p': 0.0}),
-    ('sampling', {'top_p': 1.1}),
-    ('verify', {'timeout': 0.0}),
-    ('verify', {'nice': 20}),
-  ],
-)
-def test_open_ends_and_whole_numbers_are_held_to(section, fields):
-  with pytest.raises(
-    ValueError, match=rf'{section}\.{next(iter(fields))} must'
-  ):
-    SECTIONS[section](**fields)
 
 
 @pytest.mark.parametrize('size', ['0.3m', '1m', '6m', '37m'])
@@ -146,17 +67,11 @@ def test_an_unknown_size_to_pretrain_is_named():
     ({'sampling__max_prompt_tokens': 40}, r'sampling\.max_prompt_tokens is 40'),
     ({'sampling__max_tokens': 10**9}, r'sampling\.max_tokens=10{9}.*made for'),
     ({'sampling__rows': 10**9}, r'GiB.*sampling\.rows'),
-    ({'em__source': 'samples_of'}, r'em\.samples_of'),
-    ({'em__samples_of': '/runs/1'}, r"em\.samples_of.*'/runs/1'"),
     (
       {'em__source': 'samples_of', 'em__samples_of': '/nowhere'},
       r"em\.samples_of.*'/nowhere'",
     ),
     ({'em__problems_per_iteration': 9}, r'em\.problems_per_iteration.*8.*9'),
-    (
-      {'em__start_from': 'previous_state', 'mstep__lora_rank': 2},
-      r'previous_state.*lora_rank',
-    ),
     ({'task__solved_by': '/nowhere'}, r"task\.solved_by='/nowhere'"),
     ({'eval__suites': ('gsm8k',)}, r"eval\.suites, 'gsm8k'.*test\.jsonl"),
     ({'eval__suites': ('bbh:cot:cot',)}, r"eval\.suites.*'bbh:cot:cot'"),
@@ -231,8 +146,6 @@ def test_prompts_with_the_answer_in_them_are_measured_too():
       {'mstep__row_length': 100, 'em__validation': 'loss'},
       r"em\.validation='loss'.*mstep\.row_length=100; .* takes \d+",
     ),
-    ({'seed': -1}, r'^seed must lie in \[0, 2\*\*31\); got -1'),
-    ({'seed': 2**31}, r'^seed must lie in'),
   ],
 )
 def test_what_would_be_found_after_an_e_step_is_found_before(changes, message):

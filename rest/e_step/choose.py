@@ -4,72 +4,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from rest.config import check
+from rest.config import EStepConfig
 from rest.types import Graded, Kept
 
 _SPACES = re.compile(r'\s')
 # As in '3 + 4 * 2 = 11': numbers and operations, a sign, a number. What has no
 # sign is matched as well, so that no part of it is looked at again.
 _EQUATION = re.compile(r'[\d(][\d\s.,()%/*+\-]*+(=\s*-?[\d.,]*\d)?')
-
-
-@dataclass(frozen=True, slots=True)
-class EStepConfig:
-  """What is drawn and what of it is kept.
-
-  Attributes:
-    num_samples: Samples of each problem, N.
-    cap: Most solutions kept of a problem; 0 keeps all.
-    distinct: Of which solutions one is kept: those of equal 'text', those with
-      the same 'equations' in the same order (RFT), or none ('off').
-    stop_at_cap: Whether a problem's samples end with the one that meets its
-      cap. The dataset is the same; what was drawn, and its statistics, are not.
-    weight: What a solution weighs in training, f of its reward r. 'identity': r
-      (ReST-EM; also ReST's 1[r > t] for every t below 1, as r is 0 or 1).
-      'exponential': exp(r) (reward-weighted regression). 'best': 1 for the best
-      of the problem's samples, right or not (RAFT, with a cap of 1).
-      'majority': 1 for those with the commonest answer, whatever is right;
-      spellings that the verifier calls equal are one answer.
-    max_cut_off: Share of samples cut off at the length limit above which the
-      E-step ends in an error. Above a half, what is kept is not what the model
-      does well but what it says briefly; and a thinking model asked with too
-      small a limit has 97 to 99 % cut off.
-    rationalize: Whether problems without a correct sample are asked again with
-      the answer in the question (STaR). The paper found false positives.
-  """
-
-  num_samples: int = 32
-  cap: int = 10
-  distinct: str = 'text'
-  stop_at_cap: bool = False
-  weight: str = 'identity'
-  max_cut_off: float = 0.5
-  rationalize: bool = False
-
-  def __post_init__(self):
-    check(
-      'estep',
-      self,
-      {
-        'num_samples': '[1, inf)',
-        'cap': '[0, inf)',
-        'max_cut_off': '[0, 1]',
-      },
-      {
-        'distinct': ('text', 'equations', 'off'),
-        'weight': ('identity', 'exponential', 'best', 'majority'),
-      },
-    )
-    if self.stop_at_cap and not self.cap:
-      raise ValueError('estep.stop_at_cap needs a cap, but estep.cap is 0.')
-    if self.stop_at_cap and self.weight != 'identity':
-      raise ValueError(
-        "estep.stop_at_cap needs estep.weight='identity': by other weights, a "
-        f'later sample may take the place of an earlier one; got '
-        f'{self.weight!r}.'
-      )
 
 
 def keep(

@@ -20,7 +20,8 @@ from typing import Any
 from etils import epath
 from jax.sharding import Mesh
 
-from rest.e_step.choose import EStepConfig, keep, meets_cap, sameness
+from rest.config import EStepConfig
+from rest.e_step.choose import keep, meets_cap, sameness
 from rest.e_step.fates import fates
 from rest.e_step.summary import EStepSummary, Tally, describe
 from rest.e_step.verdicts import Answers

@@ -12,67 +12,12 @@ import jax
 from etils import epath
 
 from rest import metrics
-from rest.config import check
+from rest.config import EvaluateConfig
 from rest.e_step.draw import Timing, Tools, draw, draw_missing
 from rest.run import processes, store
 from rest.types import Graded, Preempted, Problem
 from rest.verify import Pool
 from rest.verify.answers import EXTRACT, vote
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateConfig:
-  """What is measured on the test problems after each iteration.
-
-  Attributes:
-    num_samples: Samples a problem for pass@k and maj@k; 0 measures only greedy
-      pass@1.
-    num_problems: Test problems that are sampled so; 0 is all of them.
-    pass_k: The k of pass@k; each at most num_samples.
-    temperature: Of the samples.
-    top_k: Of the samples; 0 is off.
-    top_p: Of the samples.
-    suites: Transfer suites, tested after each iteration as well: see
-      `rest.tasks.suites`.
-    suite_folder: Holds each suite's files in a folder of its task's name.
-    suite_problems: Most problems of each suite; 0 is all of them.
-    suite_temperature: Of the one completion a problem of a suite; 0 is greedy.
-    on_train: Whether the last policy, too, draws its samples of the training
-      problems: they are what its next E-step would draw, so that e_step.json
-      of iteration i + 1 tells the training accuracy of policy i.
-  """
-
-  num_samples: int = 0
-  num_problems: int = 0
-  pass_k: tuple[int, ...] = ()
-  temperature: float = 1.0
-  top_k: int = 0
-  top_p: float = 0.95
-  suites: tuple[str, ...] = ()
-  suite_folder: str = ''
-  suite_problems: int = 0
-  suite_temperature: float = 0.0
-  on_train: bool = False
-
-  def __post_init__(self):
-    check(
-      'eval',
-      self,
-      {
-        'num_samples': '[0, inf)',
-        'num_problems': '[0, inf)',
-        'temperature': '[0, inf)',
-        'top_k': '[0, inf)',
-        'top_p': '(0, 1]',
-        'suite_problems': '[0, inf)',
-        'suite_temperature': '[0, inf)',
-      },
-    )
-    if any(not 1 <= k <= self.num_samples for k in self.pass_k):
-      raise ValueError(
-        f'eval.pass_k must lie in 1..eval.num_samples='
-        f'{self.num_samples}, got {tuple(self.pass_k)}.'
-      )
 
 
 @dataclass(frozen=True, slots=True)

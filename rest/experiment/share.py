@@ -9,7 +9,7 @@ many samples or problems of it each arm asks for.
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ def first_samples(
   Args:
     source: The other run's directory.
     target: The directory of the run that needs them.
-    record: What that run is: see `rest.setup.record`.
+    record: What that run is: see `rest.run.record.record`.
     wanted: What it needs.
 
   Returns:
@@ -90,7 +90,7 @@ def first_iteration(
   source: pathlib.Path,
   target: pathlib.Path,
   record: Mapping[str, Any],
-  ignored: tuple[str, ...],
+  ignored: Collection[str],
 ) -> bool:
   """Copies the whole first iteration where the runs part only after it.
 
@@ -98,7 +98,7 @@ def first_iteration(
     source: The other run's directory.
     target: The directory of the run that needs it.
     record: What that run is.
-    ignored: Beginnings of config fields that change no result.
+    ignored: Config fields that change no result.
 
   Returns:
     Whether it was copied.
@@ -110,7 +110,7 @@ def first_iteration(
   names = [
     name
     for name in record['config']
-    if not name.startswith((*ignored, *_LATER))
+    if name not in ignored and name not in _LATER
   ]
   if _differ(known['config'], record['config'], names):
     return False

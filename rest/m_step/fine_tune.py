@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from rest.config import MStepConfig
 from rest.m_step.optimizer import abstract_state, init_state
 from rest.m_step.packing import Example
 from rest.m_step.schedule import Schedule
@@ -29,7 +30,6 @@ from rest.model.checkpoint import Checkpoints, load_tree
 from rest.model.sharding import ACTIVATIONS, shardings
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import Transformer
-from rest.recipe import MStepConfig
 from rest.types import Preempted
 
 # How often processes ask each other whether one was told to stop, in steps.

@@ -6,8 +6,8 @@ import jax
 import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from rest.config import MStepConfig
 from rest.model.sharding import leaf_name, spec
-from rest.recipe import MStepConfig
 
 
 def make_optimizer(config: MStepConfig) -> optax.GradientTransformation:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import optax
 
+from rest.config import MStepConfig
 from rest.m_step.packing import Batch, Example, Packed, pack
-from rest.recipe import MStepConfig
 
 
 class Schedule:

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rest.config import MStepConfig
 from rest.m_step.loss import weighted_loss
 from rest.m_step.optimizer import make_optimizer
 from rest.m_step.packing import Batch, Example, pack
@@ -22,7 +23,6 @@ from rest.model.flash import KEPT, flash_attention, has_kernel
 from rest.model.lora import attach
 from rest.model.sharding import ACTIVATIONS, leaf_name, spec
 from rest.model.transformer import Transformer, backbone, unstack
-from rest.recipe import MStepConfig
 
 
 class Metrics(NamedTuple):

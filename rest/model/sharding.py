@@ -8,7 +8,6 @@ key, one value), C the pair gate and up.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -21,6 +20,8 @@ from jax.sharding import (
   PartitionSpec,
 )
 
+from rest.config import MeshConfig
+
 AXES = ('data', 'fsdp', 'tensor')
 
 # How weights are split: `fsdp` over the width, `tensor` over heads and width of
@@ -29,21 +30,6 @@ PARAMETERS = {'D': 'fsdp', 'K': 'tensor', 'F': 'tensor', 'V': 'tensor'}
 
 # How activations are split: rows over all data-parallel devices.
 ACTIVATIONS = {'B': ('data', 'fsdp'), 'K': 'tensor', 'F': 'tensor'}
-
-
-@dataclass(frozen=True, slots=True)
-class MeshConfig:
-  """Devices by axis. One axis may be -1: whatever devices remain.
-
-  Attributes:
-    data: Copies of the weights; each works on its own rows.
-    fsdp: Devices that share one copy of the weights, gathered layer by layer.
-    tensor: Devices that share each matrix product.
-  """
-
-  data: int = -1
-  fsdp: int = 1
-  tensor: int = 1
 
 
 def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
@@ -178,10 +164,6 @@ def constrain(x: jax.Array, letters: str) -> jax.Array:
 
 def _axis_sizes(config: MeshConfig, devices: int) -> list[int]:
   sizes = [config.data, config.fsdp, config.tensor]
-  if sizes.count(-1) > 1 or any(n == 0 or n < -1 for n in sizes):
-    raise ValueError(
-      f'mesh axes must be positive, and at most one -1; got {config}.'
-    )
   if -1 in sizes:
     rest = math.prod(n for n in sizes if n != -1)
     sizes[sizes.index(-1)] = max(1, devices // rest)

@@ -15,10 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rest.config import check
+from rest.config import DTYPES
 from rest.model.sharding import constrain
-
-DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,10 @@ class ModelConfig:
   dtype: str = 'float32'
 
   def __post_init__(self):
-    check('model', self, {}, {'dtype': DTYPES})
+    if self.dtype not in DTYPES:
+      raise ValueError(
+        f'model.dtype must be one of {", ".join(DTYPES)}; got {self.dtype!r}.'
+      )
 
   @property
   def groups(self) -> int:

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
+from rest.config import MStepConfig
 from rest.m_step import loss
 from rest.m_step.optimizer import abstract_state
 from rest.model import attention, flash, lora, sharding
 from rest.model.hardware import Device, parse
 from rest.model.transformer import ModelConfig, Transformer
-from rest.recipe import MStepConfig
 
 # (parameters, tokens drawn a second, share of the data sheet's FLOP/s that
 # training reaches) of one H200, at Qwen2.5's shapes (bench/NOTES.md).

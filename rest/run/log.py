@@ -5,43 +5,23 @@ kill its last line may be broken, and steps that were lost are there twice.
 Results never depend on it.
 """
 
-import importlib.util
 import json
 import pathlib
 import secrets
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
 from tqdm import tqdm
 
+from rest.config import LoggingConfig
 from rest.run import tensorboard
 from rest.types import Preempted
 
 _FILE = 'metrics.jsonl'
 _PUBLISH_EVERY = 30.0  # Seconds between uploads, where a folder is remote.
-
-
-@dataclass(frozen=True, slots=True)
-class LoggingConfig:
-  """Where metrics go besides metrics.jsonl and TensorBoard.
-
-  Attributes:
-    wandb: Project of Weights & Biases; '' is none. Its own files are in the
-      run's folder wandb/, or in ./wandb where the run is remote.
-  """
-
-  wandb: str = ''
-
-  def __post_init__(self):
-    if self.wandb and importlib.util.find_spec('wandb') is None:
-      raise ValueError(
-        f'logging.wandb={self.wandb!r} needs the package wandb, which is not '
-        "installed: pip install wandb, or set the field to ''."
-      )
 
 
 class Journal:

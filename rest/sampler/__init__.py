@@ -1,7 +1,8 @@
 """Prompts in, completions out: the sampler of the E-step and of evaluation."""
 
+from rest.config import SamplerConfig
 from rest.sampler.order import Ask
-from rest.sampler.plan import Plan, SamplerConfig
+from rest.sampler.plan import Plan
 from rest.sampler.sampler import Sampler
 from rest.sampler.stats import Stats
 

@@ -8,63 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from rest.config import check
+from rest.config import SamplerConfig
 from rest.model import hardware
 from rest.model.transformer import ModelConfig
 from rest.sampler.cache import BUFFERS, TableShape
-
-
-@dataclass(frozen=True, slots=True)
-class SamplerConfig:
-  """How completions are drawn, and how large the table is.
-
-  Attributes:
-    temperature: Divides the logits; 0 is greedy.
-    top_k: Only this many best tokens; 0 is all.
-    top_p: Only the smallest set of best tokens with this much probability.
-    max_tokens: Longest completion in tokens, its end token included.
-    max_prompt_tokens: Longest prompt in tokens, prefix and question together.
-      A tight bound makes a small table, and small tables are fast.
-    rows: Completions drawn at the same time; 0: the planner chooses.
-    rows_per_slot: Of them, how many share a question; 0: the planner chooses.
-    min_rows: Rows down to which the table shrinks at the end of the list; 0:
-      the planner chooses. Where it shrinks, a sample may be computed in tables
-      of other sizes when only a part of the problems is drawn again, and then
-      differ by rounding; on CPUs it therefore keeps its size.
-    steps_per_call: Tokens a row between two looks of the host; 0: the planner
-      chooses.
-    memory_share: Share of the device's memory that the sampler may fill,
-      weights included.
-  """
-
-  temperature: float = 0.7
-  top_k: int = 40
-  top_p: float = 1.0
-  max_tokens: int = 512
-  max_prompt_tokens: int = 1024
-  rows: int = 0
-  rows_per_slot: int = 0
-  min_rows: int = 0
-  steps_per_call: int = 0
-  memory_share: float = 0.9
-
-  def __post_init__(self):
-    check(
-      'sampling',
-      self,
-      {
-        'temperature': '[0, inf)',
-        'top_k': '[0, inf)',
-        'top_p': '(0, 1]',
-        'max_tokens': '[1, inf)',
-        'max_prompt_tokens': '[1, inf)',
-        'rows': '[0, inf)',
-        'rows_per_slot': '[0, inf)',
-        'min_rows': '[0, inf)',
-        'steps_per_call': '[0, inf)',
-        'memory_share': '(0, 1]',
-      },
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from rest.config import SamplerConfig
 from rest.model.sharding import PARAMETERS, leaf_name, spec
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import ModelConfig, Transformer, unstack
@@ -26,7 +27,7 @@ from rest.sampler.decode import (
   load_questions,
 )
 from rest.sampler.order import Ask, Draft, Order
-from rest.sampler.plan import Plan, SamplerConfig, make_plan, smallest
+from rest.sampler.plan import Plan, make_plan, smallest
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Call, Stats, Watch
 from rest.sampler.text import complete, has_stop

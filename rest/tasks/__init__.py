@@ -4,16 +4,16 @@ import dataclasses
 import hashlib
 import json
 
+from rest.config import TaskConfig
 from rest.tasks.apps import Apps
 from rest.tasks.arithmetic import Arithmetic
 from rest.tasks.bbh import Bbh
-from rest.tasks.config import SPLITS, TaskConfig
 from rest.tasks.gsm8k import Gsm8k
 from rest.tasks.humaneval import HumanEval, HumanEvalPlus
 from rest.tasks.hungarian_exam import HungarianExam
 from rest.tasks.math import Math
 from rest.tasks.mbpp import Mbpp, MbppPlus
-from rest.tasks.problem_set import ProblemSet
+from rest.tasks.problem_set import SPLITS, ProblemSet
 from rest.types import Task
 
 TASKS: dict[str, type[ProblemSet]] = {

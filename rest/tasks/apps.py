@@ -13,8 +13,8 @@ from typing import Any
 
 from etils import epath
 
+from rest.config import TaskConfig
 from rest.tasks import code, files
-from rest.tasks.config import TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
 

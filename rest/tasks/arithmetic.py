@@ -8,9 +8,9 @@ of nine or ten steps, more than a base model has seen, to test transfer.
 import functools
 import itertools
 
+from rest.config import TaskConfig
 from rest.tasks import situations
-from rest.tasks.config import SPLITS, TaskConfig
-from rest.tasks.problem_set import ProblemSet
+from rest.tasks.problem_set import SPLITS, ProblemSet
 from rest.types import Problem
 
 _SIZES = {'train': 4000, 'validation': 300, 'test': 1000, 'longer': 300}

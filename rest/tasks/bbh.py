@@ -6,8 +6,8 @@ Only tests; never to be trained on (the files carry a canary).
 import re
 from collections.abc import Iterator
 
+from rest.config import TaskConfig
 from rest.tasks import files
-from rest.tasks.config import TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
 

@@ -2,8 +2,8 @@
 
 import re
 
+from rest.config import TaskConfig
 from rest.tasks import files
-from rest.tasks.config import TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
 

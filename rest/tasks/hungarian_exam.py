@@ -10,8 +10,8 @@ import csv
 import io
 from collections.abc import Iterable
 
+from rest.config import TaskConfig
 from rest.tasks import files
-from rest.tasks.config import TaskConfig
 from rest.tasks.math import ask
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem

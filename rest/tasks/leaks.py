@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rest.tasks.config import SPLITS
+from rest.tasks.problem_set import SPLITS
 from rest.types import Problem, Task
 
 _WORDS = 13

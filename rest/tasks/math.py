@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from rest.config import TaskConfig
 from rest.tasks import files, math_ids
-from rest.tasks.config import TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
 

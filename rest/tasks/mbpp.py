@@ -9,8 +9,8 @@ put more clearly) the same numbers decide.
 
 import re
 
+from rest.config import TaskConfig
 from rest.tasks import code, files
-from rest.tasks.config import TaskConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
 

@@ -1,13 +1,16 @@
 """What all problem sets share: how they are read, split and cut down."""
 
 import functools
+import hashlib
 from collections import Counter
 
 from etils import epath
 
+from rest.config import TaskConfig
 from rest.tasks import files
-from rest.tasks.config import SPLITS, TaskConfig, choose
 from rest.types import Problem
+
+SPLITS = ('train', 'validation', 'test')
 
 
 class ProblemSet:
@@ -102,3 +105,30 @@ class ProblemSet:
     if config.num_test:
       test = choose(test, config.num_test, 'task.num_test', config.seed)
     return {'train': train, 'validation': held_out, 'test': test}
+
+
+def choose(
+  problems: list[Problem], size: int, field: str, seed: int
+) -> list[Problem]:
+  """Returns so many random problems in the order of the set.
+
+  A larger choice contains every smaller one of the same seed.
+
+  Args:
+    problems: What to choose from.
+    size: How many.
+    field: Config field to name where there are too few.
+    seed: Of the choice.
+  """
+  if not 0 <= size <= len(problems):
+    raise ValueError(
+      f'{field} must be between 0 and {len(problems)}, the number of problems'
+      f' there are, got {size}.'
+    )
+  ranked = sorted(problems, key=lambda p: _order(p, seed))
+  chosen = {p.id for p in ranked[:size]}
+  return [p for p in problems if p.id in chosen]
+
+
+def _order(problem: Problem, seed: int) -> str:
+  return hashlib.sha256(f'{seed}/{problem.id}'.encode()).hexdigest()

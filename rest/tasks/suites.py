@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from etils import epath
 
 from rest import tasks
+from rest.config import TaskConfig
 from rest.tasks import leaks
-from rest.tasks.config import TaskConfig, choose
+from rest.tasks.problem_set import choose
 from rest.types import Problem, Task
 
 _NAME = re.compile(r'(?P<task>\w+)(/(?P<split>\w+))?(:(?P<prompt>\w+))?')

@@ -228,7 +228,7 @@ def _details(record: dict[str, Any]) -> list[str]:
   return [
     '## Details',
     f'Ran on {record["device"]}. {versions}.',
-    'Every field that bears on the result (`configs/base.py` says what they '
+    'Every field that bears on the result (`rest/config.py` says what they '
     'mean):',
     _fenced('text', fields),
   ]

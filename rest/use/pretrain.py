@@ -20,12 +20,12 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
+from rest.config import MStepConfig
 from rest.m_step.fine_tune import FineTuned, fine_tune
 from rest.m_step.packing import Example
 from rest.m_step.update import Metrics, held_out_loss
 from rest.model import sharding, tokenizer, weights
 from rest.model.transformer import ModelConfig, Transformer
-from rest.recipe import MStepConfig
 from rest.run.store import write_json
 from rest.tasks.arithmetic_corpus import Document, Noise, corpus
 from rest.types import Tokenizer

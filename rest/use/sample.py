@@ -357,7 +357,7 @@ def _parser() -> argparse.ArgumentParser:
     help='few_shot, zero_shot, ...: of --task, whose usual one is the default',
   )
   drawn = parser.add_argument_group(
-    'how answers are drawn (fields of configs/base.py; default: those of the '
+    'how answers are drawn (fields of rest/config.py; default: those of the '
     'run, or of the paper)'
   )
   drawn.add_argument('--num_samples', type=int, default=1, help='per question')

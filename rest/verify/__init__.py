@@ -4,7 +4,8 @@ with Pool(VerifyConfig(), ('math',)) as pool:
   pool.submit(Request('math', completion, gold='42')).result()
 """
 
+from rest.config import VerifyConfig
 from rest.verify.pool import Pool
-from rest.verify.request import Request, Stats, VerifyConfig, make_request
+from rest.verify.request import Request, Stats, make_request
 
 __all__ = ['Pool', 'Request', 'Stats', 'VerifyConfig', 'make_request']

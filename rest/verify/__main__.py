@@ -28,14 +28,15 @@ import tqdm
 from etils import epath
 
 from rest import tasks
-from rest.e_step.choose import EStepConfig, keep
+from rest.config import EStepConfig, VerifyConfig
+from rest.e_step.choose import keep
 from rest.model import tokenizer
 from rest.run import dataset, store
 from rest.tasks import files
 from rest.types import Graded, Kept, Tests, Tokenizer, Verdict
 from rest.verify.answers import reader
 from rest.verify.pool import Pool
-from rest.verify.request import Request, VerifyConfig, make_request
+from rest.verify.request import Request, make_request
 from rest.verify.worker import read_tests
 
 _T = TypeVar('_T')

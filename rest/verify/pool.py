@@ -13,10 +13,11 @@ from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 
+from rest.config import VerifyConfig
 from rest.types import Tests, Verdict
 from rest.verify import exact, math
 from rest.verify.child import Child
-from rest.verify.request import Request, Stats, VerifyConfig
+from rest.verify.request import Request, Stats
 
 _ANSWERS = {'math': math, 'exact': exact}  # Who judge an extracted answer.
 _VERIFIERS = (*_ANSWERS, 'program', 'hang')

@@ -2,51 +2,7 @@
 
 from dataclasses import dataclass
 
-from rest.config import check
 from rest.types import Problem, Task, Tests
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyConfig:
-  """How verdicts are reached.
-
-  Attributes:
-    workers: Interpreters that judge at the same time.
-    timeout: Seconds for one verdict on an answer, from dispatch. Programs have
-      deadlines of their own, by their tests.
-    memory: MiB of address space that a worker may hold while it judges.
-    queue: Requests that may wait; `submit` blocks while there are so many.
-    cache: Verdicts remembered, at about 200 bytes each; 0 remembers none.
-    nice: Niceness of the workers above this process's, so that they never
-      starve the thread that feeds the device.
-    max_unknown: Share of unknown verdicts above which a run stops.
-    allow_weak_sandbox: Whether to judge programs where the host allows no
-      better isolation than resource limits.
-  """
-
-  workers: int = 2
-  timeout: float = 2.0
-  memory: int = 512
-  queue: int = 1024
-  cache: int = 65_536
-  nice: int = 10
-  max_unknown: float = 0.005
-  allow_weak_sandbox: bool = False
-
-  def __post_init__(self):
-    check(
-      'verify',
-      self,
-      {
-        'workers': '[1, inf)',
-        'timeout': '(0, inf)',
-        'memory': '[1, inf)',
-        'queue': '[1, inf)',
-        'cache': '[0, inf)',
-        'nice': '[0, 19]',
-        'max_unknown': '[0, 1]',
-      },
-    )
 
 
 @dataclass(frozen=True, slots=True)

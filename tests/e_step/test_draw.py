@@ -288,8 +288,3 @@ def test_samples_of_another_run_are_encoded_anew_or_left_out(tools, tmp_path):
 def test_a_wrong_field_is_named(field: str, value: Any):
   with pytest.raises(ValueError, match=f'estep.{field}'):
     EStepConfig(**{field: value})
-
-
-def test_stopping_at_a_cap_needs_one():
-  with pytest.raises(ValueError, match=r'estep\.cap is 0'):
-    EStepConfig(cap=0, stop_at_cap=True)

@@ -11,12 +11,8 @@ from typing import Any
 import pytest
 
 from configs import ablations
-from rest import tasks
-from rest.config import EMConfig
-from rest.e_step import evaluate
-from rest.e_step.choose import EStepConfig
+from rest.config import make
 from rest.experiment import sweep
-from rest.recipe import MStepConfig
 from rest.run import store
 from rest.run.dataset import read_dataset
 from rest.types import Preempted
@@ -189,14 +185,7 @@ def test_every_arm_is_a_config_that_the_rooms_take(name, base, tmp_path):
     assert folder.endswith(f'/seed_{seed}')
     assert changed.seed == seed
     assert '{' not in changed.em.samples_of + changed.task.solved_by
-    for section, kind in (
-      ('em', EMConfig),
-      ('estep', EStepConfig),
-      ('mstep', MStepConfig),
-      ('eval', evaluate.EvaluateConfig),
-      ('task', tasks.TaskConfig),
-    ):
-      kind(**changed[section])
+    make(changed.to_dict())
 
 
 def test_a_sweep_refuses_what_it_cannot_run():

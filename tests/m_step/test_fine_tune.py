@@ -480,7 +480,6 @@ def test_a_save_that_fails_ends_training_at_the_next_step(tmp_path):
   [
     ({'learning_rate': -1.0}, r'mstep\.learning_rate must lie in'),
     ({'stop': 'never'}, r'mstep\.stop must be one of best'),
-    ({'rows': 8, 'accumulate': 3}, r'mstep\.accumulate must divide'),
   ],
 )
 def test_bad_fields_are_refused_by_name(fields: dict, message: str):

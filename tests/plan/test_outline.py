@@ -16,6 +16,7 @@ from etils import epath
 
 from bench.shapes import SHAPES
 from rest import main
+from rest.config import MStepConfig
 from rest.m_step import update
 from rest.m_step.optimizer import abstract_state
 from rest.m_step.packing import Batch
@@ -24,7 +25,6 @@ from rest.model.sharding import MeshConfig, make_mesh, plan_meshes, shardings
 from rest.model.transformer import Transformer
 from rest.plan import estimate
 from rest.plan.world import Run
-from rest.recipe import MStepConfig
 from rest.sampler import SamplerConfig
 from rest.sampler.plan import make_plan
 

@@ -1,6 +1,5 @@
 """What a run says of itself while it runs."""
 
-import importlib.util
 import io
 import pathlib
 import struct
@@ -64,14 +63,6 @@ def test_a_journal_without_a_folder_writes_and_says_nothing(capsys):
     journal.write('train', 1, 1, loss=3.0)
     journal.say('kept 3 of 4')
   assert capsys.readouterr() == ('', '')
-
-
-@pytest.mark.skipif(
-  importlib.util.find_spec('wandb') is not None, reason='wandb is installed'
-)
-def test_a_logger_that_is_asked_for_must_be_installed():
-  with pytest.raises(ValueError, match=r'logging\.wandb.*pip install wandb'):
-    LoggingConfig(wandb='project')
 
 
 def _wandb_records(folder: pathlib.Path) -> list[Any]:
