@@ -100,6 +100,29 @@ def test_the_ends_of_an_interval_are_in_it_where_it_says_so(name: str):
       assert getattr(changed, field) == value
 
 
+@pytest.mark.parametrize(
+  ('name', 'bad'),
+  [
+    ('mstep.beta1', 1.0),  # Adam would divide by 0.
+    ('mstep.beta2', 1.0),
+    ('mstep.epsilon', 0.0),
+    ('mstep.lora_alpha', 0.0),
+    ('mstep.rows', 2.5),
+    ('mstep.epochs', 10**9),
+    ('sampling.top_p', 0.0),
+    ('sampling.top_p', 1.1),
+    ('verify.timeout', 0.0),
+    ('verify.nice', 20),
+    ('verify.workers', 3000),
+    ('mesh.fsdp', 0),
+  ],
+)
+def test_values_that_make_no_sense_are_refused(name: str, bad: float):
+  section, field = _section(name)
+  with pytest.raises(ValueError, match=rf'{name} must lie in'):
+    dataclasses.replace(section, **{field: bad})
+
+
 def test_true_is_no_number_and_a_whole_number_is_a_float():
   assert make({'mstep': {'clip': 2}}).mstep.clip == 2
   message = r'mstep\.clip must lie in \[0, 1e9\]; got True'
