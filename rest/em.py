@@ -21,8 +21,10 @@ from rest.m_step.examples import asked, training_examples
 from rest.m_step.fine_tune import fine_tune
 from rest.m_step.validate import validator
 from rest.model import checkpoint
+from rest.model.fingerprint import fingerprint
+from rest.model.transformer import Transformer
 from rest.plan.world import Run
-from rest.run import processes, store
+from rest.run import digests, processes, store
 from rest.run.opened import iteration_folder, load_model, open_run
 from rest.run.phase import Phase, phase
 from rest.types import Halted
@@ -40,10 +42,7 @@ def run_em(run: Run, tools: Tools) -> None:
   measure(run, policy, 0)
   iteration = 0
   for iteration in range(1, em.iterations + 1):
-    if em.source == 'samples_of':
-      choose_from(run, policy, iteration)
-    elif em.source == 'model' or run.config.eval.on_train:
-      generate(run, policy, iteration)
+    expect(run, policy, iteration)
     improve(run, policy, iteration)
     measure(run, policy, iteration)
     if em.export:
@@ -60,13 +59,47 @@ def run_em(run: Run, tools: Tools) -> None:
 
 def make_policy(run: Run, tools: Tools) -> Policy:
   """Returns the base model as the first policy; `tools` hold its weights."""
-  mesh, base = run.world.mesh, run.config.model
+  mesh = run.world.mesh
   assert isinstance(mesh, Mesh)  # Only a plan may be for other devices.
-  return Policy(
-    tools,
-    mesh,
-    lambda i: load_model(run.workdir, i, base.path, base.dtype, mesh),
-  )
+  policy = Policy(tools, mesh, lambda iteration: load(run, policy, iteration))
+  return policy
+
+
+def load(run: Run, policy: Policy, iteration: int) -> Transformer:
+  """Reads the weights of an iteration; trains them again if they are lost."""
+  base, model = run.config.model, None
+  folder = iteration_folder(run.workdir, iteration)
+  try:
+    model = load_model(
+      run.workdir, iteration, base.path, base.dtype, policy.mesh
+    )
+    noted = digests.noted(folder / 'model') if iteration else None
+    if noted in (None, fingerprint(model)):
+      return model
+    why = 'are not those that were written'
+  except (KeyError, OSError, TypeError, ValueError) as error:
+    if iteration == 0:
+      raise
+    why = f'cannot be read ({error!r:.300})'
+  del model
+  if processes.is_first():
+    policy.tools.live.journal.say(
+      f'iteration {iteration}: its weights {why}: they are trained again'
+    )
+    for name in ('model', 'm_step.json'):
+      if (folder / name).exists():
+        store.put_aside(folder / name)
+  processes.barrier(f'iteration {iteration}: weights put aside')
+  improve(run, policy, iteration)
+  return load(run, policy, iteration)
+
+
+def expect(run: Run, policy: Policy, iteration: int) -> None:
+  """The E-step, from where the config says that samples are."""
+  if run.config.em.source == 'samples_of':
+    choose_from(run, policy, iteration)
+  elif run.config.em.source == 'model' or run.config.eval.on_train:
+    generate(run, policy, iteration)
 
 
 def generate(run: Run, policy: Policy, iteration: int) -> None:
@@ -160,6 +193,9 @@ def improve(run: Run, policy: Policy, iteration: int) -> None:
     here.result = result.summary
     here.values['trained'] = _tokens_trained(config.mstep, result.summary)
     checkpoint.save_model(here.folder / 'model', result.model)
+    found = fingerprint(result.model)
+    if processes.is_first():
+      digests.note(here.folder / 'model', found)
     if carries:
       checkpoint.save_model(here.folder / 'optimizer', result.optimizer)
     policy.hold(iteration, result.model)

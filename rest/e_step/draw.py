@@ -205,6 +205,10 @@ def draw_missing(
     Preempted: `tools.should_stop` said so; what was judged is on disk.
     Halted: Too many samples were cut off; the same holds.
   """
+  if processes.is_first():
+    for why in parts.mend([problem.id for problem in problems]):
+      tools.live.journal.say(f'{title}: {why}')
+  processes.barrier(f'{title}, {key}: mended')
   done = parts.done()
   share = processes.mine(range(len(problems)))
   missing = [index for index in share if index not in done]

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from rest.run import processes, store
+from rest.run import digests, processes, store
 from rest.run.progress import Live
 
 
@@ -57,7 +57,9 @@ def phase(
     name: What log, report and seconds.json call it.
     makes: The last file that it writes.
   """
-  here = Phase(folder, processes.first_says((folder / makes).exists()))
+  first, last = processes.is_first(), folder / makes
+  done = first and digests.is_there(last, live.journal.say)
+  here = Phase(folder, processes.first_says(done))
   if here.done:
     yield here
     return
@@ -67,17 +69,22 @@ def phase(
       yield here
     finally:
       here.values |= {key: n - before[key] for key, n in counts().items()}
-  if processes.is_first():
+  if first:
     seconds = {name: time.monotonic() - started}
     if 'waiting' in here.values:
       seconds['waiting'] = here.values['waiting']
     _add_seconds(folder, seconds)
     if here.result is not None:
-      store.write_json(folder / makes, here.result)
+      store.write_json(last, here.result)
+    digests.note(last)
   processes.barrier(f'iteration {iteration}: {name}')
 
 
 def _add_seconds(folder: epath.Path, seconds: dict[str, float]) -> None:
-  known = store.read_json(folder / 'seconds.json') or {}
+  path = folder / 'seconds.json'
+  try:
+    known = store.read_json(path) or {}
+  except store.Damaged:  # They are for people alone.
+    known = {}
   rounded = {name: round(value, 1) for name, value in seconds.items()}
-  store.write_json(folder / 'seconds.json', {**known, **rounded})
+  store.write_json(path, {**known, **rounded})

@@ -1,7 +1,9 @@
 """Samples and verdicts on disk, in files that are whole or absent.
 
 A problem's graded samples stand together in one part file, which appears only
-when whole. What is missing after a kill is what has no part file. Paths may be
+when whole. What is missing after a kill is what has no part file; and what is
+damaged is what is missing: each line tells its own checksum and how many there
+are, and a file that does not say what was written is put aside. Paths may be
 local or gs:// (etils.epath).
 """
 
@@ -10,8 +12,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from etils import epath
@@ -45,9 +49,18 @@ def write_json(path: epath.PathLike, value: Any) -> None:
 
 
 def read_json(path: epath.PathLike) -> Any:
-  """Reads what `write_json` wrote, or None where there is no such file."""
+  """Reads what `write_json` wrote, or None where there is no such file.
+
+  Raises:
+    Damaged: It is not JSON.
+  """
   path = epath.Path(path)
-  return json.loads(path.read_text()) if path.exists() else None
+  if not path.exists():
+    return None
+  try:
+    return json.loads(path.read_text())
+  except (ValueError, IsADirectoryError) as error:
+    raise Damaged(f'{path} is damaged: it is not JSON ({error}).') from error
 
 
 def read_record(workdir: epath.PathLike) -> dict[str, Any]:
@@ -73,6 +86,27 @@ def section(record: dict[str, Any], name: str) -> dict[str, Any]:
   }
 
 
+def put_aside(path: epath.PathLike) -> str:
+  """Takes what is damaged out of the way; returns its new name.
+
+  Nothing is lost: a person may look at it, and no reader takes it for whole.
+  """
+  path = epath.Path(path)
+  number = 1
+  while (aside := path.parent / f'{path.name}.damaged-{number}').exists():
+    number += 1
+  path.rename(aside)
+  return aside.name
+
+
+_PART = re.compile(r'part-(\d+)\.jsonl')
+_CHECK = b', "check": "'
+
+
+class Damaged(ValueError):
+  """A file does not say what was written into it; names it, and how."""
+
+
 class Parts:
   """The graded samples of a list of problems: one part file a problem."""
 
@@ -84,16 +118,28 @@ class Parts:
     if not self._folder.exists():
       return set()
     names = (path.name for path in self._folder.iterdir())
-    return {
-      int(name[len('part-') : -len('.jsonl')])
-      for name in names
-      if name.startswith('part-') and name.endswith('.jsonl')
-    }
+    return {int(found[1]) for name in names if (found := _PART.fullmatch(name))}
+
+  def mend(self, problem_ids: Sequence[str]) -> list[str]:
+    """Puts damaged files aside, so that they are missing; returns why, each.
+
+    Args:
+      problem_ids: Of all problems; a file of another than its own is damaged.
+    """
+    reasons = []
+    for index in sorted(self.done()):
+      path = self._folder / f'part-{index:06d}.jsonl'
+      try:
+        if next(read_lines(path)).problem_id != problem_ids[index]:
+          raise Damaged(f'{path} holds samples of another problem.')
+      except (Damaged, OSError, IndexError) as error:
+        reasons.append(f'{error} It is {put_aside(path)} now.')
+    return reasons
 
   def write(self, index: int, rows: list[Graded]) -> None:
     """Writes all samples of problem `index`, in order of sample."""
     rows = sorted(rows, key=lambda row: row.sample)
-    lines = ''.join(to_line(row) for row in rows)
+    lines = ''.join(to_line(row, len(rows)) for row in rows)
     write_whole(self._folder / f'part-{index:06d}.jsonl', lines)
 
   def read(self, index: int) -> list[Graded]:
@@ -111,8 +157,13 @@ class Parts:
       yield self.read(index)
 
 
-def to_line(row: Graded) -> str:
-  """Returns one line of a part file; what a person looks for comes first."""
+def to_line(row: Graded, of: int = 1) -> str:
+  """Returns one line of a part file; what a person looks for comes first.
+
+  Args:
+    row: A sample.
+    of: Samples in the file.
+  """
   completion, verdict = row.completion, row.verdict
   fields = {
     'problem': row.problem_id,
@@ -125,13 +176,25 @@ def to_line(row: Graded) -> str:
     'prompt': row.prompt,
     'tokens': list(completion.tokens),
     'logprobs': [round(value, 4) for value in completion.logprobs],
+    'of': of,
   }
-  return json.dumps(fields, ensure_ascii=False) + '\n'
+  text = json.dumps(fields, ensure_ascii=False)[:-1]
+  return f'{text}{_CHECK.decode()}{zlib.crc32(text.encode()):08x}"}}\n'
 
 
 def from_line(line: str) -> Graded:
-  """Reads one line of a part file."""
-  fields = json.loads(line)
+  """Reads one line of a part file.
+
+  Raises:
+    Damaged: It is not one.
+  """
+  try:
+    return _from_fields(json.loads(line))
+  except (KeyError, TypeError, json.JSONDecodeError) as error:
+    raise Damaged(f'not a graded sample ({error!r})') from error
+
+
+def _from_fields(fields: dict[str, Any]) -> Graded:
   if 'finished' in fields:  # As runs wrote it before they told how.
     fields['ended'] = 'token' if fields['finished'] else 'limit'
   return Graded(
@@ -149,18 +212,42 @@ def from_line(line: str) -> Graded:
 
 
 def read_lines(path: epath.PathLike) -> Iterator[Graded]:
-  """Reads a part file; a malformed line is an error that numbers it."""
-  for number, line in enumerate(
-    epath.Path(path).read_text().split('\n'), start=1
-  ):
-    if not line:
-      continue
+  """Reads a part file.
+
+  Raises:
+    Damaged: It is not as it was written; numbers the line.
+  """
+  for number, line in enumerate(check_lines(path), start=1):
     try:
       yield from_line(line)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-      raise ValueError(
-        f'{path}, line {number}: not a graded sample ({error!r}).'
-      ) from error
+    except Damaged as error:
+      raise Damaged(f'{path}, line {number}: {error}.') from error
+
+
+def check_lines(path: epath.PathLike) -> list[str]:
+  """Returns the lines of a part file; they say what was written, all of it.
+
+  Lines of older runs have no checksum: of them, only that they end is known.
+
+  Raises:
+    Damaged: They do not; numbers the line.
+  """
+  data = epath.Path(path).read_bytes()
+  lines = data.split(b'\n')
+  if lines.pop() or not lines:
+    raise Damaged(f'{path} ends in the middle of line {len(lines) + 1}.')
+  of = f', "of": {len(lines)}'.encode()
+  has_checks = any(_CHECK in line for line in lines)
+  for number, line in enumerate(lines):
+    text, _, check = line.rpartition(_CHECK)
+    is_next = f', "sample": {number}, '.encode() in line
+    is_whole = check == f'{zlib.crc32(text):08x}"}}'.encode()
+    if has_checks and not (is_next and is_whole and text.endswith(of)):
+      raise Damaged(f'{path}, line {number + 1}: not what was written.')
+  try:
+    return data.decode().split('\n')[:-1]
+  except UnicodeDecodeError as error:
+    raise Damaged(f'{path} is no text.') from error
 
 
 def write_problems(

@@ -176,7 +176,7 @@ def test_every_mesh_reads_and_writes_the_same(mesh, checkpoint, tmp_path):
 HOST = """
 import sys
 import jax
-from rest import weights
+from rest.model import weights
 from rest.sharding import MeshConfig, make_mesh
 address, process, source, path = sys.argv[1:]
 jax.config.update('jax_num_cpu_devices', 2)

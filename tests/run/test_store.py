@@ -37,7 +37,7 @@ def test_a_part_reads_from_the_front_as_a_person_would(tmp_path):
 def test_a_half_written_file_is_not_there(tmp_path):
   code = (
     'import os, sys\n'
-    'from rest import store\n'
+    'from rest.run import store\n'
     'os.fsync = lambda fd: os.kill(os.getpid(), 9)\n'
     'store.write_whole(sys.argv[1], "x" * 100_000)\n'
   )
@@ -50,7 +50,7 @@ def test_a_half_written_file_is_not_there(tmp_path):
 
 def test_a_malformed_line_is_numbered(tmp_path):
   path = tmp_path / 'part-000000.jsonl'
-  path.write_text(store.to_line(_graded(0)) + '{"problem": 1}\n')
+  path.write_text(store.to_line(_graded(0), 2) + '{"problem": 1}\n')
   with pytest.raises(ValueError, match='line 2'):
     list(store.read_lines(path))
 
@@ -65,7 +65,7 @@ def test_a_change_of_any_field_changes_the_hash():
 def test_a_workdir_in_use_is_refused_until_its_process_dies(tmp_path):
   code = (
     'import sys\n'
-    'from rest import store\n'
+    'from rest.run import store\n'
     'with store.Lock(sys.argv[1]):\n'
     '  print("held", flush=True)\n'
     '  sys.stdin.read()\n'
