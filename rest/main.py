@@ -7,11 +7,17 @@ Started again with the same flags, a run goes on where it stopped. It exits with
 again, 2 when something is wrong with its input, and 1 otherwise.
 """
 
+import signal
+import threading
+
+asked_to_stop = threading.Event()
+if __name__ == '__main__':  # Before JAX is imported, which takes seconds.
+  signal.signal(signal.SIGTERM, lambda *unused: asked_to_stop.set())
+
 import contextlib
 import dataclasses
-import signal
+import errno
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -30,13 +36,22 @@ from rest.plan.world import Run
 from rest.run import processes, store
 from rest.run.log import Journal
 from rest.run.progress import Live
-from rest.run.record import compare, flat, record
+from rest.run.record import compare, flat, is_finished, record
 from rest.sampler import Sampler
 from rest.tasks import SPLITS
 from rest.types import Halted, Preempted
 from rest.verify import Pool
 
 RESUME_ME = 75  # EX_TEMPFAIL: what schedulers take for 'try again'.
+# What the world does to a run: a full disk, a folder that one may not write.
+_NOT_OURS = (
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+  errno.EIO,
+)
 
 CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -74,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every step it takes.
   workdir = epath.Path(WORKDIR.value or CONFIG.value.name)
   with contextlib.ExitStack() as stack:
-    try:
+    with refusing():
       if _PLAN_FOR.value and not DRY_RUN.value:
         raise ValueError('--plan_for plans only: add --dry_run.')
       if not _PLAN_FOR.value:
@@ -85,23 +100,64 @@ def main(argv: Sequence[str]) -> None:
       if DRY_RUN.value:
         print(outline.describe(run))
         return
-      stack.enter_context(hold(run))
-    except (ValueError, FileNotFoundError) as error:
-      refuse(str(error))
-    try:
+      if not is_finished(run.config, workdir):
+        stack.enter_context(hold(run))
+    with ending():
       iterate(run, stop_on_sigterm(), _PROFILE.value)
-    except Preempted as stop:
-      print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
-      sys.exit(RESUME_ME)
-    except Halted as error:
-      print(f'error: {error}', file=sys.stderr, flush=True)
-      if jax.process_count() > 1:
-        processes.abandon(error)
-      sys.exit(1)
-    except Exception as error:
-      if jax.process_count() > 1:
-        processes.abandon(error)
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+  """Ends in one line and status 2 where something is wrong with the input."""
+  try:
+    yield
+  except (ValueError, OSError) as error:
+    refuse(str(error))
+  except RuntimeError as error:  # JAX_PLATFORMS names what is not here.
+    if 'Unable to initialize backend' not in str(error):
       raise
+    refuse(f'JAX found no device: {str(error).splitlines()[0]}')
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+  """Ends a run that stops on its way in one line, with the status that fits."""
+  try:
+    yield
+  except Preempted as stop:
+    print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
+    sys.exit(RESUME_ME)
+  except KeyboardInterrupt:
+    message = 'Interrupted; run the same command again to go on.'
+    _leave(message, KeyboardInterrupt(message), 130)
+  except Halted as error:
+    _leave(f'error: {error}', error, 1)
+  except OSError as error:
+    if error.errno not in _NOT_OURS:
+      _abandon(error)
+      raise
+    where = f' at {error.filename}' if error.filename else ''
+    _leave(
+      f'error: {error.strerror}{where}. Nothing is lost: mend it, and run the '
+      'same command again.',
+      error,
+      1,
+    )
+  except Exception as error:
+    _abandon(error)
+    raise
+
+
+def _leave(message: str, error: BaseException, status: int) -> NoReturn:
+  print(message, file=sys.stderr, flush=True)
+  _abandon(error)
+  sys.exit(status)
+
+
+def _abandon(error: BaseException) -> None:
+  """Ends one process of several at once: the others may wait for it."""
+  if jax.process_count() > 1:
+    processes.abandon(error)
 
 
 def prepare(given: Any, workdir: epath.Path, plan_for: str = '') -> Run:
@@ -136,6 +192,7 @@ def hold(run: Run) -> Iterator[None]:
   here, workdir = describe(run), run.workdir
   compare(here, workdir)
   with store.Lock(workdir):
+    store.clear(workdir)
     if not (workdir / 'run.json').exists():
       store.write_json(workdir / 'run.json', here)
     if not (workdir / 'problems.jsonl').exists():
@@ -163,8 +220,7 @@ def iterate(
     Preempted: `should_stop` said so; everything so far is saved.
   """
   workdir = run.workdir
-  finished = store.read_json(workdir / 'finished.json')
-  if not finished or finished['asked'] < run.config.em.iterations:
+  if not is_finished(run.config, workdir):
     with _tools(run, should_stop, profile) as tools:
       em.run_em(run, tools)
   if processes.is_first():
@@ -216,7 +272,7 @@ def _journal(run: Run) -> Journal:
 def parse(argv: list[str]) -> list[str]:
   """Parses flags; a config that cannot be read gives one line, no trace."""
   try:
-    return app.parse_flags_with_usage(argv)
+    parsed = app.parse_flags_with_usage(argv)
   except FileNotFoundError as error:
     refuse(f'--config: there is no such file ({error}).')
   except (AttributeError, KeyError) as error:
@@ -226,6 +282,11 @@ def parse(argv: list[str]) -> list[str]:
     )
   except TypeError as error:
     refuse(f'a --config.* flag has a value of the wrong type: {error}.')
+  except flags.Error:
+    raise  # absl's own; it prints one line.
+  except Exception as error:  # Whatever a user's config file does.
+    refuse(f'--config: the file raises {type(error).__name__}: {error}')
+  return parsed
 
 
 def refuse(message: str) -> NoReturn:
@@ -234,9 +295,9 @@ def refuse(message: str) -> NoReturn:
 
 
 def stop_on_sigterm() -> Callable[[], bool]:
-  asked = threading.Event()
-  signal.signal(signal.SIGTERM, lambda *unused: asked.set())
-  return asked.is_set
+  """Returns whether SIGTERM came; JAX may have taken the signal for itself."""
+  signal.signal(signal.SIGTERM, lambda *unused: asked_to_stop.set())
+  return asked_to_stop.is_set
 
 
 if __name__ == '__main__':

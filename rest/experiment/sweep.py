@@ -12,8 +12,8 @@ have in common is drawn once. Started again, a sweep goes on where it stopped;
 finished, it prints its table.
 """
 
+import contextlib
 import pathlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -27,7 +27,6 @@ from rest.plan import outline
 from rest.plan.world import Run
 from rest.run import store
 from rest.run.record import is_finished
-from rest.types import Preempted
 
 # Fields of `sampling` that decide which token is drawn.
 _CHOICE = ('temperature', 'top_k', 'top_p')
@@ -39,21 +38,18 @@ def sweep(argv: Sequence[str]) -> None:
     main.refuse(f'unknown arguments {argv[1:]}; flags start with --.')
   logging.set_verbosity(logging.WARNING)
   config = main.CONFIG.value
-  workdir = pathlib.Path(main.WORKDIR.value or config.name)
-  try:
-    check(config, str(workdir))
+  place = main.WORKDIR.value or config.name
+  workdir = pathlib.Path(place)
+  with main.refusing():
+    check(config, place)
     if main.DRY_RUN.value:
       for arm, _, changed in arms(config, workdir):
         run = main.prepare(changed, epath.Path(workdir / arm))
         text = outline.describe(run)
         print(f'{arm}\n{text}\n')
       return
+  with main.ending():
     run_arms(config, workdir, main.stop_on_sigterm())
-  except (ValueError, FileNotFoundError) as error:
-    main.refuse(str(error))
-  except Preempted as stop:
-    print(f'Stopped {stop}. Run the same command again to go on.', flush=True)
-    sys.exit(main.RESUME_ME)
 
 
 def run_arms(
@@ -74,9 +70,11 @@ def run_arms(
       fields = make(changed.to_dict())
       if at == seed and not is_finished(fields, folder):
         print(f'{config.name}: {arm}', flush=True)
-        run = main.prepare(changed, folder)
-        with main.hold(run):
-          _share(run, workdir, arm, seed, config.arms)
+        with contextlib.ExitStack() as held:
+          with main.refusing():
+            run = main.prepare(changed, folder)
+            held.enter_context(main.hold(run))
+            _share(run, workdir, arm, seed, config.arms)
           main.iterate(run, should_stop)
     done.append(seed)
     _report(config, workdir, done)

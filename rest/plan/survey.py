@@ -97,6 +97,20 @@ def _problems(config: Config) -> tuple[Task, list[leaks.Leak]]:
   dropped = leaks.find(found)
   task = leaks.Clean(found, dropped)
   size, train = em.problems_per_iteration, len(task.problems('train'))
+  if not train:
+    raise ValueError(
+      f'{config.task.name}: no training problem is left: '
+      f'{len(found.problems("train"))} were read, less those that validation '
+      f'takes (task.num_validation={config.task.num_validation}) and that '
+      f'task.solved_by={config.task.solved_by!r} leaves out, and '
+      f'{len(dropped)} of them leak from other splits.'
+    )
+  if em.stop_on_validation and not task.problems('validation'):
+    raise ValueError(
+      'em.stop_on_validation needs validation problems, but '
+      f'{config.task.name} has none: raise task.num_validation (now '
+      f'{config.task.num_validation}).'
+    )
   if size > train:
     raise ValueError(
       f'em.problems_per_iteration must be at most {train}, the training '

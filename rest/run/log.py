@@ -8,6 +8,7 @@ Results never depend on it.
 import json
 import pathlib
 import secrets
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +22,9 @@ from rest.run import tensorboard
 from rest.types import Preempted
 
 _FILE = 'metrics.jsonl'
-_PUBLISH_EVERY = 30.0  # Seconds between uploads, where a folder is remote.
+# Between uploads, where a folder is remote: seconds at least, and so many times
+# as long as the last one took, since files go there whole.
+_PUBLISH_EVERY, _PUBLISH_SHARE = 30.0, 50
 
 
 class Journal:
@@ -46,7 +49,8 @@ class Journal:
     self._events: dict[pathlib.Path, pathlib.Path] = {}  # By folder.
     self._wandb = None
     self._wandb_step = 0
-    self._published = time.monotonic()
+    self._publish_at = time.monotonic() + _PUBLISH_EVERY
+    self._sizes: dict[pathlib.Path, int] = {}  # Of files, when last uploaded.
     if workdir is None:
       return
     # Object stores cannot append: files grow here and are copied there.
@@ -104,13 +108,14 @@ class Journal:
         commit=True,
       )
       self._wandb_step += 1
-    if time.monotonic() - self._published > _PUBLISH_EVERY:
+    if time.monotonic() > self._publish_at:
       self._publish()
 
   def say(self, text: str) -> None:
     """Prints a line, above any progress bar."""
     if self._local is not None:
       tqdm.write(f'{time.strftime("%H:%M:%S")} {text}')
+      sys.stdout.flush()  # A file or a pipe is to have it now.
 
   def _event_file(self, folder: pathlib.Path, now: float) -> pathlib.Path:
     """Returns this process's event file in a folder."""
@@ -123,14 +128,19 @@ class Journal:
     return self._events[folder]
 
   def _publish(self) -> None:
-    self._published = time.monotonic()
+    """Uploads the files that have grown."""
     if self._remote is None or self._local is None:
       return
+    started = time.monotonic()
     for path in self._local.rglob('*'):
-      if path.is_file():
+      if path.is_file() and self._sizes.get(path) != path.stat().st_size:
+        self._sizes[path] = path.stat().st_size
         target = self._remote / str(path.relative_to(self._local))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
+    now = time.monotonic()
+    took = now - started
+    self._publish_at = now + max(_PUBLISH_EVERY, _PUBLISH_SHARE * took)
 
 
 def read_journal(workdir: epath.PathLike) -> Iterator[dict[str, Any]]:

@@ -44,7 +44,7 @@ def initialize() -> None:
   )
 
 
-def abandon(error: Exception) -> NoReturn:
+def abandon(error: BaseException) -> NoReturn:
   """Ends this process at once on an error that stops the run.
 
   JAX would wait at exit for the other processes, which may be dead (then their

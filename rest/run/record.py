@@ -80,9 +80,9 @@ def compare(here: dict[str, Any], workdir: epath.Path) -> None:
   Raises:
     ValueError: Names the fields, with both values.
   """
-  known = store.read_json(workdir / 'run.json')
-  if known is None:
+  if not (workdir / 'run.json').exists():
     return
+  known = store.read_record(workdir)
   found = differences(here['config'], known['config'])
   for name in ('data', 'base'):
     if known[name] != here[name]:
@@ -95,19 +95,30 @@ def compare(here: dict[str, Any], workdir: epath.Path) -> None:
 
 
 def differences(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
-  """Returns what two configs, told field by field, differ in that matters."""
+  """Returns what two configs, told field by field, differ in that matters.
+
+  A field that is younger than a run has had its default there.
+  """
+  defaults = _told(Config())
   return [
     f'{name} was {known.get(name)!r}, now {value!r}'
     for name, value in config.items()
-    if known.get(name) != value and name not in FREE_FIELDS
+    if known.get(name, defaults[name]) != value and name not in FREE_FIELDS
   ]
 
 
 def is_finished(config: Config, workdir: epath.Path) -> bool:
   """Whether a run of this config came to its end; looks at files alone."""
-  finished = store.read_json(workdir / 'finished.json')
-  known = store.read_json(workdir / 'run.json')
-  if not finished or not known or finished['asked'] < config.em.iterations:
+  try:
+    finished = store.read_json(workdir / 'finished.json')
+    known = store.read_json(workdir / 'run.json')
+    if finished['asked'] < config.em.iterations:
+      return False
+    return not differences(_told(config), known['config'])
+  except (store.Damaged, KeyError, TypeError):  # Or one is not there.
     return False
-  here = json.loads(json.dumps(flat(dataclasses.asdict(config))))
-  return not differences(here, known['config'])
+
+
+def _told(config: Config) -> dict[str, Any]:
+  """Returns a config's fields as JSON values: tuples become lists."""
+  return json.loads(json.dumps(flat(dataclasses.asdict(config))))

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pathlib
 import re
 import socket
 import zlib
@@ -68,11 +69,43 @@ def read_record(workdir: epath.PathLike) -> dict[str, Any]:
 
   Raises:
     ValueError: The directory is not a run's.
+    Damaged: run.json is not what a run writes.
   """
-  record = read_json(epath.Path(workdir) / 'run.json')
+  path = epath.Path(workdir) / 'run.json'
+  advice = (
+    'It cannot be made again: put a copy of it back, or start in another '
+    '--workdir.'
+  )
+  try:
+    record = read_json(path)
+  except Damaged as error:
+    raise Damaged(f'{error} {advice}') from error
   if record is None:
     raise ValueError(f'{workdir} has no run.json: it is not a run.')
+  names = {'config', 'data', 'base', 'leaks'}
+  missing = names - set(record if isinstance(record, dict) else ())
+  if missing:
+    lacks = ', '.join(sorted(missing))
+    raise Damaged(f'{path} is damaged: it lacks {lacks}. {advice}')
   return record
+
+
+def clear(workdir: epath.PathLike) -> None:
+  """Removes what a kill has left in a run's folder, and nobody will read.
+
+  Half-written files, and checkpoints of an M-step that has come to its end:
+  at 7B, 170 GB.
+  """
+  workdir = epath.Path(workdir)
+  if '://' in str(workdir):
+    partial = []  # An object store has none.
+  else:
+    partial = [*pathlib.Path(workdir).rglob('*.partial-*')]
+  for path in partial:
+    path.unlink(missing_ok=True)
+  for folder in workdir.glob('iteration_*'):
+    if (folder / 'm_step.json').exists() and (folder / 'training').exists():
+      (folder / 'training').rmtree()
 
 
 def section(record: dict[str, Any], name: str) -> dict[str, Any]:
