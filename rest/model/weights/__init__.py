@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
@@ -80,17 +79,14 @@ def read_config(path: str, dtype: str) -> ModelConfig:
   return config
 
 
-def load(
-  path: str, mesh: Mesh, dtype: str, param_dtype: str = 'float32'
-) -> Transformer:
-  """Reads a checkpoint straight onto the mesh.
+def load(path: str, mesh: Mesh, dtype: str) -> Transformer:
+  """Reads a checkpoint straight onto the mesh; parameters are float32.
 
   Args:
     path: A directory with config.json and model.safetensors, or its shards
       with model.safetensors.index.json.
     mesh: Where the parameters go, as `rest.model.sharding.shardings` says.
     dtype: Of matrix products, such as 'bfloat16'.
-    param_dtype: Of the parameters.
 
   Raises:
     FileNotFoundError: The directory, or a file that should be there, is not.
@@ -104,9 +100,7 @@ def load(
   leaves, tree = jax.tree_util.tree_flatten_with_path(model)
   places = jax.tree.leaves(shardings(model, mesh))
   read = [
-    _read_leaf(
-      tensors, config, leaf_name(key), leaf.shape, place, jnp.dtype(param_dtype)
-    )
+    _read_leaf(tensors, config, leaf_name(key), leaf.shape, place)
     for (key, leaf), place in zip(leaves, places, strict=True)
   ]
   return jax.tree.unflatten(tree, read)
@@ -253,7 +247,6 @@ def _read_leaf(
   leaf: str,
   shape: tuple[int, ...],
   place: NamedSharding,
-  dtype: np.dtype[Any],
 ) -> jax.Array:
   """Returns one leaf; each tensor is read once, in rows that we need."""
   parts, sizes = leaf_parts(config)[leaf], axis_sizes(config)
@@ -265,7 +258,7 @@ def _read_leaf(
 
   indices = place.addressable_devices_indices_map(shape).values()
   buffers = {
-    bounds: np.empty([stop - start for start, stop in bounds], dtype)
+    bounds: np.empty([stop - start for start, stop in bounds], np.float32)
     for bounds in {key(index) for index in indices if index is not None}
   }
 
