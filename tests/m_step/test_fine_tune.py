@@ -16,10 +16,16 @@ import numpy as np
 import pytest
 
 from rest.m_step.fine_tune import Diverged, FineTuned, MStepConfig, fine_tune
-from rest.m_step.optimizer import decayed, init_state
 from rest.m_step.packing import Batch, Example, pack
 from rest.m_step.schedule import Schedule, learning_rates
-from rest.m_step.update import gradients, held_out_loss, put, update
+from rest.m_step.update import (
+  decayed,
+  gradients,
+  held_out_loss,
+  init_state,
+  put,
+  update,
+)
 from rest.model import lora, sharding
 from rest.model.flash import has_kernel
 from rest.model.transformer import ModelConfig, Transformer
@@ -337,6 +343,19 @@ def test_learning_rates_rise_then_fall():
   assert (learning_rates(constant, 10) == 2.0).all()
 
 
+def test_rates_and_pauses_are_those_of_the_worked_examples():
+  config = MStepConfig(
+    learning_rate=3.0, warmup=0.3, schedule='linear', max_steps=12, epochs=99
+  )
+  rates = [1, 2, 3, 3, 2.57, 2.14, 1.71, 1.29, 0.86, 0.43]
+  assert learning_rates(config, 10).round(2).tolist() == pytest.approx(rates)
+  config = dataclasses.replace(config, eval_every=4, save_every=3)
+  schedule = Schedule(make_examples(), config, 0)
+  pauses = {schedule.next_pause(done) for done in range(12)}
+  assert pauses == {3, 4, 6, 8, 9, 12}
+  assert [n for n in range(13) if schedule.validates_after(n)] == [4, 8, 12]
+
+
 @pytest.mark.parametrize(
   ('stop', 'scores', 'ends', 'chosen'),
   [
@@ -424,8 +443,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, kernels):
   expected, _ = run(tmp_path / 'whole', kernels=kernels)
   code = (
     'import jax; jax.config.update("jax_num_cpu_devices", 8)\n'
-    'from tests import test_m_step\n'
-    f'test_m_step.run({str(tmp_path / "torn")!r}, kernels={kernels})\n'
+    'from tests.m_step import test_fine_tune\n'
+    f'test_fine_tune.run({str(tmp_path / "torn")!r}, kernels={kernels})\n'
   )
   flags = os.environ.get('REST_TEST_FLAGS', os.environ.get('XLA_FLAGS', ''))
   environment = os.environ | {'XLA_FLAGS': flags}  # Compiled as it is here.

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from rest.config import MStepConfig
-from rest.m_step.optimizer import make_optimizer
+from rest.m_step.update import make_optimizer
 
 
 def test_a_gradient_longer_than_the_limit_is_cut_to_it():

@@ -10,7 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from rest.model.transformer import ModelConfig, RopeScaling
+from rest.model.rope import RopeScaling
+from rest.model.transformer import ModelConfig
 from rest.model.weights.families import (
   FIELDS,
   MODEL_TYPES,
