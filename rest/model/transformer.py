@@ -156,7 +156,7 @@ class Transformer(nnx.Module):
 
     self.config = config
     self.embed_VD = make((config.vocab, config.width), config.width)
-    self.layers = Layer(config, stack)
+    self.layers: Any = Layer(config, stack)  # Or a list: see `unstack`.
     self.final_norm_D = make((config.width,), 'norm')
     self.head_VD = (
       None if config.tied else make((config.vocab, config.width), config.width)

@@ -294,14 +294,14 @@ def _fill(
   rows = rows.reshape(stop - start, *(sizes[axis] for axis in others))
   rows = rows.transpose(part.to_leaf(letters))
   for bounds, view in views.items():
-    inside = []
+    inside: list[slice] = []
     for axis, (low, high) in zip(letters, bounds, strict=True):
       offset = start if axis == first else 0
       if axis == 'P' and axis in part.axes:
         inside.append(slice(None))  # A fused axis is whole everywhere.
       elif axis in part.axes:
         inside.append(slice(low - offset, high - offset))
-    view[part.index(letters)] = rows[tuple(inside)]
+    view[part.place(letters)] = rows[tuple(inside)]
 
 
 def _check_divides(config: ModelConfig, mesh: Mesh) -> None:
@@ -338,7 +338,7 @@ def _gather_tensors(model: Transformer, dtype: str) -> Iterator[np.ndarray]:
       held = name, layer
     letters = name.rsplit('_', 1)[-1]
     to_file = np.argsort(part.to_leaf(letters))
-    tensor = array[part.index(letters)].transpose(to_file)
+    tensor = array[part.place(letters)].transpose(to_file)
     yield tensor.reshape(file_shape(part, model.config))
 
 
