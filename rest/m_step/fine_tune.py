@@ -138,7 +138,7 @@ class _Training:
     schedule: Schedule,
     mesh: Mesh,
     folder: epath.PathLike | None,
-    bar: tqdm,
+    bar: 'tqdm[Any]',
     on_step: Callable[[int, Metrics], None] | None,
   ):
     self.done = 0  # Steps.
@@ -326,14 +326,16 @@ def _told(should_stop: Callable[[], bool] | None, done: int) -> bool:
 
 
 def _abstract(tree: Any) -> Any:
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-  )
+  def shape(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+  return jax.tree.map(shape, tree)
 
 
 def _free(tree: Any) -> None:
   """Gives the memory back at once, whoever else holds these arrays."""
-  jax.tree.map(lambda x: x.delete(), tree)
+  for leaf in jax.tree.leaves(tree):
+    leaf.delete()
 
 
 def _check_vocabulary(examples: Sequence[Example], vocab: int) -> None:

@@ -223,15 +223,16 @@ def _fill_rows(
 ) -> list[list[int]]:
   """Returns the members of each row.
 
-  Invariant: each example is in one row, and what is in a row fits. Lengths 9,
-  6, 5 and 4 in rows of 10: 6 and 4 fill the first; of 9 and 5, which no row
-  holds both of, 5 would leave room for another one and comes before 9.
+  Invariant: each example is in one row, and what is in a row fits. Lengths 7,
+  6, 4 and 2 in rows of 10: 6 and 4 come first, since they fill a row; 7 and 2
+  nearly do.
   """
   shelf = _Shelf(lengths, order, row_length)
   most = most_segments(row_length)
-  rows = []
+  rows: list[list[int]] = []
   while shelf.shortest() > 0:
-    row, room = [], row_length
+    row: list[int] = []
+    room = row_length
     while len(row) < most:
       chosen = _next(shelf, room, most - len(row))
       if not chosen:

@@ -6,6 +6,7 @@ their weights; parts of a batch (devices, accumulation) add up to it exactly.
 
 import functools
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -58,7 +59,7 @@ def update(
   Returns:
     What takes the place of `trained` and `optimizer`, and metrics.
   """
-  places = jax.tree.map(lambda x: x.sharding, (trained, optimizer))
+  places = jax.tree.map(attrgetter('sharding'), (trained, optimizer))
   leaves, tree = jax.tree.flatten(places)
   run = _compiled(config, tuple(leaves), tree)
   return run(trained, optimizer, batch, learning_rate, frozen)
@@ -150,15 +151,26 @@ def decayed(tree: Any) -> Any:
 def abstract_state(
   config: MStepConfig, trained: Any, mesh: Mesh | AbstractMesh
 ) -> Any:
-  """Returns shapes and shardings of the optimizer's state."""
+  """Returns shapes and shardings of the optimizer's state.
+
+  State of a parameter's shape lies as the parameter does; the rest (counts,
+  Adafactor's sums over an axis) is small and on every device.
+  """
+  parameters = {
+    (leaf_name(path), leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trained)
+  }
+
+  def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+    name = leaf_name(path)
+    is_like_one = (name, leaf.shape) in parameters
+    where = spec(name, leaf.ndim) if is_like_one else PartitionSpec()
+    return jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, where)
+    )
+
   shapes = jax.eval_shape(make_optimizer(config).init, trained)
-  return jax.tree.map(
-    lambda leaf, partition: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, partition)
-    ),
-    shapes,
-    _partitions(shapes, trained),
-  )
+  return jax.tree_util.tree_map_with_path(place, shapes)
 
 
 def init_state(config: MStepConfig, trained: Any, mesh: Mesh) -> Any:
@@ -166,7 +178,7 @@ def init_state(config: MStepConfig, trained: Any, mesh: Mesh) -> Any:
   shapes = abstract_state(config, trained, mesh)
   return jax.jit(
     make_optimizer(config).init,
-    out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes),
+    out_shardings=jax.tree.map(attrgetter('sharding'), shapes),
   )(trained)
 
 
@@ -178,10 +190,11 @@ def put(batch: Batch, mesh: Mesh) -> Batch:
   sharding = NamedSharding(mesh, PartitionSpec(ACTIVATIONS['B']))
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
-  return jax.tree.map(
-    lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__),
-    batch,
-  )
+
+  def send(x: np.ndarray) -> jax.Array:
+    return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
+
+  return jax.tree.map(send, batch)
 
 
 def assemble(
@@ -221,10 +234,11 @@ def _update(
   gradient = _pin(gradient)
   metrics = Metrics(loss, optax.tree.norm(gradient), jnp.sum(batch.weights_BT))
   step, optimizer = make_optimizer(config).update(gradient, optimizer, trained)
-  trained = jax.tree.map(
-    lambda x, dx: x + (learning_rate * dx).astype(x.dtype), trained, step
-  )
-  return trained, optimizer, metrics
+
+  def add(x: jax.Array, dx: jax.Array) -> jax.Array:
+    return x + (learning_rate * dx).astype(x.dtype)
+
+  return jax.tree.map(add, trained, step), optimizer, metrics
 
 
 def _parts(batch: Batch, count: int) -> Batch:
@@ -233,9 +247,11 @@ def _parts(batch: Batch, count: int) -> Batch:
   Of 8 rows on 4 devices, rows 0 and 1 on the first, two parts are rows 0, 2, 4,
   6 and 1, 3, 5, 7: no row moves. Arrays gain an axis of parts, in front.
   """
-  parts = jax.tree.map(
-    lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch
-  )
+
+  def split(x: jax.Array) -> jax.Array:
+    return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
+
+  parts = jax.tree.map(split, batch)
   if jax.sharding.get_abstract_mesh().empty:
     return parts
   rows = PartitionSpec(None, ACTIVATIONS['B'])
@@ -247,30 +263,13 @@ def _evaluate(model: Transformer, batch: Batch) -> jax.Array:
   return batch_loss(model, batch, 'none')
 
 
-def _partitions(state: Any, trained: Any) -> Any:
-  """Returns the PartitionSpec of each leaf of an optimizer's state.
-
-  State of a parameter's shape lies as the parameter does; the rest (counts,
-  Adafactor's sums over an axis) is small and on every device.
-  """
-  shapes = {
-    (leaf_name(path), leaf.shape)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(trained)
-  }
-
-  def one(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
-    name = leaf_name(path)
-    known = (name, leaf.shape) in shapes
-    return spec(name, leaf.ndim) if known else PartitionSpec()
-
-  return jax.tree_util.tree_map_with_path(one, state)
-
-
 def _pin(tree: Any) -> Any:
   """Keeps each leaf where its name says; without a mesh, does nothing."""
   if jax.sharding.get_abstract_mesh().empty:
     return tree
-  where = jax.tree_util.tree_map_with_path(
-    lambda path, leaf: spec(leaf_name(path), leaf.ndim), tree
-  )
-  return jax.tree.map(jax.lax.with_sharding_constraint, tree, where)
+
+  def pin(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+    where = spec(leaf_name(path), leaf.ndim)
+    return jax.lax.with_sharding_constraint(leaf, where)
+
+  return jax.tree_util.tree_map_with_path(pin, tree)

@@ -147,5 +147,5 @@ def test_the_row_that_the_module_draws():
   assert batch.weights_BT.tolist() == [[0, 1, 1, 1, 1, 1, 0, 0]]
 
 
-def test_rows_are_filled_by_two_that_fit_before_one_that_does():
-  assert _fill_rows([9, 6, 5, 4], range(4), 10) == [[1, 3], [2], [0]]
+def test_two_that_fill_a_row_come_before_a_longer_one():
+  assert _fill_rows([7, 6, 4, 2], range(4), 10) == [[1, 2], [0, 3]]

@@ -1,4 +1,4 @@
-"""The optimizers: what is clipped, and what decays."""
+"""A step: how rows are parted, what is clipped, and what decays."""
 
 from typing import Any
 
@@ -8,7 +8,14 @@ import optax
 import pytest
 
 from rest.config import MStepConfig
-from rest.m_step.update import make_optimizer
+from rest.m_step.packing import Batch
+from rest.m_step.update import _parts, make_optimizer
+
+
+def test_rows_stay_on_their_devices_when_they_are_parted():
+  rows = jnp.arange(8)[:, None]
+  parts = _parts(Batch(*[rows] * 5), 2)
+  assert parts.tokens_BT[..., 0].tolist() == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
 def test_a_gradient_longer_than_the_limit_is_cut_to_it():
