@@ -118,8 +118,8 @@ def weighted_loss(
 def chunk_length(rows: int, length: int, vocab: int) -> int:
   """Returns how many positions of each row a device works on at once.
 
-  Rows of 2,048 are cut into 8 chunks of 256; with 8 rows a device and 152,064
-  tokens, memory allows only 220 at once.
+  Rows of 2,048 are cut into 8 chunks of 256; with 8 rows a device, and a
+  vocabulary of 152,064, memory allows only 220 at once.
   """
   budget = _LOGITS // (rows * vocab)
   return min(length, max(16, min(budget, -(-length // _CHUNKS))))

@@ -21,8 +21,8 @@ class Schedule:
 
   Steps are counted by how many are done. With 12 steps, eval_every=4 and
   save_every=3, training pauses after 3, 4, 6, 8, 9 and 12 of them, and the
-  model is validated after 4, 8 and 12. Two epochs of 6 batches take batch 1 of
-  epoch 1 in the step that 7 are done before.
+  model is validated after 4, 8 and 12. Where an epoch has 6 batches, step 7 has
+  batch 1 of epoch 1, all counted from 0.
 
   Attributes:
     config: How it is trained.
