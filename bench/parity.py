@@ -25,6 +25,7 @@ from rest import tasks
 from rest.e_step.draw import prompt_tokens
 from rest.model import tokenizer, weights
 from rest.model import transformer as lm
+from rest.model.attention import plain_attention
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.sampler import Ask, Sampler, SamplerConfig
 from rest.types import Completion, Problem, Task, Tokenizer
@@ -95,12 +96,8 @@ def _draw(
 def _last_logits(model: lm.Transformer, tokens_BT: jax.Array) -> jax.Array:
   """Returns the logits of the last position, by plain attention."""
   positions_BT = jnp.arange(tokens_BT.shape[1])[None]
-
-  def attend(q, k, v, window, cache):
-    mask_BTS = lm.causal_mask(jnp.ones_like(tokens_BT), positions_BT, window)
-    return lm.attention(model.config, q, k, v, mask_BTS), None
-
-  x_BTD, _ = lm.backbone(model, tokens_BT, positions_BT, attend)
+  attend = plain_attention(model.config, jnp.ones_like(tokens_BT), positions_BT)
+  x_BTD, _ = lm.backbone(lm.unstack(model), tokens_BT, positions_BT, attend)
   return lm.logits(model, x_BTD[:, -1])[0]
 
 

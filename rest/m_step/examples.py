@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from etils import epath
@@ -13,6 +13,9 @@ from rest.m_step.packing import Example
 from rest.run import dataset
 from rest.run.opened import iteration_folder
 from rest.types import Kept, Problem, Task, Tokenizer
+
+# A problem, and the tokens that answer it.
+_Solution = tuple[str, tuple[int, ...]]
 
 
 def asked(task: Task, em: EMConfig, seed: int, iteration: int) -> list[Problem]:
@@ -50,63 +53,25 @@ def training_examples(
     say: Writes a line to the log.
   """
   problems = {p.id: p for p in task.problems('train')}
-  # By problem and tokens: iterations may have drawn the same text.
-  rows: dict[tuple[str, tuple[int, ...]], float] = {}
-  if em.source != 'human':
-    first = 1 if em.accumulate else iteration
-    for index in range(first, iteration + 1):
-      path = iteration_folder(workdir, index) / 'dataset.jsonl'
-      kept = dataset.read_dataset(path)
-      dataset.check(kept, tokenizer, path)
-      for row in kept:
-        _check_prompt(task, problems[row.problem_id], row)
-        rows.setdefault((row.problem_id, row.tokens), row.weight)
-  if em.source == 'human' or em.include_human:
-    for problem in problems.values():
-      if problem.solution is not None:
-        tokens = human_tokens(task, tokenizer, problem)
-        rows.setdefault((problem.id, tokens), 1.0)
+  solutions = _solutions(workdir, problems, task, tokenizer, em, iteration)
   examples = {
-    key: Example(
-      training_prompt(task, tokenizer, em.train_prompt, problems[key[0]]),
-      key[1],
+    (problem_id, tokens): Example(
+      training_prompt(task, tokenizer, em.train_prompt, problems[problem_id]),
+      tokens,
       weight,
     )
-    for key, weight in rows.items()
+    for (problem_id, tokens), weight in solutions.items()
   }
-  fitting = {k: e for k, e in examples.items() if e.length <= row_length}
-  if examples and not fitting:
-    shortest = min(example.length for example in examples.values())
-    raise ValueError(
-      f'None of {len(examples):,} solutions fits into a training row: the '
-      f'shortest takes {shortest} positions, and mstep.row_length is '
-      f'{row_length}. Raise it.'
-    )
-  if len(fitting) < len(examples):
-    say(
-      f'{len(examples) - len(fitting):,} of {len(examples):,} solutions are '
-      f'left out: longer than a training row (mstep.row_length={row_length})'
-    )
+  examples = _fitting(examples, row_length, say)
   if em.problem_weight != 'uniform':
-    return [*fitting.values()]
+    return [*examples.values()]
   sums: defaultdict[str, float] = defaultdict(float)
-  for (problem_id, _), example in fitting.items():
+  for (problem_id, _), example in examples.items():
     sums[problem_id] += example.weight
   return [
     dataclasses.replace(example, weight=example.weight / sums[problem_id])
-    for (problem_id, _), example in fitting.items()
+    for (problem_id, _), example in examples.items()
   ]
-
-
-def _check_prompt(task: Task, problem: Problem, row: Kept) -> None:
-  """Refuses a solution to another question than the one it is trained on."""
-  prompt = task.question(problem)
-  if row.prompt != prompt and not row.hinted:
-    raise ValueError(
-      f'Problem {row.problem_id!r}, sample {row.sample}: it was asked as '
-      f'{row.prompt[-200:]!r}, but would be trained on as {prompt[-200:]!r}. '
-      'The problem set or its prompt has changed since it was sampled.'
-    )
 
 
 def human_tokens(
@@ -125,3 +90,64 @@ def training_prompt(
   if train_prompt == 'zero_shot':
     prefix = prefix[: 0 if tokenizer.bos is None else 1]
   return (*prefix, *question)
+
+
+def _solutions(
+  workdir: epath.Path,
+  problems: Mapping[str, Problem],
+  task: Task,
+  tokenizer: Tokenizer,
+  em: EMConfig,
+  iteration: int,
+) -> dict[_Solution, float]:
+  """Returns the weight of each solution: the model's own, then people's."""
+  # By problem and tokens: iterations may have drawn the same text.
+  weights: dict[_Solution, float] = {}
+  if em.source != 'human':
+    first = 1 if em.accumulate else iteration
+    for index in range(first, iteration + 1):
+      path = iteration_folder(workdir, index) / 'dataset.jsonl'
+      kept = dataset.read_dataset(path)
+      dataset.check(kept, tokenizer, path)
+      for row in kept:
+        _check_prompt(task, problems[row.problem_id], row)
+        weights.setdefault((row.problem_id, row.tokens), row.weight)
+  if em.source == 'human' or em.include_human:
+    for problem in problems.values():
+      if problem.solution is not None:
+        tokens = human_tokens(task, tokenizer, problem)
+        weights.setdefault((problem.id, tokens), 1.0)
+  return weights
+
+
+def _fitting(
+  examples: Mapping[_Solution, Example],
+  row_length: int,
+  say: Callable[[str], None],
+) -> dict[_Solution, Example]:
+  """Returns the examples that a training row can hold; raises if none can."""
+  fitting = {k: e for k, e in examples.items() if e.length <= row_length}
+  if examples and not fitting:
+    shortest = min(example.length for example in examples.values())
+    raise ValueError(
+      f'None of {len(examples):,} solutions fits into a training row: the '
+      f'shortest takes {shortest} positions, and mstep.row_length is '
+      f'{row_length}. Raise it.'
+    )
+  if len(fitting) < len(examples):
+    say(
+      f'{len(examples) - len(fitting):,} of {len(examples):,} solutions are '
+      f'left out: longer than a training row (mstep.row_length={row_length})'
+    )
+  return fitting
+
+
+def _check_prompt(task: Task, problem: Problem, row: Kept) -> None:
+  """Refuses a solution to another question than the one it is trained on."""
+  prompt = task.question(problem)
+  if row.prompt != prompt and not row.hinted:
+    raise ValueError(
+      f'Problem {row.problem_id!r}, sample {row.sample}: it was asked as '
+      f'{row.prompt[-200:]!r}, but would be trained on as {prompt[-200:]!r}. '
+      'The problem set or its prompt has changed since it was sampled.'
+    )

@@ -20,10 +20,9 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from rest.config import MStepConfig
-from rest.m_step.optimizer import abstract_state, init_state
 from rest.m_step.packing import Example
 from rest.m_step.schedule import Schedule
-from rest.m_step.update import Metrics, put, update
+from rest.m_step.update import Metrics, abstract_state, init_state, put, update
 from rest.metrics import progress
 from rest.model import lora
 from rest.model.checkpoint import Checkpoints, load_tree
@@ -106,30 +105,21 @@ def fine_tune(
   with (
     jax.set_mesh(mesh),
     progress(schedule.steps, title, 'steps') as bar,
-    _Run(schedule, mesh, folder, bar, on_step) as run,
+    _Training(schedule, mesh, folder, bar, on_step) as training,
   ):
-    run.start(model, optimizer)
+    training.start(model, optimizer)
     del model  # Its arrays are about to be donated.
     while True:
-      if validate and run.needs_score():
-        run.scores[run.done] = float(validate(run.model(), run.done))
-      run.save()
-      if schedule.ends(run.done, run.scores):
-        break
-      if run.train(should_stop):
-        run.save()
-        raise Preempted(f'{title}, after step {run.done} of {schedule.steps}')
-    chosen = run.choose(keep_optimizer)
-    summary = {
-      'steps': run.done,
-      'chosen': chosen,
-      'scores': list(run.scores.items()),
-      'loss': float(np.mean(run.losses[-max(1, run.done // 10) :])),
-      'examples': len(examples),
-      'padding': round(schedule.padding, 4),
-    }
-    state = run.optimizer() if keep_optimizer else None
-    return FineTuned(run.model(), state, summary)
+      if validate and training.needs_score():
+        score = float(validate(training.model(), training.done))
+        training.scores[training.done] = score
+      training.save()
+      if schedule.ends(training.done, training.scores):
+        return training.finish(keep_optimizer)
+      if training.train(should_stop):
+        training.save()
+        at = f'after step {training.done} of {schedule.steps}'
+        raise Preempted(f'{title}, {at}')
 
 
 class _State(NamedTuple):
@@ -140,7 +130,7 @@ class _State(NamedTuple):
   frozen: Transformer | None
 
 
-class _Run:
+class _Training:
   """A training in progress, and its checkpoints."""
 
   def __init__(
@@ -148,7 +138,7 @@ class _Run:
     schedule: Schedule,
     mesh: Mesh,
     folder: epath.PathLike | None,
-    bar: tqdm,
+    bar: 'tqdm[Any]',
     on_step: Callable[[int, Metrics], None] | None,
   ):
     self.done = 0  # Steps.
@@ -164,7 +154,7 @@ class _Run:
     self._fingerprint = schedule.fingerprint()
     self._saved = 0
 
-  def __enter__(self) -> '_Run':
+  def __enter__(self) -> '_Training':
     return self
 
   def __exit__(self, *_: Any) -> None:
@@ -196,10 +186,6 @@ class _Run:
     if frozen is None:
       return trained
     return lora.merge(frozen, trained, self._config.lora_scale)
-
-  def optimizer(self) -> Any:
-    """Returns the optimizer's state as it is."""
-    return self._state.optimizer
 
   def needs_score(self) -> bool:
     due = self._schedule.validates_after(self.done)
@@ -236,8 +222,8 @@ class _Run:
     )
     self._saved = self.done
 
-  def choose(self, keep_optimizer: bool) -> int:
-    """Makes the chosen model the current one; returns its step."""
+  def finish(self, keep_optimizer: bool) -> FineTuned:
+    """Returns the chosen model, and what is told of the training."""
     chosen = self._schedule.chosen(self.scores) or self.done
     if chosen != self.done:
       trained, optimizer, frozen = self._state
@@ -245,7 +231,16 @@ class _Run:
       self._state = _State(trained, kept, frozen)
       _free(optimizer)
       self._restore(chosen)
-    return chosen
+    summary = {
+      'steps': self.done,
+      'chosen': chosen,
+      'scores': list(self.scores.items()),
+      'loss': float(np.mean(self.losses[-max(1, self.done // 10) :])),
+      'examples': self._schedule.examples,
+      'padding': round(self._schedule.padding, 4),
+    }
+    state = self._state.optimizer if keep_optimizer else None
+    return FineTuned(self.model(), state, summary)
 
   def _step(self) -> Metrics:
     trained, optimizer, frozen = self._state
@@ -275,6 +270,12 @@ class _Run:
         f'{self._schedule.members(done - 1)}: look at them, or lower '
         'mstep.learning_rate. The last checkpoint is from before.'
       )
+    self._show(done, metrics.loss)
+    if self._on_step:
+      self._on_step(done, metrics)
+
+  def _show(self, done: int, loss: float) -> None:
+    """Moves the bar on; the speed is a mean over all steps but the first."""
     self._bar.update()
     now = time.monotonic()
     if self._first is None:  # It was compiled, and says nothing of the others.
@@ -282,10 +283,8 @@ class _Run:
       self._bar.initial, self._bar.start_t = self._bar.n, time.time()
     steps, seconds = done - self._first[0], now - self._first[1]
     speed = steps * self._tokens_a_step / max(seconds, 1e-9)
-    text = f'loss {metrics.loss:.3f}, {speed:,.0f} tokens/s'
+    text = f'loss {loss:.3f}, {speed:,.0f} tokens/s'
     self._bar.set_postfix_str(text, refresh=False)
-    if self._on_step:
-      self._on_step(done, metrics)
 
   def _resume(self, latest: int, state: _State) -> None:
     assert self._checkpoints is not None
@@ -327,14 +326,16 @@ def _told(should_stop: Callable[[], bool] | None, done: int) -> bool:
 
 
 def _abstract(tree: Any) -> Any:
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-  )
+  def shape(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+  return jax.tree.map(shape, tree)
 
 
 def _free(tree: Any) -> None:
   """Gives the memory back at once, whoever else holds these arrays."""
-  jax.tree.map(lambda x: x.delete(), tree)
+  for leaf in jax.tree.leaves(tree):
+    leaf.delete()
 
 
 def _check_vocabulary(examples: Sequence[Example], vocab: int) -> None:

@@ -1,14 +1,29 @@
 """Packs training sequences into rows of one length, on the host.
 
 Sequences share a row as segments, each with positions from 0; attention never
-crosses a segment. Which sequences share a row is a function of (lengths, seed),
-the order of the rows one of (lengths, seed, epoch).
+crosses a segment. The prompt 5 6 with its completion 7 8 9, and the prompt 3
+with its completion 4 2, in a row of 8:
+
+    tokens      5 6 7 8 | 3 4 | 0 0     a sequence's last token is no input
+    targets     6 7 8 9 | 4 2 | 0 0     each token's next one
+    segments    1 1 1 1 | 2 2 | 0 0     0 is padding
+    positions   0 1 2 3 | 0 1 | 0 0
+    weights     0 1 1 1 | 1 1 | 0 0     the loss is on completions
+    sees        x       |     |         a token sees what stands before it in
+                x x     |     |         its segment, and itself
+                x x x   |     |
+                x x x x |     |
+                        | x   |
+                        | x x |
+
+Which sequences share a row is a function of (lengths, seed), the order of the
+rows one of (lengths, seed, epoch).
 """
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,7 +56,7 @@ class Example:
 
 
 class Batch(NamedTuple):
-  """Packed rows.
+  """Packed rows: NumPy arrays on the host, then JAX's on devices.
 
   Attributes:
     tokens_BT: Inputs, int32; 0 in padding.
@@ -52,11 +67,11 @@ class Batch(NamedTuple):
       prompts and padding.
   """
 
-  tokens_BT: np.ndarray
-  targets_BT: np.ndarray
-  segments_BT: np.ndarray
-  positions_BT: np.ndarray
-  weights_BT: np.ndarray
+  tokens_BT: Any
+  targets_BT: Any
+  segments_BT: Any
+  positions_BT: Any
+  weights_BT: Any
 
 
 class Packed(Sequence[Batch]):
@@ -208,14 +223,16 @@ def _fill_rows(
 ) -> list[list[int]]:
   """Returns the members of each row.
 
-  A row starts with the longest example left and goes on with the longest that
-  leave room for another, until one or two fill it exactly, or nearly.
+  Invariant: each example is in one row, and what is in a row fits. Lengths 7,
+  6, 4 and 2 in rows of 10: 6 and 4 come first, since they fill a row; 7 and 2
+  nearly do.
   """
   shelf = _Shelf(lengths, order, row_length)
   most = most_segments(row_length)
-  rows = []
+  rows: list[list[int]] = []
   while shelf.shortest() > 0:
-    row, room = [], row_length
+    row: list[int] = []
+    room = row_length
     while len(row) < most:
       chosen = _next(shelf, room, most - len(row))
       if not chosen:
@@ -227,7 +244,11 @@ def _fill_rows(
 
 
 def _next(shelf: _Shelf, room: int, places: int) -> tuple[int, ...]:
-  """Returns the lengths to put into a row next, none if it is full."""
+  """Returns the lengths to put into a row next, none if it is full.
+
+  One that fills the room; else the two that fill it best, if they leave less
+  than `_SLACK`; else the longest that leaves room for another, or fits at all.
+  """
   longest, shortest = shelf.longest(room), shelf.shortest()
   if longest < 1 or longest == room:
     return (longest,) if longest > 0 else ()

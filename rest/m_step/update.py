@@ -1,28 +1,26 @@
-"""One step of training: packed rows in, loss, gradient, new parameters.
+"""One step of training: packed rows in, gradient, optimizer, new parameters.
 
 The loss is the mean over the completion tokens of all rows on all devices, by
 their weights; parts of a batch (devices, accumulation) add up to it exactly.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from rest.config import MStepConfig
-from rest.m_step.loss import weighted_loss
-from rest.m_step.optimizer import make_optimizer
+from rest.m_step.loss import batch_loss
 from rest.m_step.packing import Batch, Example, pack
-from rest.model.attention import plain_attention
-from rest.model.flash import KEPT, flash_attention, has_kernel
 from rest.model.lora import attach
 from rest.model.sharding import ACTIVATIONS, leaf_name, spec
-from rest.model.transformer import Transformer, backbone, unstack
+from rest.model.transformer import Transformer
 
 
 class Metrics(NamedTuple):
@@ -61,35 +59,42 @@ def update(
   Returns:
     What takes the place of `trained` and `optimizer`, and metrics.
   """
-  places = jax.tree.map(lambda x: x.sharding, (trained, optimizer))
+  places = jax.tree.map(attrgetter('sharding'), (trained, optimizer))
   leaves, tree = jax.tree.flatten(places)
   run = _compiled(config, tuple(leaves), tree)
   return run(trained, optimizer, batch, learning_rate, frozen)
 
 
-@functools.cache
-def _compiled(config, leaves, tree):
-  """Returns the jitted step whose results live where its arguments do.
+def gradients(
+  trained: Any,
+  batch: Batch,
+  frozen: Transformer | None = None,
+  *,
+  config: MStepConfig,
+) -> tuple[jax.Array, Any]:
+  """Returns the mean loss of a batch, and its gradient in what is trained.
 
-  Left to itself the compiler calls the same places by other names, and the
-  second step would be compiled anew.
+  Invariant: whatever the parts, each is divided by the weight of the whole
+  batch, so that their sum is the mean over all tokens. Two parts of losses 6
+  and 4 and of weights 3 and 1 give 6 / 4 + 4 / 4 = 2.5, as one part of 10 and 4
+  would; the mean of their means, 2 and 4, would be 3.
   """
-  return jax.jit(
-    functools.partial(_update, config),
-    donate_argnums=(0, 1),
-    out_shardings=(*jax.tree.unflatten(tree, leaves), None),
-  )
+  weight = jnp.sum(batch.weights_BT)
 
+  def loss(trained: Any, part: Batch) -> jax.Array:
+    model = assemble(trained, frozen, config)
+    return batch_loss(model, part, config.remat) / weight
 
-def _update(config, trained, optimizer, batch, learning_rate, frozen):
-  loss, gradient = gradients(trained, batch, frozen, config=config)
-  gradient = _pin(gradient)
-  metrics = Metrics(loss, optax.tree.norm(gradient), jnp.sum(batch.weights_BT))
-  step, optimizer = make_optimizer(config).update(gradient, optimizer, trained)
-  trained = jax.tree.map(
-    lambda x, dx: x + (learning_rate * dx).astype(x.dtype), trained, step
-  )
-  return trained, optimizer, metrics
+  if config.accumulate == 1:
+    return jax.value_and_grad(loss)(trained, batch)
+
+  def add(total: Any, part: Batch) -> tuple[Any, None]:
+    return jax.tree.map(
+      jnp.add, total, jax.value_and_grad(loss)(trained, part)
+    ), None
+
+  zeros = jax.tree.map(jnp.zeros_like, (weight, trained))
+  return jax.lax.scan(add, zeros, _parts(batch, config.accumulate))[0]
 
 
 def held_out_loss(
@@ -107,6 +112,76 @@ def held_out_loss(
   return total / weight
 
 
+def make_optimizer(config: MStepConfig) -> optax.GradientTransformation:
+  """Returns the optimizer at a learning rate of 1.
+
+  Its updates are multiplied with the rate of the step, which comes in from
+  outside, so that no number of steps is compiled into the program.
+  """
+  clip = (
+    optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+  )
+  if config.optimizer == 'adamw':
+    return optax.chain(
+      clip,
+      optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
+      optax.add_decayed_weights(config.weight_decay, mask=decayed),
+      optax.scale(-1.0),
+    )
+  return optax.chain(
+    clip,
+    optax.scale_by_factored_rms(),
+    optax.clip_by_block_rms(1.0),
+    optax.scale_by_param_block_rms(),
+    optax.add_decayed_weights(config.weight_decay, mask=decayed),
+    optax.scale(-1.0),
+  )
+
+
+def decayed(tree: Any) -> Any:
+  """Returns which leaves weight decay acts on: no norms, no biases."""
+
+  def one(path: tuple[Any, ...], _: Any) -> bool:
+    name = leaf_name(path)
+    return '_norm_' not in name and '_bias_' not in name
+
+  return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def abstract_state(
+  config: MStepConfig, trained: Any, mesh: Mesh | AbstractMesh
+) -> Any:
+  """Returns shapes and shardings of the optimizer's state.
+
+  State of a parameter's shape lies as the parameter does; the rest (counts,
+  Adafactor's sums over an axis) is small and on every device.
+  """
+  parameters = {
+    (leaf_name(path), leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trained)
+  }
+
+  def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+    name = leaf_name(path)
+    is_like_one = (name, leaf.shape) in parameters
+    where = spec(name, leaf.ndim) if is_like_one else PartitionSpec()
+    return jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, where)
+    )
+
+  shapes = jax.eval_shape(make_optimizer(config).init, trained)
+  return jax.tree_util.tree_map_with_path(place, shapes)
+
+
+def init_state(config: MStepConfig, trained: Any, mesh: Mesh) -> Any:
+  """Returns the optimizer's first state, made where it will live."""
+  shapes = abstract_state(config, trained, mesh)
+  return jax.jit(
+    make_optimizer(config).init,
+    out_shardings=jax.tree.map(attrgetter('sharding'), shapes),
+  )(trained)
+
+
 def put(batch: Batch, mesh: Mesh) -> Batch:
   """Puts a batch on the mesh, rows over devices.
 
@@ -115,78 +190,11 @@ def put(batch: Batch, mesh: Mesh) -> Batch:
   sharding = NamedSharding(mesh, PartitionSpec(ACTIVATIONS['B']))
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
-  return jax.tree.map(
-    lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__),
-    batch,
-  )
 
+  def send(x: np.ndarray) -> jax.Array:
+    return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 
-def gradients(
-  trained: Any,
-  batch: Batch,
-  frozen: Transformer | None = None,
-  *,
-  config: MStepConfig,
-) -> tuple[jax.Array, Any]:
-  """Returns the mean loss of a batch, and its gradient in what is trained."""
-  weight = jnp.sum(batch.weights_BT)
-
-  def loss(trained, part):
-    model = assemble(trained, frozen, config)
-    return _loss_sum(model, part, config.remat) / weight
-
-  if config.accumulate == 1:
-    return jax.value_and_grad(loss)(trained, batch)
-
-  def add(total, part):
-    return jax.tree.map(
-      jnp.add, total, jax.value_and_grad(loss)(trained, part)
-    ), None
-
-  zeros = jax.tree.map(jnp.zeros_like, (weight, trained))
-  return jax.lax.scan(add, zeros, _parts(batch, config.accumulate))[0]
-
-
-def _parts(batch, count):
-  """Splits rows into parts, each of which lies on all devices."""
-  parts = jax.tree.map(
-    lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch
-  )
-  if jax.sharding.get_abstract_mesh().empty:
-    return parts
-  rows = PartitionSpec(None, ACTIVATIONS['B'])
-  return jax.lax.with_sharding_constraint(parts, rows)
-
-
-def _loss_sum(model, batch, remat):
-  wrap = {
-    'none': None,
-    'matmuls': functools.partial(jax.checkpoint, policy=_MATMULS),
-    'full': jax.checkpoint,
-  }[remat]
-  attend = _attention(model.config, batch)
-  x_BTD, _ = backbone(
-    unstack(model), batch.tokens_BT, batch.positions_BT, attend, remat=wrap
-  )
-  return weighted_loss(model, x_BTD, batch.targets_BT, batch.weights_BT)
-
-
-def _attention(config, batch):
-  length = batch.segments_BT.shape[1]
-  if has_kernel(config, length, jax.devices()[0].platform):
-    return flash_attention(config, batch.segments_BT)
-  return plain_attention(config, batch.segments_BT, batch.positions_BT)
-
-
-_MATMULS = jax.checkpoint_policies.save_from_both_policies(
-  jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  jax.checkpoint_policies.save_only_these_names(*KEPT),
-)
-
-
-@jax.jit
-def _evaluate(model, batch):
-  return _loss_sum(model, batch, 'none')
+  return jax.tree.map(send, batch)
 
 
 def assemble(
@@ -198,11 +206,70 @@ def assemble(
   return attach(frozen, trained, config.lora_scale)
 
 
-def _pin(tree):
+@functools.cache
+def _compiled(
+  config: MStepConfig, leaves: tuple[Any, ...], tree: Any
+) -> Callable[..., tuple[Any, Any, Metrics]]:
+  """Returns the jitted step whose results live where its arguments do.
+
+  Left to itself the compiler calls the same places by other names, and the
+  second step would be compiled anew.
+  """
+  return jax.jit(
+    functools.partial(_update, config),
+    donate_argnums=(0, 1),
+    out_shardings=(*jax.tree.unflatten(tree, leaves), None),
+  )
+
+
+def _update(
+  config: MStepConfig,
+  trained: Any,
+  optimizer: Any,
+  batch: Batch,
+  learning_rate: jax.Array,
+  frozen: Transformer | None,
+) -> tuple[Any, Any, Metrics]:
+  loss, gradient = gradients(trained, batch, frozen, config=config)
+  gradient = _pin(gradient)
+  metrics = Metrics(loss, optax.tree.norm(gradient), jnp.sum(batch.weights_BT))
+  step, optimizer = make_optimizer(config).update(gradient, optimizer, trained)
+
+  def add(x: jax.Array, dx: jax.Array) -> jax.Array:
+    return x + (learning_rate * dx).astype(x.dtype)
+
+  return jax.tree.map(add, trained, step), optimizer, metrics
+
+
+def _parts(batch: Batch, count: int) -> Batch:
+  """Splits rows into parts, each of which lies on all devices.
+
+  Of 8 rows on 4 devices, rows 0 and 1 on the first, two parts are rows 0, 2, 4,
+  6 and 1, 3, 5, 7: no row moves. Arrays gain an axis of parts, in front.
+  """
+
+  def split(x: jax.Array) -> jax.Array:
+    return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
+
+  parts = jax.tree.map(split, batch)
+  if jax.sharding.get_abstract_mesh().empty:
+    return parts
+  rows = PartitionSpec(None, ACTIVATIONS['B'])
+  return jax.lax.with_sharding_constraint(parts, rows)
+
+
+@jax.jit
+def _evaluate(model: Transformer, batch: Batch) -> jax.Array:
+  return batch_loss(model, batch, 'none')
+
+
+def _pin(tree: Any) -> Any:
   """Keeps each leaf where its name says; without a mesh, does nothing."""
   if jax.sharding.get_abstract_mesh().empty:
     return tree
-  where = jax.tree_util.tree_map_with_path(
-    lambda path, leaf: spec(leaf_name(path), leaf.ndim), tree
-  )
-  return jax.tree.map(jax.lax.with_sharding_constraint, tree, where)
+
+  def pin(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+    where = spec(leaf_name(path), leaf.ndim)
+    return jax.lax.with_sharding_constraint(leaf, where)
+
+  return jax.tree_util.tree_map_with_path(pin, tree)

@@ -1,22 +1,48 @@
-"""Attention of packed rows in plain XLA: the reference for `rest.model.flash`.
+"""Attention in plain XLA: the reference for all kernels.
 
-Masked, a chunk of queries at a time so that scores stay small. The M-step runs
-it wherever the kernels do not.
+Of packed rows, which the M-step trains on wherever `rest.model.flash` does not
+run, it holds the scores of a chunk of queries at a time.
 """
 
 import jax
 import jax.numpy as jnp
 
-from rest.model.transformer import Attend, ModelConfig, attention, causal_mask
+from rest.model.transformer import Attend, ModelConfig, query_scale, softcap
 
 # Queries whose scores are held at once.
 _QUERIES = 512
+
+
+def attention(
+  config: ModelConfig,
+  q_BTKGH: jax.Array,
+  k_BSKH: jax.Array,
+  v_BSKH: jax.Array,
+  mask_BTS: jax.Array,
+) -> jax.Array:
+  """Returns masked attention, out_BTKGH.
+
+  Rows whose mask is all False give the mean of the values, not NaN.
+  """
+  logits_BKGTS = jnp.einsum(
+    'BTKGH,BSKH->BKGTS',
+    q_BTKGH * query_scale(config),
+    k_BSKH,
+    preferred_element_type=jnp.float32,
+  )
+  logits_BKGTS = softcap(logits_BKGTS, config.attention_softcap)
+  logits_BKGTS = jnp.where(mask_BTS[:, None, None], logits_BKGTS, -1e30)
+  weights_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BSKH.dtype)
+  return jnp.einsum('BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH)
 
 
 def plain_attention(
   config: ModelConfig, segments_BT: jax.Array, positions_BT: jax.Array
 ) -> Attend:
   """Returns the attention of packed rows, for `backbone`.
+
+  Chunks of queries change no bit: a query's scores are its own. A row of 2,048
+  is worked on in 4 chunks, each with scores of [512, 2048] a head.
 
   Args:
     config: The model's shape.
@@ -25,7 +51,13 @@ def plain_attention(
   """
   length = segments_BT.shape[1]
 
-  def attend(q_BTKGH, k_BTKH, v_BTKH, window, cache):
+  def attend(
+    q_BTKGH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    window: int,
+    cache: None,
+  ) -> tuple[jax.Array, None]:
     del cache
     mask_BTS = causal_mask(segments_BT, positions_BT, window)
     if query_chunk(length) == length:
@@ -33,14 +65,30 @@ def plain_attention(
 
     # A chunk's scores are made again in the backward pass, never kept.
     @jax.checkpoint
-    def chunk(x):
-      q_BTKGH, mask_BTS = x
+    def attend_chunk(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
+      q_BTKGH, mask_BTS = chunk
       return attention(config, q_BTKGH, k_BTKH, v_BTKH, mask_BTS)
 
-    out = jax.lax.map(chunk, (_chunks(q_BTKGH), _chunks(mask_BTS)))
+    out = jax.lax.map(attend_chunk, (_chunks(q_BTKGH), _chunks(mask_BTS)))
     return jnp.moveaxis(out, 0, 1).reshape(q_BTKGH.shape), None
 
   return attend
+
+
+def causal_mask(
+  segments_BT: jax.Array, positions_BT: jax.Array, window: int
+) -> jax.Array:
+  """Returns mask_BTS: same segment, not later, within the window.
+
+  Args:
+    segments_BT: Sequence number of each token in a packed row; 0 is padding.
+    positions_BT: Position of each token within its sequence.
+    window: How far back attention reaches, itself included; 0 is everything.
+  """
+  ahead_BTS = positions_BT[:, :, None] - positions_BT[:, None, :]
+  same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+  seen_BTS = same_BTS & (ahead_BTS >= 0)
+  return seen_BTS & (ahead_BTS < window) if window else seen_BTS
 
 
 def query_chunk(length: int) -> int:
@@ -48,7 +96,8 @@ def query_chunk(length: int) -> int:
   return length if length % _QUERIES else _QUERIES
 
 
-def _chunks(x_BT):
-  rows, length, *rest = x_BT.shape
-  x = x_BT.reshape(rows, length // _QUERIES, _QUERIES, *rest)
+def _chunks(x_BT: jax.Array) -> jax.Array:
+  """Returns chunks of T in front: [B, T, ...] to [T / 512, B, 512, ...]."""
+  batch, length, *others = x_BT.shape
+  x = x_BT.reshape(batch, length // _QUERIES, _QUERIES, *others)
   return jnp.moveaxis(x, 1, 0)

@@ -138,12 +138,6 @@ def save_model(path: epath.PathLike, model: Any) -> None:
     checkpointer.save(_absolute(path), _by_path(model), force=True)
 
 
-def has_model(path: epath.PathLike) -> bool:
-  """Whether there is a whole model in a directory."""
-  path = _absolute(path)
-  return path.exists() and ocp.utils.is_checkpoint_finalized(path)
-
-
 def load_model(
   path: epath.PathLike, config: ModelConfig, mesh: Mesh
 ) -> Transformer:

@@ -49,7 +49,7 @@ class _Adapted(nnx.Module):
 
 def init_adapters(model: Transformer, rank: int, key: jax.Array) -> Adapters:
   """Returns adapters that change nothing yet: A is random, B is zero."""
-  adapters = {}
+  adapters: Adapters = {}
   for index, (name, (inputs, outputs)) in enumerate(_MATRICES.items()):
     shape = getattr(model.layers, name).shape
     ins = shape[1 : 1 + len(inputs)]

@@ -2,9 +2,7 @@
 
 A parameter's name ends in one letter an axis (`gate_up_DCF`), and two small
 tables say which mesh axis shards each letter. Optimizer state follows by the
-leaf's name. Letters are those of `rest.types`, and two of the model's own: P
-is a key/value head's share of the fused projection (its G query heads, one
-key, one value), C the pair gate and up.
+leaf's name. The letters stand in `rest.model`.
 """
 
 import math
@@ -63,33 +61,39 @@ def plan_meshes(
   """
   sizes = _axis_sizes(config, devices)
   here = min(devices, a_process)
-  rows, odd = divmod(here, sizes[2])
+  copies, odd = divmod(here, sizes[2])
   if odd:
     raise ValueError(_crosses(sizes[2], here))
   return AbstractMesh(tuple(sizes), AXES), AbstractMesh(
-    (rows, 1, sizes[2]), AXES
+    (copies, 1, sizes[2]), AXES
   )
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
   """Returns the part of a mesh that is this process's, as (data, 1, tensor).
 
+  Invariant: what shares a matrix product, a copy, is of one process. A mesh (2,
+  2, 2) over two processes of 4 devices is four copies; each process has two of
+  them, a mesh (2, 1, 2).
+
   Raises:
     ValueError: `tensor` reaches over processes.
   """
-  rows = mesh.devices.reshape(-1, mesh.shape['tensor'])
-  mine = [[d.process_index == jax.process_index() for d in row] for row in rows]
-  if any(any(row) != all(row) for row in mine):
+  copies = mesh.devices.reshape(-1, mesh.shape['tensor'])
+  mine = [[d.process_index == jax.process_index() for d in c] for c in copies]
+  if any(any(copy) != all(copy) for copy in mine):
     raise ValueError(_crosses(mesh.shape['tensor'], jax.local_device_count()))
-  grid = rows[[row[0] for row in mine]][:, None, :]
+  grid = copies[[copy[0] for copy in mine]][:, None, :]
   return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def local_copy(tree: Any, mesh: Mesh) -> Any:
   """Returns a tree of named parameters on this process's part of the mesh.
 
-  Gathered over `data` and `fsdp`, split over `tensor`. Every process must call
-  it. With one process, returns the tree as it is.
+  Gathered over `data` and `fsdp`, split over `tensor`: on a mesh (2, 2, 2) a
+  device has half of D and half of F of `gate_up_DCF`, and then all of D and the
+  same half of F. Every process must call it. With one process, returns the tree
+  as it is.
   """
   if jax.process_count() == 1:
     return tree
@@ -119,7 +123,7 @@ def spec(
   """Returns the partition of an array called `name`, such as 'gate_up_DCF'.
 
   A stack of layers has one axis more than its name has letters, in front; it
-  is never split.
+  is never split: ('gate_up_DCF', 4) gives (None, 'fsdp', None, 'tensor').
   """
   table = PARAMETERS if table is None else table
   letters = name.rsplit('_', 1)[-1]

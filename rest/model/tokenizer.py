@@ -56,20 +56,7 @@ def load(path: str) -> Tokenizer:
   if not folder.is_dir():
     raise FileNotFoundError(f'There is no tokenizer directory {path}.')
   settings = {name: _read_json(folder / name) for name in (*_FILES, _ADDED)}
-  if (folder / 'tokenizer.json').exists():
-    raw = _read_json(folder / 'tokenizer.json')
-    codecs = _Fast(raw), _Fast(_without_prefix(raw))
-  elif (folder / 'tokenizer.model').exists():
-    model = (folder / 'tokenizer.model').read_bytes()
-    begins = settings['tokenizer_config.json'].get('add_bos_token', True)
-    codecs = (
-      _SentencePiece(model, begins),
-      _SentencePiece(model + _NO_DUMMY_PREFIX, begins),
-    )
-  else:
-    raise FileNotFoundError(
-      f'{path} holds neither tokenizer.json nor tokenizer.model.'
-    )
+  codecs = _open(folder, settings)
   names = _Names(path, settings, codecs[0])
   eos = names.ids('eos')
   if not eos:
@@ -158,7 +145,7 @@ class _Loaded:
     codec = self.goes_on if follows else self.starts
     if codec.plain.issuperset(tokens):
       return codec.decode(tokens)
-    texts = []
+    texts: list[str] = []
     for is_plain, run in itertools.groupby(tokens, codec.plain.__contains__):
       if is_plain:
         texts.append(codec.decode([*run]))
@@ -235,6 +222,25 @@ class _Fast:
       return []  # Only the settings say.
     inside, whole = self.encode('a'), self._model.encode('a').ids
     return whole[:1] if whole[:1] != inside[:1] else []
+
+
+def _open(
+  folder: epath.Path, settings: dict[str, dict[str, Any]]
+) -> tuple[_Codec, _Codec]:
+  """Returns a codec for what starts a text, and one for what goes on it."""
+  if (folder / 'tokenizer.json').exists():
+    raw = _read_json(folder / 'tokenizer.json')
+    return _Fast(raw), _Fast(_without_prefix(raw))
+  if (folder / 'tokenizer.model').exists():
+    model = (folder / 'tokenizer.model').read_bytes()
+    begins = settings['tokenizer_config.json'].get('add_bos_token', True)
+    return (
+      _SentencePiece(model, begins),
+      _SentencePiece(model + _NO_DUMMY_PREFIX, begins),
+    )
+  raise FileNotFoundError(
+    f'{folder} holds neither tokenizer.json nor tokenizer.model.'
+  )
 
 
 class _Names:

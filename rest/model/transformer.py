@@ -5,38 +5,19 @@ of `ModelConfig`. Training, prefill and decoding run the same `backbone`; they
 differ in the attention function that they pass to it.
 """
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from rest.config import DTYPES
+from rest.model.rope import Rope, RopeScaling, make_rope, rotate
 from rest.model.sharding import constrain
-
-
-@dataclass(frozen=True, slots=True)
-class RopeScaling:
-  """Stretching of rotary frequencies, as in Hugging Face's `rope_scaling`.
-
-  Attributes:
-    kind: 'linear' (all frequencies divided by `factor`) or 'llama3' (long
-      wavelengths divided, short ones kept, smooth in between).
-    factor: By how much the context was extended.
-    low: Wavelengths longer than `original` / low are divided ('llama3').
-    high: Wavelengths shorter than `original` / high are kept ('llama3').
-    original: Context length in tokens before the extension ('llama3').
-  """
-
-  kind: str
-  factor: float
-  low: float = 1.0
-  high: float = 4.0
-  original: int = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +97,12 @@ class ModelConfig:
 
 # (q_BTKGH, k_BTKH, v_BTKH, window, cache of the layer) -> (out_BTKGH, aux).
 # Queries and keys are rotated; queries are not scaled yet.
-Attend = Callable[..., tuple[jax.Array, Any]]
+Attend = Callable[
+  [jax.Array, jax.Array, jax.Array, int, Any], tuple[jax.Array, Any]
+]
+
+
+_Param = nnx.Param[jax.Array]
 
 
 class Layer(nnx.Module):
@@ -127,7 +113,7 @@ class Layer(nnx.Module):
   queries, then the key and the value. Gate and up are one matrix too.
   """
 
-  def __init__(self, config: ModelConfig, make: Callable[..., nnx.Param]):
+  def __init__(self, config: ModelConfig, make: Callable[..., _Param]):
     c, p = config, config.groups + 2
     d, k, h, f = c.width, c.kv_heads, c.head_width, c.ffn
     self.attn_norm_D = make((d,), 'norm')
@@ -157,7 +143,7 @@ class Transformer(nnx.Module):
 
     unit = 0.0 if config.unit_offset else 1.0
 
-    def make(shape: tuple[int, ...], fan_in: int | str) -> nnx.Param:
+    def make(shape: tuple[int, ...], fan_in: int | str) -> _Param:
       if fan_in == 'norm':
         return nnx.Param(jnp.full(shape, unit, jnp.float32))
       if fan_in == 'zero' or key is None:
@@ -165,16 +151,35 @@ class Transformer(nnx.Module):
       scale = 1.0 / math.sqrt(int(fan_in))
       return nnx.Param(jax.random.normal(next(keys), shape) * scale)
 
-    def stack(shape: tuple[int, ...], fan_in: int | str) -> nnx.Param:
+    def stack(shape: tuple[int, ...], fan_in: int | str) -> _Param:
       return make((config.layers, *shape), fan_in)
 
     self.config = config
     self.embed_VD = make((config.vocab, config.width), config.width)
-    self.layers = Layer(config, stack)
+    self.layers: Any = Layer(config, stack)  # Or a list: see `unstack`.
     self.final_norm_D = make((config.width,), 'norm')
     self.head_VD = (
       None if config.tied else make((config.vocab, config.width), config.width)
     )
+
+
+def unstack(model: Transformer) -> Transformer:
+  """Returns the model with a list of layers, as `backbone` wants it.
+
+  Layers are unrolled, not scanned: a scan copies each layer's slice of what
+  the backward pass keeps, and of every cache in decoding.
+  """
+  # Split, not indexed: its gradient is one concatenation, not a sum of L.
+  ones = (1,) * model.config.layers
+  leaves, tree = jax.tree.flatten(model.layers)
+  pieces = [jax.lax.split(leaf, ones) for leaf in leaves]
+  layers = [
+    jax.tree.unflatten(tree, [jax.lax.squeeze(x, (0,)) for x in layer])
+    for layer in zip(*pieces, strict=True)
+  ]
+  graph = jax.tree.map(lambda leaf: leaf, model)  # A shallow copy.
+  graph.layers = nnx.List(layers)
+  return graph
 
 
 def backbone(
@@ -182,59 +187,46 @@ def backbone(
   tokens_BT: jax.Array,
   positions_BT: jax.Array,
   attend: Attend,
-  caches: Any = None,
+  caches: Sequence[Any] | None = None,
   remat: Callable[..., Any] | None = None,
-) -> tuple[jax.Array, Any]:
+) -> tuple[jax.Array, list[Any]]:
   """Runs the layers and the final norm.
 
   Args:
-    model: Stacked layers are scanned; a list of layers is unrolled.
+    model: Of `unstack`.
     tokens_BT: Token ids.
     positions_BT: Position of each token in its own sequence, for the rotary
       embedding.
     attend: What attention means here (see `Attend`).
-    caches: Per layer, whatever `attend` wants: a tree with an L axis in front
-      for a stack, a list for a list.
+    caches: For each layer, whatever `attend` wants.
     remat: Wraps the layer function, such as a `jax.checkpoint` with a policy.
 
   Returns:
-    Hidden states x_BTD in the compute dtype, and the aux values of `attend`,
-    stacked or in a list.
+    Hidden states x_BTD in the compute dtype, and for each layer the aux value
+    of `attend`.
   """
   config = model.config
-  rope = _rope_tables(config, positions_BT)
+  ropes = _ropes(config, positions_BT)
   x_BTD = constrain(_embed(model, tokens_BT), 'BTD')
 
-  def layer_step(x_BTD, layer, window, is_local, cache):
-    table = rope[0]
-    if len(rope) > 1:
-      table = jax.tree.map(lambda a, b: jnp.where(is_local, b, a), *rope)
-    x_BTD, aux = _layer(config, layer, x_BTD, table, attend, window, cache)
-    return constrain(x_BTD, 'BTD'), aux
+  # Traced and lowered once for all layers of a window.
+  @functools.partial(jax.jit, static_argnums=2)
+  def run_layer(
+    x_BTD: jax.Array, layer: Layer, window: int, cache: Any
+  ) -> tuple[jax.Array, Any]:
+    rope = ropes[1] if window else ropes[0]
+    run = functools.partial(_layer, config, rope, attend, window)
+    return (run if remat is None else remat(run))(x_BTD, layer, cache)
 
-  layer_step = layer_step if remat is None else remat(layer_step)
-  if isinstance(model.layers, Layer):
-    windows_L = jnp.asarray(config.layer_windows)
-    # Without windows the mask is static, and faster kernels apply.
-    static = 0 if not any(config.layer_windows) else None
-
-    def body(x_BTD, xs):
-      layer, window, cache = xs
-      return layer_step(
-        x_BTD, layer, window if static is None else 0, window > 0, cache
-      )
-
-    x_BTD, aux = jax.lax.scan(body, x_BTD, (model.layers, windows_L, caches))
-  else:
-    aux = []
-    # Traced and lowered once for all layers of a kind.
-    layer_step = jax.jit(layer_step, static_argnums=(2, 3))
-    caches = [None] * config.layers if caches is None else caches
-    for layer, window, cache in zip(
-      model.layers, config.layer_windows, caches, strict=True
-    ):
-      x_BTD, extra = layer_step(x_BTD, layer, window, window > 0, cache)
-      aux.append(extra)
+  aux: list[Any] = []
+  for layer, window, cache in zip(
+    model.layers,
+    config.layer_windows,
+    caches or [None] * config.layers,
+    strict=True,
+  ):
+    x_BTD, extra = run_layer(x_BTD, layer, window, cache)
+    aux.append(extra)
   return _norm(config, x_BTD, model.final_norm_D[...]), aux
 
 
@@ -250,63 +242,6 @@ def logits(model: Transformer, x_BTD: jax.Array) -> jax.Array:
   return softcap(logits_BTV, model.config.logits_softcap)
 
 
-def attention(
-  config: ModelConfig,
-  q_BTKGH: jax.Array,
-  k_BSKH: jax.Array,
-  v_BSKH: jax.Array,
-  mask_BTS: jax.Array,
-) -> jax.Array:
-  """Returns plain masked attention, out_BTKGH: the reference for all kernels.
-
-  Rows whose mask is all False give the mean of the values, not NaN.
-  """
-  logits_BKGTS = jnp.einsum(
-    'BTKGH,BSKH->BKGTS',
-    q_BTKGH * query_scale(config),
-    k_BSKH,
-    preferred_element_type=jnp.float32,
-  )
-  logits_BKGTS = softcap(logits_BKGTS, config.attention_softcap)
-  logits_BKGTS = jnp.where(mask_BTS[:, None, None], logits_BKGTS, -1e30)
-  weights_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BSKH.dtype)
-  return jnp.einsum('BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH)
-
-
-def causal_mask(
-  segments_BT: jax.Array, positions_BT: jax.Array, window: int | jax.Array
-) -> jax.Array:
-  """Returns mask_BTS: same segment, not later, within the window.
-
-  Args:
-    segments_BT: Sequence number of each token in a packed row; 0 is padding.
-    positions_BT: Position of each token within its sequence.
-    window: How far back attention reaches, itself included; 0 is everything.
-  """
-  ahead_BTS = positions_BT[:, :, None] - positions_BT[:, None, :]
-  same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
-  near_BTS = (ahead_BTS < window) | (jnp.asarray(window) == 0)
-  return same_BTS & (ahead_BTS >= 0) & near_BTS
-
-
-def unstack(model: Transformer) -> Transformer:
-  """Returns the model with a list of layers, as decoding wants it.
-
-  Decoding unrolls: scanned layers copy their slice of every cache each step.
-  """
-  # Split, not indexed: its gradient is one concatenation, not a sum of L.
-  ones = (1,) * model.config.layers
-  leaves, tree = jax.tree.flatten(model.layers)
-  pieces = [jax.lax.split(leaf, ones) for leaf in leaves]
-  layers = [
-    jax.tree.unflatten(tree, [jax.lax.squeeze(x, (0,)) for x in layer])
-    for layer in zip(*pieces, strict=True)
-  ]
-  graph = jax.tree.map(lambda leaf: leaf, model)  # A shallow copy.
-  graph.layers = nnx.List(layers)
-  return graph
-
-
 def query_scale(config: ModelConfig) -> float:
   """What queries are multiplied with before they meet keys."""
   return config.query_scale or config.head_width**-0.5
@@ -317,9 +252,38 @@ def softcap(x: jax.Array, cap: float) -> jax.Array:
   return jnp.tanh(x / cap) * cap if cap else x
 
 
-def _layer(config, layer, x_BTD, rope, attend, window, cache):
-  dtype = x_BTD.dtype
+def _layer(
+  config: ModelConfig,
+  rope: Rope,
+  attend: Attend,
+  window: int,
+  x_BTD: jax.Array,
+  layer: Layer,
+  cache: Any,
+) -> tuple[jax.Array, Any]:
+  """Returns x_BTD behind a layer, and the aux value of `attend`."""
   h_BTD = _norm(config, x_BTD, layer.attn_norm_D[...])
+  q_BTKGH, k_BTKH, v_BTKH = _project(config, layer, h_BTD)
+  q_BTKGH, k_BTKH = rotate(q_BTKGH, rope), rotate(k_BTKH, rope)
+  out_BTKGH, aux = attend(q_BTKGH, k_BTKH, v_BTKH, window, cache)
+  # Not einsum: it contracts in another order, and XLA then transposes weights.
+  h_BTD = jnp.tensordot(
+    out_BTKGH.astype(x_BTD.dtype), layer.o_KGHD[...].astype(x_BTD.dtype), 3
+  )
+  if layer.attn_post_norm_D is not None:
+    h_BTD = _norm(config, h_BTD, layer.attn_post_norm_D[...])
+  x_BTD = x_BTD + h_BTD
+  h_BTD = _feed_forward(config, layer, x_BTD)
+  if layer.ffn_post_norm_D is not None:
+    h_BTD = _norm(config, h_BTD, layer.ffn_post_norm_D[...])
+  return constrain(x_BTD + h_BTD, 'BTD'), aux
+
+
+def _project(
+  config: ModelConfig, layer: Layer, h_BTD: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns q_BTKGH, k_BTKH and v_BTKH, before they are rotated."""
+  dtype = h_BTD.dtype
   qkv_BTKPH = jnp.einsum(
     'BTD,DKPH->BTKPH', h_BTD, layer.qkv_DKPH[...].astype(dtype)
   )
@@ -332,25 +296,15 @@ def _layer(config, layer, x_BTD, rope, attend, window, cache):
     qkv_BTKPH, (groups, groups + 1), axis=-2
   )
   k_BTKH, v_BTKH = k_BTKPH[..., 0, :], v_BTKPH[..., 0, :]
-  if layer.q_norm_H is not None:
+  if layer.q_norm_H is not None and layer.k_norm_H is not None:
     q_BTKGH = _norm(config, q_BTKGH, layer.q_norm_H[...])
     k_BTKH = _norm(config, k_BTKH, layer.k_norm_H[...])
-  q_BTKGH, k_BTKH = _rotate(q_BTKGH, rope), _rotate(k_BTKH, rope)
-  out_BTKGH, aux = attend(q_BTKGH, k_BTKH, v_BTKH, window, cache)
-  # Not einsum: it contracts in another order, and XLA then transposes weights.
-  h_BTD = jnp.tensordot(
-    out_BTKGH.astype(dtype), layer.o_KGHD[...].astype(dtype), 3
-  )
-  if layer.attn_post_norm_D is not None:
-    h_BTD = _norm(config, h_BTD, layer.attn_post_norm_D[...])
-  x_BTD = x_BTD + h_BTD
-  h_BTD = _feed_forward(config, layer, x_BTD)
-  if layer.ffn_post_norm_D is not None:
-    h_BTD = _norm(config, h_BTD, layer.ffn_post_norm_D[...])
-  return x_BTD + h_BTD, aux
+  return q_BTKGH, k_BTKH, v_BTKH
 
 
-def _feed_forward(config, layer, x_BTD):
+def _feed_forward(
+  config: ModelConfig, layer: Layer, x_BTD: jax.Array
+) -> jax.Array:
   dtype = x_BTD.dtype
   h_BTD = _norm(config, x_BTD, layer.ffn_norm_D[...])
   gate_up_BTCF = jnp.einsum(
@@ -369,7 +323,7 @@ def _feed_forward(config, layer, x_BTD):
   )
 
 
-def _embed(model, tokens_BT):
+def _embed(model: Transformer, tokens_BT: jax.Array) -> jax.Array:
   dtype = jnp.dtype(model.config.dtype)
   x_BTD = model.embed_VD[...][tokens_BT].astype(dtype)
   if model.config.scaled_embedding:
@@ -378,7 +332,8 @@ def _embed(model, tokens_BT):
   return x_BTD
 
 
-def _norm(config, x, weight):
+def _norm(config: ModelConfig, x: jax.Array, weight: jax.Array) -> jax.Array:
+  """Returns x over its root mean square on the last axis, times the weight."""
   x32 = x.astype(jnp.float32)
   x32 *= jax.lax.rsqrt(
     jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_eps
@@ -388,48 +343,13 @@ def _norm(config, x, weight):
   return (x32 * weight).astype(x.dtype)
 
 
-def _rope_tables(config, positions_BT):
-  """Returns (cos_BTH, sin_BTH) per kind of layer: global, then local."""
-  # On the host: a rounding error here grows with the position, and devices
-  # round powers differently.
-  half = config.head_width // 2
-  exponents_H = np.arange(half, dtype=np.float32) / np.float32(half)
-  frequencies = [
-    _scale_frequencies(
-      1 / np.float32(config.rope_theta) ** exponents_H, config.rope_scaling
-    )
-  ]
-  if config.local_rope_theta and any(config.layer_windows):
-    frequencies.append(1 / np.float32(config.local_rope_theta) ** exponents_H)
-  tables = []
-  for frequency_H in frequencies:
-    angle_BTH = (
-      positions_BT[..., None].astype(jnp.float32) * frequency_H[None, None]
-    )
-    tables.append((jnp.cos(angle_BTH), jnp.sin(angle_BTH)))
-  return tables
-
-
-def _scale_frequencies(frequency_H, scaling: RopeScaling | None):
-  if scaling is None:
-    return frequency_H
-  slow_H = frequency_H / scaling.factor
-  if scaling.kind == 'linear':
-    return slow_H
-  turns_H = scaling.original * frequency_H / (2 * math.pi)
-  blend_H = (turns_H - scaling.low) / (scaling.high - scaling.low)
-  blend_H = np.clip(blend_H, 0.0, 1.0)
-  return (1 - blend_H) * slow_H + blend_H * frequency_H
-
-
-def _rotate(x, rope):
-  """Rotates halves, as Hugging Face's checkpoints expect; x is BT...H."""
-  cos_BTH, sin_BTH = rope
-  between = (1,) * (x.ndim - 3)
-  cos = cos_BTH.reshape(*cos_BTH.shape[:2], *between, cos_BTH.shape[-1])
-  sin = sin_BTH.reshape(cos.shape)
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  rotated = jnp.concatenate(
-    [first * cos - second * sin, second * cos + first * sin], axis=-1
+def _ropes(config: ModelConfig, positions_BT: jax.Array) -> tuple[Rope, Rope]:
+  """Returns the turns in layers without a window, and in those with one."""
+  rope = make_rope(
+    positions_BT, config.head_width, config.rope_theta, config.rope_scaling
   )
-  return rotated.astype(x.dtype)
+  if not config.local_rope_theta:
+    return rope, rope
+  return rope, make_rope(
+    positions_BT, config.head_width, config.local_rope_theta
+  )

@@ -15,7 +15,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from rest.config import MStepConfig
 from rest.m_step import loss
-from rest.m_step.optimizer import abstract_state
+from rest.m_step.update import abstract_state
 from rest.model import attention, flash, lora, sharding
 from rest.model.hardware import Device, parse
 from rest.model.transformer import ModelConfig, Transformer

@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from rest.model import transformer
+from rest.model.attention import attention
 from rest.model.sharding import AXES
-from rest.model.transformer import Transformer, attention, backbone
+from rest.model.transformer import Transformer, backbone
 from rest.sampler.attention import Where, three_levels
 from rest.sampler.cache import (
   Dropped,

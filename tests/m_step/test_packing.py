@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rest.m_step.packing import Example, most_segments, pack
+from rest.m_step.packing import Example, _fill_rows, most_segments, pack
 
 
 def _examples(count: int, seed: int = 0) -> list[Example]:
@@ -136,3 +136,16 @@ def test_an_example_of_exactly_a_row_fits():
   assert batch.tokens_BT.tolist() == [[5, 6, 7, 8]]
   assert batch.targets_BT.tolist() == [[6, 7, 8, 9]]
   assert batch.weights_BT.tolist() == [[0, 1, 1, 1]]
+
+
+def test_the_row_that_the_module_draws():
+  batch = pack([Example((3,), (4, 2)), Example((5, 6), (7, 8, 9))], 8, 1)[0]
+  assert batch.tokens_BT.tolist() == [[5, 6, 7, 8, 3, 4, 0, 0]]
+  assert batch.targets_BT.tolist() == [[6, 7, 8, 9, 4, 2, 0, 0]]
+  assert batch.segments_BT.tolist() == [[1, 1, 1, 1, 2, 2, 0, 0]]
+  assert batch.positions_BT.tolist() == [[0, 1, 2, 3, 0, 1, 0, 0]]
+  assert batch.weights_BT.tolist() == [[0, 1, 1, 1, 1, 1, 0, 0]]
+
+
+def test_two_that_fill_a_row_come_before_a_longer_one():
+  assert _fill_rows([7, 6, 4, 2], range(4), 10) == [[1, 2], [0, 3]]

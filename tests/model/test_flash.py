@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rest.m_step.loss import weighted_loss
+from rest.m_step.loss import REMATS, weighted_loss
 from rest.m_step.packing import Batch, Example, pack
-from rest.m_step.update import _MATMULS
 from rest.model import sharding
 from rest.model.attention import plain_attention
-from rest.model.flash import Blocks, Cut, flash_attention, has_kernel
+from rest.model.flash import Blocks, Cut, flash_attention, has_kernel, kernels
+from rest.model.flash.vjp import find_reach
 from rest.model.sharding import make_mesh
 from rest.model.transformer import ModelConfig, Transformer, backbone, unstack
 from tests.programs import equations
@@ -68,7 +68,7 @@ def make_values(config: ModelConfig, rows: int) -> tuple[jax.Array, ...]:
   )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def run(config, kernel, window, rows, values):
   """Returns the output and the gradients of queries, keys and values."""
   segments_BT, positions_BT = rows
@@ -120,6 +120,18 @@ def test_bfloat16_is_as_near_to_float32_as_plain_attention_is():
   assert all(x.dtype == jnp.bfloat16 for x in found)
   plain = distance(run(config, False, 0, rows, values), expected)
   assert distance(found, expected) < 1.2 * plain < 0.01
+
+
+def test_the_row_that_the_module_draws():
+  """As drawn, and told, in `rest.model.flash.kernels` and `find_reach`."""
+  segments_BT = jnp.asarray([[1, 1, 1, 2, 2, 2, 2, 0]])
+  first_BT, end_BT = find_reach(segments_BT, 0)
+  assert first_BT.tolist() == [[0, 0, 0, 3, 3, 3, 3, 8]]
+  assert end_BT.tolist() == [[3, 3, 3, 7, 7, 7, 7, 0]]
+  assert kernels._first_block(first_BT, 2, 2).tolist() == [[0, 0, 1, 1]]
+  first_BT, end_BT = find_reach(segments_BT, 2)
+  assert first_BT.tolist() == [[0, 0, 1, 3, 3, 4, 5, 8]]
+  assert end_BT.tolist() == [[2, 3, 3, 5, 6, 7, 7, 0]]
 
 
 def test_padding_gives_zero_and_takes_no_gradient():
@@ -223,19 +235,13 @@ def test_every_mesh_gives_the_same_gradients():
 
 
 @pytest.mark.parametrize(
-  ('remat', 'forward'),
-  [
-    (None, 1),
-    (functools.partial(jax.checkpoint, policy=_MATMULS), 1),
-    (jax.checkpoint, 2),
-  ],
-  ids=['none', 'matmuls', 'full'],
+  ('remat', 'forward'), [('none', 1), ('matmuls', 1), ('full', 2)]
 )
 def test_kept_outputs_are_not_made_again(remat, forward):
   config = make_config()
   batch = jax.tree.map(jnp.asarray, make_batch(make_examples(12), 8))
   model = jax.eval_shape(lambda: make_model(config))
-  run = jax.grad(functools.partial(kernel_loss, remat=remat))
+  run = jax.grad(functools.partial(kernel_loss, remat=REMATS[remat]))
   with jax.set_mesh(make_mesh(sharding.MeshConfig(2, 2, 2))):
     program = jax.make_jaxpr(run)(model, batch).jaxpr
   names = [

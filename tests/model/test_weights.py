@@ -177,7 +177,7 @@ HOST = """
 import sys
 import jax
 from rest.model import weights
-from rest.sharding import MeshConfig, make_mesh
+from rest.model.sharding import MeshConfig, make_mesh
 address, process, source, path = sys.argv[1:]
 jax.config.update('jax_num_cpu_devices', 2)
 jax.distributed.initialize(address, 2, int(process))

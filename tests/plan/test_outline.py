@@ -18,8 +18,8 @@ from bench.shapes import SHAPES
 from rest import main
 from rest.config import MStepConfig
 from rest.m_step import update
-from rest.m_step.optimizer import abstract_state
 from rest.m_step.packing import Batch
+from rest.m_step.update import abstract_state
 from rest.model import hardware, weights
 from rest.model.sharding import MeshConfig, make_mesh, plan_meshes, shardings
 from rest.model.transformer import Transformer

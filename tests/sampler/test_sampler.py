@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from letters import Letters
 
+from rest.model.attention import plain_attention
 from rest.model.sharding import MeshConfig, leaf_name, make_mesh
 from rest.model.transformer import (
   ModelConfig,
   Transformer,
-  attention,
   backbone,
-  causal_mask,
   logits,
+  unstack,
 )
 from rest.sampler import Ask, Sampler, SamplerConfig
 from rest.sampler.attention import read_for
@@ -101,13 +101,8 @@ def teacher_forced(model, prompt, tokens, length=80):
 @jax.jit
 def all_logprobs(model, row_1T):
   position = jnp.arange(row_1T.shape[1])[None]
-
-  def attend(q, k, v, window, cache):
-    del cache
-    mask = causal_mask(jnp.ones_like(row_1T), position, window)
-    return attention(model.config, q, k, v, mask), None
-
-  x_BTD, _ = backbone(model, row_1T, position, attend)
+  attend = plain_attention(model.config, jnp.ones_like(row_1T), position)
+  x_BTD, _ = backbone(unstack(model), row_1T, position, attend)
   return jax.nn.log_softmax(logits(model, x_BTD)[0], axis=-1)
 
 

@@ -1,9 +1,9 @@
 """Attention of packed rows on NVIDIA GPUs, in Pallas.
 
-`rest/attention.py` is the reference, and what runs on other devices.
+`rest.model.attention` is the reference, and what runs on other devices.
 """
 
-from rest.model.flash.attention import KEPT, flash_attention, has_kernel
-from rest.model.flash.kernels import Blocks, Cut
+from rest.model.flash.blocks import Blocks, Cut
+from rest.model.flash.vjp import KEPT, flash_attention, has_kernel
 
 __all__ = ['KEPT', 'Blocks', 'Cut', 'flash_attention', 'has_kernel']

@@ -2,17 +2,45 @@
 
 FlashAttention-2 (Dao, arXiv:2307.08691). Logits are in units of log 2, and a
 query's sum of weights is kept as its logarithm. What a query sees is a span of
-keys, from a first one to itself.
+keys, from a first one to itself, so that most blocks of the matrix of scores
+hold nothing and are never visited. A row of two segments, a and b, and a place
+of padding, in blocks of 2 queries and 2 keys (x: a score that counts):
+
+             keys   a a   a b   b b   b -
+    queries  a      x   |     |     |         block 0: key blocks [0, 1)
+             a      x x |     |     |
+                    ----+-----+-----+----
+             a      x x | x   |     |         block 1: [0, 2)
+             b          |   x |     |
+                    ----+-----+-----+----
+             b          |   x | x   |         block 2: [1, 3)
+             b          |   x | x x |
+                    ----+-----+-----+----
+             b          |   x | x x | x       block 3: [1, 4)
+             -          |     |     |
+
+A block of queries visits from the block of the first key that any of them sees
+(`_first_block`: 0 0 1 1) up to its own place; a block of keys visits queries
+from its own place to the last that sees any of them. Within a visited block a
+mask says which scores count.
 """
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
+
+from rest.model.flash.blocks import (
+  Static,
+  block_spec,
+  first_specs,
+  options,
+  query_specs,
+  sizes,
+)
 
 # A logit that must not be seen, and the least that can be: far enough above
 # that where nothing is seen all weights are 0, not equal.
@@ -20,60 +48,8 @@ _NEVER = -1e30
 _LEAST = -1e20
 _LOG2_E = math.log2(math.e)
 
-
-class Cut(NamedTuple):
-  """How a kernel is cut.
-
-  Attributes:
-    queries: In a block; a power of two, 16 or more.
-    keys: In a block, likewise.
-    warps: That work on it.
-    stages: Blocks that are loaded while one is worked on.
-  """
-
-  queries: int
-  keys: int
-  warps: int
-  stages: int
-
-
-class Blocks(NamedTuple):
-  """How the three kernels are cut.
-
-  Attributes:
-    forward: A program has a block of queries, and meets blocks of keys.
-    dq: Gradient of queries, likewise.
-    dkv: Gradients of keys and values: a program has a block of keys.
-  """
-
-  forward: Cut = Cut(queries=128, keys=64, warps=8, stages=3)
-  dq: Cut = Cut(queries=128, keys=64, warps=8, stages=2)
-  dkv: Cut = Cut(queries=64, keys=128, warps=8, stages=2)
-
-
-BLOCKS = Blocks()
-# Half of the queries and keys where each is twice as wide.
-WIDE = Blocks(
-  *(
-    cut._replace(queries=cut.queries // 2, keys=cut.keys // 2) for cut in BLOCKS
-  )
-)
-
-
-class Static(NamedTuple):
-  """What the kernels are compiled for.
-
-  Attributes:
-    scale: Multiplies queries.
-    cap: Soft-cap of the logits; 0 is off.
-    blocks: How they are cut.
-    interpret: Runs without a GPU, for tests.
-  """
-
-  scale: float
-  cap: float
-  blocks: Blocks
-  interpret: bool
+# A block of an array, in the GPU's memory.
+_Ref = Any
 
 
 def forward(
@@ -85,6 +61,10 @@ def forward(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns out_BTKGH, and sums_BKGT: log2 of the sums of weights.
 
+  A program of the grid has a block of queries of one head and row, and all keys
+  of the head: rows of 2,048 in blocks of 128, 12 heads and 16 rows are
+  16 x 12 x 16 programs.
+
   Args:
     static: Compiled in.
     q_BTKGH: Queries, not scaled.
@@ -93,30 +73,49 @@ def forward(
     first_BT: First key that each query sees; the length if it sees none.
   """
   b, t, k, g, _ = q_BTKGH.shape
-  queries, keys = _sizes(static.blocks.forward, t)
-  block, vector, whole = _query_specs(q_BTKGH.shape, queries)
+  queries, keys = sizes(static.blocks.forward, t)
+  block, vector, whole = query_specs(q_BTKGH.shape, queries)
   return pl.pallas_call(
     functools.partial(_forward_kernel, static, keys),
     grid=(t // queries, k * g, b),
-    in_specs=[*_first_specs(queries), block, whole, whole],
+    in_specs=[*first_specs(queries), block, whole, whole],
     out_specs=[block, vector],
     out_shape=[
       jax.ShapeDtypeStruct(q_BTKGH.shape, q_BTKGH.dtype),
       jax.ShapeDtypeStruct((b, k, g, t), jnp.float32),
     ],
     name='flash_forward',
-    **_options(static, static.blocks.forward),
+    **options(static, static.blocks.forward),
   )(_first_block(first_BT, queries, keys), first_BT, q_BTKGH, k_BTKH, v_BTKH)
 
 
-def _forward_kernel(static, keys, *refs):
-  low_ref, first_ref, q_ref, k_ref, v_ref, out_ref, sums_ref = refs
+def _forward_kernel(
+  static: Static,
+  keys: int,
+  low_ref: _Ref,
+  first_ref: _Ref,
+  q_ref: _Ref,
+  k_ref: _Ref,
+  v_ref: _Ref,
+  out_ref: _Ref,
+  sums_ref: _Ref,
+) -> None:
+  """Softmax over blocks of keys, each met once (the online softmax).
+
+  Invariant, for each query behind each block: `top` is the largest logit so
+  far, `total` the sum of 2^(logit - top), and `out` the sum of
+  2^(logit - top) x value. A larger logit makes what was summed smaller:
+
+    logits of block 0: 1, 3    top 3, total 2^-2 + 1 = 1.25
+    logits of block 1: 4       top 4, total 1.25 x 2^-1 + 1 = 1.625
+    kept: 4 + log2(1.625) = log2(26), and 2^1 + 2^3 + 2^4 = 26
+  """
   queries, width = q_ref.shape
   first, q = first_ref[:], q_ref[:, :]
   start = pl.program_id(0) * queries
   query = start + jnp.arange(queries)
 
-  def block(j, state):
+  def visit(j: jax.Array, state: tuple[jax.Array, ...]):
     out, top, total = state
     at = pl.ds(j * keys, keys)
     key = j * keys + jnp.arange(keys)
@@ -135,7 +134,7 @@ def _forward_kernel(static, keys, *refs):
     jnp.zeros((queries,), jnp.float32),
   )
   high = pl.cdiv(start + queries, keys)
-  out, top, total = jax.lax.fori_loop(low_ref[0], high, block, state)
+  out, top, total = jax.lax.fori_loop(low_ref[0], high, visit, state)
   total = jnp.where(total > 0, total, 1.0)  # Padding sees nothing.
   out_ref[:, :] = (out / total[:, None]).astype(out_ref.dtype)
   sums_ref[:] = top + jnp.log2(total)
@@ -148,7 +147,7 @@ def backward(
   v_BTKH: jax.Array,
   first_BT: jax.Array,
   end_BT: jax.Array,
-  *rest: jax.Array,
+  *others: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Returns dq_BTKGH, dk_BTKH and dv_BTKH.
 
@@ -159,40 +158,60 @@ def backward(
     v_BTKH: Values.
     first_BT: As in `forward`.
     end_BT: End of the queries that see each key; 0 if none do.
-    *rest: dout_BTKGH, sums_BKGT of `forward`, and delta_BKGT, the products of
+    *others: dout_BTKGH, sums_BKGT of `forward`, and delta_BKGT, the products of
       dout with what came out.
   """
-  inputs = q_BTKGH, k_BTKH, v_BTKH, *rest
+  inputs = q_BTKGH, k_BTKH, v_BTKH, *others
   dq_BTKGH = _backward_queries(static, first_BT, *inputs)
   return dq_BTKGH, *_backward_keys(static, first_BT, end_BT, *inputs)
 
 
-def _backward_queries(static, first_BT, q_BTKGH, *rest):
+def _backward_queries(
+  static: Static, first_BT: jax.Array, q_BTKGH: jax.Array, *others: jax.Array
+) -> jax.Array:
   b, t, k, g, _ = q_BTKGH.shape
-  queries, keys = _sizes(static.blocks.dq, t)
-  block, vector, whole = _query_specs(q_BTKGH.shape, queries)
+  queries, keys = sizes(static.blocks.dq, t)
+  block, vector, whole = query_specs(q_BTKGH.shape, queries)
   specs = block, whole, whole, block, vector, vector
   return pl.pallas_call(
     functools.partial(_dq_kernel, static, keys),
     grid=(t // queries, k * g, b),
-    in_specs=[*_first_specs(queries), *specs],
+    in_specs=[*first_specs(queries), *specs],
     out_specs=block,
     out_shape=jax.ShapeDtypeStruct(q_BTKGH.shape, q_BTKGH.dtype),
     name='flash_dq',
-    **_options(static, static.blocks.dq),
-  )(_first_block(first_BT, queries, keys), first_BT, q_BTKGH, *rest)
+    **options(static, static.blocks.dq),
+  )(_first_block(first_BT, queries, keys), first_BT, q_BTKGH, *others)
 
 
-def _dq_kernel(static, keys, *refs):
-  low_ref, first_ref, q_ref, k_ref, v_ref, *refs = refs
-  dout_ref, sums_ref, delta_ref, dq_ref = refs
+def _dq_kernel(
+  static: Static,
+  keys: int,
+  low_ref: _Ref,
+  first_ref: _Ref,
+  q_ref: _Ref,
+  k_ref: _Ref,
+  v_ref: _Ref,
+  dout_ref: _Ref,
+  sums_ref: _Ref,
+  delta_ref: _Ref,
+  dq_ref: _Ref,
+) -> None:
+  """Gradient of a block of queries, from the blocks of keys that it sees.
+
+  Invariant: `dq` is the sum over the keys met so far of dlogit x key, where
+  dlogit = weight x (dout . value - delta), and delta = dout . out. Weights are
+  made again from logits and their kept sum, never stored. With two keys of
+  weights 1/4 and 3/4 and dout . value 8 and 0, delta is 2 and the two dlogits
+  are 1/4 x 6 = 1.5 and 3/4 x -2 = -1.5: they always add up to 0.
+  """
   queries, width = q_ref.shape
   first, q, dout = first_ref[:], q_ref[:, :], dout_ref[:, :]
   sums, delta = sums_ref[:], delta_ref[:]
   start = pl.program_id(0) * queries
   query = start + jnp.arange(queries)
 
-  def block(j, dq):
+  def visit(j: jax.Array, dq: jax.Array) -> jax.Array:
     at = pl.ds(j * keys, keys)
     key = j * keys + jnp.arange(keys)
     seen = _sees(first[:, None], query[:, None], key[None])
@@ -204,20 +223,32 @@ def _dq_kernel(static, keys, *refs):
 
   high = pl.cdiv(start + queries, keys)
   dq = jnp.zeros((queries, width), jnp.float32)
-  dq = jax.lax.fori_loop(low_ref[0], high, block, dq)
+  dq = jax.lax.fori_loop(low_ref[0], high, visit, dq)
   dq_ref[:, :] = (dq * static.scale).astype(dq_ref.dtype)
 
 
-def _backward_keys(static, first_BT, end_BT, q_BTKGH, k_BTKH, v_BTKH, *rest):
+def _backward_keys(
+  static: Static,
+  first_BT: jax.Array,
+  end_BT: jax.Array,
+  q_BTKGH: jax.Array,
+  k_BTKH: jax.Array,
+  v_BTKH: jax.Array,
+  *others: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns dk_BTKH and dv_BTKH.
+
+  A program has a block of keys, and a whole row of all heads that share them:
+  it alone writes their gradients, so that nothing is added up between programs.
+  """
   b, t, k, g, h = q_BTKGH.shape
-  queries, keys = _sizes(static.blocks.dkv, t)
-  # A row of all heads that share a key, and a block of keys.
-  first = pl.BlockSpec((None, t), lambda i, j, n: (n, 0))
-  heads = pl.BlockSpec((None, t, None, g, h), lambda i, j, n: (n, 0, j, 0, 0))
-  vectors = pl.BlockSpec((None, None, g, t), lambda i, j, n: (n, j, 0, 0))
-  block = pl.BlockSpec((None, keys, None, h), lambda i, j, n: (n, i, j, 0))
+  queries, keys = sizes(static.blocks.dkv, t)
+  first = block_spec((None, t), lambda i, j, n: (n, 0))
+  heads = block_spec((None, t, None, g, h), lambda i, j, n: (n, 0, j, 0, 0))
+  vectors = block_spec((None, None, g, t), lambda i, j, n: (n, j, 0, 0))
+  block = block_spec((None, keys, None, h), lambda i, j, n: (n, i, j, 0))
+  high = block_spec((None, 1), lambda i, j, n: (n, i))
   high_BI = pl.cdiv(end_BT.reshape(b, -1, keys).max(axis=-1), queries)
-  high = pl.BlockSpec((None, 1), lambda i, j, n: (n, i))
   return pl.pallas_call(
     functools.partial(_dkv_kernel, static, queries),
     grid=(t // keys, k, b),
@@ -227,20 +258,38 @@ def _backward_keys(static, first_BT, end_BT, q_BTKGH, k_BTKH, v_BTKH, *rest):
       jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (k_BTKH, v_BTKH)
     ],
     name='flash_dkv',
-    **_options(static, static.blocks.dkv),
-  )(high_BI, first_BT, q_BTKGH, k_BTKH, v_BTKH, *rest)
+    **options(static, static.blocks.dkv),
+  )(high_BI, first_BT, q_BTKGH, k_BTKH, v_BTKH, *others)
 
 
-def _dkv_kernel(static, queries, *refs):
-  high_ref, first_ref, q_ref, k_ref, v_ref, *refs = refs
-  dout_ref, sums_ref, delta_ref, dk_ref, dv_ref = refs
+def _dkv_kernel(
+  static: Static,
+  queries: int,
+  high_ref: _Ref,
+  first_ref: _Ref,
+  q_ref: _Ref,
+  k_ref: _Ref,
+  v_ref: _Ref,
+  dout_ref: _Ref,
+  sums_ref: _Ref,
+  delta_ref: _Ref,
+  dk_ref: _Ref,
+  dv_ref: _Ref,
+) -> None:
+  """Gradients of a block of keys and values, from the queries that see it.
+
+  Invariant: over the heads and blocks of queries met so far, `dv` is the sum of
+  weight x dout and `dk` that of dlogit x query. In the module's drawing, keys
+  block 1 (a b) meets the blocks of queries [1, 4): from its own place to that
+  of the last b.
+  """
   keys, width = k_ref.shape
   k, v = k_ref[:, :], v_ref[:, :]
   start = pl.program_id(0) * keys
   key = start + jnp.arange(keys)
 
-  def head(g, state):
-    def block(i, state):
+  def meet_head(g: jax.Array, state: tuple[jax.Array, jax.Array]):
+    def visit(i: jax.Array, state: tuple[jax.Array, jax.Array]):
       dk, dv = state
       at = pl.ds(i * queries, queries)
       query = i * queries + jnp.arange(queries)
@@ -254,19 +303,21 @@ def _dkv_kernel(static, queries, *refs):
       change = weights * change * slope
       return dk + _dot(change.astype(q.dtype), q), dv
 
-    return jax.lax.fori_loop(start // queries, high_ref[0], block, state)
+    return jax.lax.fori_loop(start // queries, high_ref[0], visit, state)
 
   zeros = jnp.zeros((keys, width), jnp.float32)
-  dk, dv = jax.lax.fori_loop(0, q_ref.shape[1], head, (zeros, zeros))
+  dk, dv = jax.lax.fori_loop(0, q_ref.shape[1], meet_head, (zeros, zeros))
   dk_ref[:, :] = (dk * static.scale).astype(dk_ref.dtype)
   dv_ref[:, :] = dv.astype(dv_ref.dtype)
 
 
-def _sees(first, query, key):
+def _sees(first: jax.Array, query: jax.Array, key: jax.Array) -> jax.Array:
   return (key >= first) & (key <= query)
 
 
-def _logits(a, b, seen, static):
+def _logits(
+  a: jax.Array, b: jax.Array, seen: jax.Array, static: Static
+) -> tuple[jax.Array, jax.Array | float]:
   """Returns logits in units of log 2, and how they change with products."""
   products = _dot_t(a, b)
   if not static.cap:
@@ -276,49 +327,18 @@ def _logits(a, b, seen, static):
   return logits, 1.0 - squashed * squashed
 
 
-def _dot(a, b):
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
   return jnp.dot(a, b, preferred_element_type=jnp.float32)
 
 
-def _dot_t(a, b):
+def _dot_t(a: jax.Array, b: jax.Array) -> jax.Array:
   """Returns the products of rows with rows."""
   return jax.lax.dot_general(
     a, b, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
   )
 
 
-def _first_block(first_BT, queries, keys):
-  """Returns the first block of keys that each block of queries sees."""
-  rows = first_BT.shape[0]
-  return first_BT.reshape(rows, -1, queries).min(axis=-1) // keys
-
-
-def _first_specs(queries):
-  """Returns specs of the first block of keys, and of each query's first key."""
-  return [
-    pl.BlockSpec((None, size), lambda i, j, n: (n, i)) for size in (1, queries)
-  ]
-
-
-def _query_specs(shape, queries):
-  """Returns specs of a block of queries, of a number for each, of all keys."""
-  _, t, _, g, h = shape
-  block = pl.BlockSpec(
-    (None, queries, None, None, h), lambda i, j, n: (n, i, j // g, j % g, 0)
-  )
-  vector = pl.BlockSpec(
-    (None, None, None, queries), lambda i, j, n: (n, j // g, j % g, i)
-  )
-  whole = pl.BlockSpec((None, t, None, h), lambda i, j, n: (n, 0, j // g, 0))
-  return block, vector, whole
-
-
-def _options(static, cut):
-  params = plgpu.CompilerParams(num_warps=cut.warps, num_stages=cut.stages)
-  return {'compiler_params': params, 'interpret': static.interpret}
-
-
-def _sizes(cut: Cut, length: int) -> tuple[int, int]:
-  """Returns queries and keys of a block: powers of two that divide a row."""
-  most = length & -length
-  return min(cut.queries, most), min(cut.keys, most)
+def _first_block(first_BT: jax.Array, queries: int, keys: int) -> jax.Array:
+  """Returns the first block of keys that each block of queries sees, BI."""
+  batch = first_BT.shape[0]
+  return first_BT.reshape(batch, -1, queries).min(axis=-1) // keys

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
@@ -80,17 +79,14 @@ def read_config(path: str, dtype: str) -> ModelConfig:
   return config
 
 
-def load(
-  path: str, mesh: Mesh, dtype: str, param_dtype: str = 'float32'
-) -> Transformer:
-  """Reads a checkpoint straight onto the mesh.
+def load(path: str, mesh: Mesh, dtype: str) -> Transformer:
+  """Reads a checkpoint straight onto the mesh; parameters are float32.
 
   Args:
     path: A directory with config.json and model.safetensors, or its shards
       with model.safetensors.index.json.
     mesh: Where the parameters go, as `rest.model.sharding.shardings` says.
     dtype: Of matrix products, such as 'bfloat16'.
-    param_dtype: Of the parameters.
 
   Raises:
     FileNotFoundError: The directory, or a file that should be there, is not.
@@ -104,9 +100,7 @@ def load(
   leaves, tree = jax.tree_util.tree_flatten_with_path(model)
   places = jax.tree.leaves(shardings(model, mesh))
   read = [
-    _read_leaf(
-      tensors, config, leaf_name(key), leaf.shape, place, jnp.dtype(param_dtype)
-    )
+    _read_leaf(tensors, config, leaf_name(key), leaf.shape, place)
     for (key, leaf), place in zip(leaves, places, strict=True)
   ]
   return jax.tree.unflatten(tree, read)
@@ -253,7 +247,6 @@ def _read_leaf(
   leaf: str,
   shape: tuple[int, ...],
   place: NamedSharding,
-  dtype: np.dtype[Any],
 ) -> jax.Array:
   """Returns one leaf; each tensor is read once, in rows that we need."""
   parts, sizes = leaf_parts(config)[leaf], axis_sizes(config)
@@ -265,7 +258,7 @@ def _read_leaf(
 
   indices = place.addressable_devices_indices_map(shape).values()
   buffers = {
-    bounds: np.empty([stop - start for start, stop in bounds], dtype)
+    bounds: np.empty([stop - start for start, stop in bounds], np.float32)
     for bounds in {key(index) for index in indices if index is not None}
   }
 
@@ -301,14 +294,14 @@ def _fill(
   rows = rows.reshape(stop - start, *(sizes[axis] for axis in others))
   rows = rows.transpose(part.to_leaf(letters))
   for bounds, view in views.items():
-    inside = []
+    inside: list[slice] = []
     for axis, (low, high) in zip(letters, bounds, strict=True):
       offset = start if axis == first else 0
       if axis == 'P' and axis in part.axes:
         inside.append(slice(None))  # A fused axis is whole everywhere.
       elif axis in part.axes:
         inside.append(slice(low - offset, high - offset))
-    view[part.index(letters)] = rows[tuple(inside)]
+    view[part.place(letters)] = rows[tuple(inside)]
 
 
 def _check_divides(config: ModelConfig, mesh: Mesh) -> None:
@@ -345,7 +338,7 @@ def _gather_tensors(model: Transformer, dtype: str) -> Iterator[np.ndarray]:
       held = name, layer
     letters = name.rsplit('_', 1)[-1]
     to_file = np.argsort(part.to_leaf(letters))
-    tensor = array[part.index(letters)].transpose(to_file)
+    tensor = array[part.place(letters)].transpose(to_file)
     yield tensor.reshape(file_shape(part, model.config))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from rest.model.transformer import ModelConfig, RopeScaling
+from rest.model.rope import RopeScaling
+from rest.model.transformer import ModelConfig
 from rest.model.weights.families import (
   FIELDS,
   MODEL_TYPES,
@@ -109,15 +110,6 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
     'tie_word_embeddings': config.tied,
     'hidden_act': 'silu',
   }
-  window = max(config.layer_windows)
-  if architecture == 'MistralForCausalLM':
-    raw['sliding_window'] = window
-  elif architecture.startswith('Qwen'):
-    windows = config.layer_windows
-    raw['use_sliding_window'] = window > 0
-    raw['max_window_layers'] = next(
-      (i for i, w in enumerate(windows) if w), config.layers
-    )
   if config.post_norms:
     scale = config.query_scale or config.head_width**-0.5
     raw |= {
@@ -128,12 +120,7 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
     }
   if config.local_rope_theta:
     raw['rope_local_base_freq'] = config.local_rope_theta
-  if architecture[:5] in ('Qwen2', 'Qwen3', 'Gemma'):
-    raw['sliding_window'] = window or None
-    raw['layer_types'] = [
-      'sliding_attention' if w else 'full_attention'
-      for w in config.layer_windows
-    ]
+  raw |= _describe_windows(config, architecture)
   if parse(raw, config.dtype, 'config.json') != config:
     raise ValueError(
       f'{architecture} comes closest to the model, but has not all of its '
@@ -191,7 +178,7 @@ def _shape(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
 
 def _check_numbers(fields: dict[str, Any]) -> None:
   """Refuses what is no number where some family's default is one."""
-  numbers = {
+  numbers: dict[str, type] = {
     key: type(default)
     for known in FIELDS.values()
     for key, default in known.items()
@@ -239,11 +226,12 @@ def _windows(fields: dict[str, Any], architecture: str) -> tuple[int, ...]:
 
 def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None, float]:
   """Returns (base, scaling, base of layers with a window or 0)."""
-  rope, scaled = fields['rope_parameters'] or {}, fields['rope_scaling'] or {}
+  rope: dict[str, Any] = fields['rope_parameters'] or {}
+  scaled: dict[str, Any] = fields['rope_scaling'] or {}
   local_theta = fields.get('rope_local_base_freq', 0.0)
-  full = {'rope_theta': fields['rope_theta']}
+  full: dict[str, Any] = {'rope_theta': fields['rope_theta']}
   if local_theta:  # By kind of layer.
-    local = rope.get('sliding_attention') or {}
+    local: dict[str, Any] = rope.get('sliding_attention') or {}
     if local.get('rope_type', 'default') != 'default':
       raise ValueError(f'rope_parameters {local} are not supported.')
     local_theta = local.get('rope_theta', local_theta)
@@ -273,6 +261,24 @@ def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None, float]:
   else:
     raise ValueError(f'rope type {kind!r} is not supported.')
   return full['rope_theta'], scaling, local_theta
+
+
+def _describe_windows(config: ModelConfig, architecture: str) -> dict[str, Any]:
+  windows, window = config.layer_windows, max(config.layer_windows)
+  if architecture == 'MistralForCausalLM':
+    return {'sliding_window': window}
+  raw: dict[str, Any] = {}
+  if architecture.startswith('Qwen'):
+    raw['use_sliding_window'] = window > 0
+    raw['max_window_layers'] = next(
+      (i for i, w in enumerate(windows) if w), config.layers
+    )
+  if architecture[:5] in ('Qwen2', 'Qwen3', 'Gemma'):
+    raw['sliding_window'] = window or None
+    raw['layer_types'] = [
+      'sliding_attention' if w else 'full_attention' for w in windows
+    ]
+  return raw
 
 
 def _describe_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:

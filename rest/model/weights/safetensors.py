@@ -8,7 +8,7 @@ from several threads.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,7 +150,7 @@ def write(
     limit: Most bytes of tensors in one file.
   """
   files = plan(shapes, dtype, limit)
-  weight_map = {}
+  weight_map: dict[str, str] = {}
   total = 0
   for i, names in enumerate(files):
     name = f'model-{i + 1:05}-of-{len(files):05}.safetensors'
@@ -172,7 +172,9 @@ def write(
     (folder / 'model.safetensors.index.json').write_text(text)
 
 
-def _layout(names, shapes, dtype) -> tuple[dict[str, Any], int]:
+def _layout(
+  names: Sequence[str], shapes: Mapping[str, tuple[int, ...]], dtype: str
+) -> tuple[dict[str, Any], int]:
   """Returns the header of one file, and how many bytes follow it."""
   entries: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
   end = 0

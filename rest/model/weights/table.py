@@ -33,7 +33,7 @@ class Part(NamedTuple):
     """Returns the transposition of `axes` into the order of a leaf's."""
     return [self.axes.index(axis) for axis in letters if axis in self.axes]
 
-  def index(self, letters: str) -> tuple[int | slice | None, ...]:
+  def place(self, letters: str) -> tuple[int | slice | None, ...]:
     """Returns where it is in a leaf with these axes."""
     return tuple(
       self.fused if axis in 'PC' else slice(None) for axis in letters

@@ -1,18 +1,20 @@
-"""Attention of packed rows, for `backbone`, with a gradient and on a mesh.
+"""The kernels as one function with a gradient, on a mesh, for `backbone`.
 
 A row's segments are runs, so that two numbers a token say all that is seen, and
 which blocks need not be met. Heads share keys and values as they are.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 
 from rest.model.flash import kernels
+from rest.model.flash.blocks import BLOCKS, WIDE, Blocks, Static
 from rest.model.hardware import runs_kernels
 from rest.model.sharding import ACTIVATIONS, spec
 from rest.model.transformer import Attend, ModelConfig, query_scale
@@ -21,7 +23,7 @@ from rest.model.transformer import Attend, ModelConfig, query_scale
 KEPT = ('attention_out_BTKGH', 'attention_sums_BKGT')
 
 
-class _Reach(NamedTuple):
+class Reach(NamedTuple):
   """What sees what.
 
   Attributes:
@@ -32,6 +34,17 @@ class _Reach(NamedTuple):
 
   first_BT: jax.Array
   end_BT: jax.Array
+
+
+class _Residuals(NamedTuple):
+  """What the backward pass needs of the forward pass."""
+
+  q_BTKGH: jax.Array
+  k_BTKH: jax.Array
+  v_BTKH: jax.Array
+  reach: Reach
+  out_BTKGH: jax.Array
+  sums_BKGT: jax.Array
 
 
 def has_kernel(config: ModelConfig, length: int, platform: str) -> bool:
@@ -46,7 +59,7 @@ def has_kernel(config: ModelConfig, length: int, platform: str) -> bool:
 def flash_attention(
   config: ModelConfig,
   segments_BT: jax.Array,
-  blocks: kernels.Blocks | None = None,
+  blocks: Blocks | None = None,
   interpret: bool = False,
 ) -> Attend:
   """Returns the attention of packed rows, for `backbone`.
@@ -62,55 +75,76 @@ def flash_attention(
     interpret: Runs without a GPU, for tests.
   """
   if blocks is None:
-    blocks = kernels.WIDE if config.head_width > 128 else kernels.BLOCKS
-  static = kernels.Static(
+    blocks = WIDE if config.head_width > 128 else BLOCKS
+  static = Static(
     query_scale(config), config.attention_softcap, blocks, interpret
   )
-  whole = _segment_reach(segments_BT)
 
-  def attend(q_BTKGH, k_BTKH, v_BTKH, window, cache):
+  def attend(
+    q_BTKGH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    window: int,
+    cache: None,
+  ) -> tuple[jax.Array, None]:
     del cache
-    reach = _within(whole, window)
+    reach = find_reach(segments_BT, window)
     return _attention(static, q_BTKGH, k_BTKH, v_BTKH, reach), None
 
   return attend
 
 
-def _segment_reach(segments_BT):
+def find_reach(segments_BT: jax.Array, window: int) -> Reach:
+  """Returns what sees what in packed rows.
+
+  Invariant: a query q sees a key k if and only if first[q] <= k <= q, and if
+  and only if k <= q < end[k]. So, where two segments and padding make a row:
+
+    place      0 1 2  3 4 5 6  7
+    segment    1 1 1  2 2 2 2  0
+    first      0 0 0  3 3 3 3  8    with a window of 2:  0 0 1  3 3 4 5  8
+    end        3 3 3  7 7 7 7  0                         2 3 3  5 6 7 7  0
+
+  Args:
+    segments_BT: Segment of each position, in runs; 0 is padding.
+    window: How far back a query sees, itself included; 0 is everything.
+  """
   length = segments_BT.shape[1]
-  place_BT = jnp.broadcast_to(
-    jnp.arange(length, dtype=jnp.int32)[None], segments_BT.shape
-  )
+  place_1T = jnp.arange(length, dtype=jnp.int32)[None]
   changed_BT = segments_BT[:, 1:] != segments_BT[:, :-1]
   is_first_BT = jnp.pad(changed_BT, ((0, 0), (1, 0)), constant_values=True)
   is_last_BT = jnp.pad(changed_BT, ((0, 0), (0, 1)), constant_values=True)
-  first_BT = jax.lax.cummax(jnp.where(is_first_BT, place_BT, 0), axis=1)
+  first_BT = jax.lax.cummax(jnp.where(is_first_BT, place_1T, 0), axis=1)
   end_BT = jax.lax.cummin(
-    jnp.where(is_last_BT, place_BT + 1, length), axis=1, reverse=True
+    jnp.where(is_last_BT, place_1T + 1, length), axis=1, reverse=True
   )
+  if window:
+    first_BT = jnp.maximum(first_BT, place_1T - window + 1)
+    end_BT = jnp.minimum(end_BT, place_1T + window)
   is_token_BT = segments_BT > 0
-  return _Reach(
+  return Reach(
     jnp.where(is_token_BT, first_BT, length), jnp.where(is_token_BT, end_BT, 0)
   )
 
 
-def _within(reach, window):
-  """Limits what is seen to a window; 0 is everything. It may be traced."""
-  length = reach.first_BT.shape[1]
-  window = jnp.asarray(window, jnp.int32)
-  window = jnp.where(window > 0, window, length)
-  place_1T = jnp.arange(length, dtype=jnp.int32)[None]
-  return _Reach(
-    jnp.maximum(reach.first_BT, place_1T - window + 1),
-    jnp.minimum(reach.end_BT, place_1T + window),
-  )
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(
+  static: Static,
+  q_BTKGH: jax.Array,
+  k_BTKH: jax.Array,
+  v_BTKH: jax.Array,
+  reach: Reach,
+) -> jax.Array:
+  return _forward(static, q_BTKGH, k_BTKH, v_BTKH, reach)[0]
 
 
-def _out(static, q_BTKGH, k_BTKH, v_BTKH, reach) -> jax.Array:
-  return _keep(static, q_BTKGH, k_BTKH, v_BTKH, reach)[0]
-
-
-def _keep(static, q_BTKGH, k_BTKH, v_BTKH, reach):
+def _forward(
+  static: Static,
+  q_BTKGH: jax.Array,
+  k_BTKH: jax.Array,
+  v_BTKH: jax.Array,
+  reach: Reach,
+) -> tuple[jax.Array, _Residuals]:
   run = _on_mesh(
     functools.partial(kernels.forward, static),
     ('q_BTKGH', 'k_BTKH', 'v_BTKH', 'first_BT'),
@@ -122,15 +156,19 @@ def _keep(static, q_BTKGH, k_BTKH, v_BTKH, reach):
       run(q_BTKGH, k_BTKH, v_BTKH, reach.first_BT), KEPT, strict=True
     )
   )
-  return out_BTKGH, (q_BTKGH, k_BTKH, v_BTKH, reach, out_BTKGH, sums_BKGT)
-
-
-def _give_back(static, kept, dout_BTKGH):
-  q_BTKGH, k_BTKH, v_BTKH, reach, out_BTKGH, sums_BKGT = kept
-  delta_BTKG = jnp.sum(
-    dout_BTKGH.astype(jnp.float32) * out_BTKGH.astype(jnp.float32), axis=-1
+  return out_BTKGH, _Residuals(
+    q_BTKGH, k_BTKH, v_BTKH, reach, out_BTKGH, sums_BKGT
   )
-  delta_BKGT = jnp.moveaxis(delta_BTKG, 1, 3)
+
+
+def _backward(
+  static: Static, kept: _Residuals, dout_BTKGH: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+  """Returns the gradients of queries, keys and values, and none of `reach`."""
+  delta_BTKG = jnp.sum(
+    dout_BTKGH.astype(jnp.float32) * kept.out_BTKGH.astype(jnp.float32),
+    axis=-1,
+  )
   run = _on_mesh(
     functools.partial(kernels.backward, static),
     (
@@ -139,20 +177,29 @@ def _give_back(static, kept, dout_BTKGH):
     ),
     ('dq_BTKGH', 'dk_BTKH', 'dv_BTKH'),
   )
-  inputs = q_BTKGH, k_BTKH, v_BTKH, *reach, dout_BTKGH, sums_BKGT, delta_BKGT
-  return *run(*inputs), None
+  dq_BTKGH, dk_BTKH, dv_BTKH = run(
+    kept.q_BTKGH,
+    kept.k_BTKH,
+    kept.v_BTKH,
+    *kept.reach,
+    dout_BTKGH,
+    kept.sums_BKGT,
+    jnp.moveaxis(delta_BTKG, 1, 3),
+  )
+  return dq_BTKGH, dk_BTKH, dv_BTKH, None
 
 
-_attention = jax.custom_vjp(_out, nondiff_argnums=(0,))
-_attention.defvjp(_keep, _give_back)
+_attention.defvjp(_forward, _backward)
 
 
-def _on_mesh(run, arguments, results) -> Callable[..., Any]:
+def _on_mesh(
+  run: Callable[..., Any], arguments: Sequence[str], results: Sequence[str]
+) -> Callable[..., Any]:
   """Splits a function of named activations over the mesh, if there is one."""
   if jax.sharding.get_abstract_mesh().empty:
     return run
 
-  def places(names):
+  def places(names: Sequence[str]) -> tuple[PartitionSpec, ...]:
     return tuple(
       spec(name, len(name.rsplit('_', 1)[-1]), ACTIVATIONS) for name in names
     )
