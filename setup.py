@@ -12,8 +12,9 @@ setuptools.setup(
     'rest': [
       'model/assets/**/*',
       'report/assets/*',
-      'tasks/math_ids.gz',
-      'tasks/prompts/**/*',
+      'tasks/arithmetic/situations.txt',
+      'tasks/sets/math_ids.gz',
+      'tasks/sets/prompts/**/*',
     ]
   },
   install_requires=[

@@ -34,7 +34,7 @@ def get_config(size: str = '1m') -> ConfigDict:
 
   c.noise = (
     ConfigDict()
-  )  # How wrong they are: see rest.tasks.arithmetic_corpus.
+  )  # How wrong they are: see rest.tasks.arithmetic.corpus.
   c.noise.hasty = (0.3, 0.4, 0.6, 0.65, 0.7)  # Hasty authors, by level.
   c.noise.hasty_trapped = 0.9  # That a hasty author falls into a trap.
   c.noise.careful_trapped = 0.05  # That a careful author does.

@@ -5,15 +5,15 @@ import hashlib
 import json
 
 from rest.config import TaskConfig
-from rest.tasks.apps import Apps
-from rest.tasks.arithmetic import Arithmetic
-from rest.tasks.bbh import Bbh
-from rest.tasks.gsm8k import Gsm8k
-from rest.tasks.humaneval import HumanEval, HumanEvalPlus
-from rest.tasks.hungarian_exam import HungarianExam
-from rest.tasks.math import Math
-from rest.tasks.mbpp import Mbpp, MbppPlus
+from rest.tasks.arithmetic.arithmetic import Arithmetic
 from rest.tasks.problem_set import SPLITS, ProblemSet
+from rest.tasks.sets.apps import Apps
+from rest.tasks.sets.bbh import Bbh
+from rest.tasks.sets.gsm8k import Gsm8k
+from rest.tasks.sets.humaneval import HumanEval, HumanEvalPlus
+from rest.tasks.sets.hungarian_exam import HungarianExam
+from rest.tasks.sets.math import Math
+from rest.tasks.sets.mbpp import Mbpp, MbppPlus
 from rest.types import Task
 
 TASKS: dict[str, type[ProblemSet]] = {

@@ -13,8 +13,8 @@ from etils import epath
 
 from rest import tasks
 from rest.tasks import files, leaks
-from rest.tasks.hungarian_exam import sheet
 from rest.tasks.problem_set import ProblemSet
+from rest.tasks.sets.hungarian_exam import sheet
 
 
 def main() -> None:

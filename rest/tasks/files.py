@@ -38,12 +38,6 @@ class Record:
   def object(self, name: str) -> dict[str, Any]:
     return self._typed(name, dict)
 
-  def records(self, name: str) -> list[dict[str, Any]]:
-    values = self._typed(name, list)
-    if not all(isinstance(value, dict) for value in values):
-      raise ValueError(f'{self.where}: field {name!r} must list only objects.')
-    return values
-
   def texts(self, name: str) -> tuple[str, ...]:
     values = self._typed(name, list)
     if not all(isinstance(value, str) for value in values):
@@ -108,7 +102,7 @@ def find(
 
 def read(paths: Iterable[epath.Path]) -> Iterator[Record]:
   """Yields the records of files, by the form that their names tell."""
-  readers = {'.parquet': _read_parquet, '.json': _read_list}
+  readers = {'.parquet': _read_parquet, '.json': _read_json}
   for path in paths:
     yield from readers.get(path.suffix, read_jsonl)(path)
 
@@ -150,19 +144,15 @@ def _check_shards(paths: list[epath.Path]) -> None:
       )
 
 
-def _read_list(path: epath.Path) -> Iterator[Record]:
-  """Yields the records of a file that is one JSON list."""
-  try:
-    items = json.loads(path.read_bytes())
-  except ValueError as error:
-    raise ValueError(f'{path}: not JSON: {error}') from error
+def _read_json(path: epath.Path) -> Iterator[Record]:
+  """Yields the records of a file that is one list, or has it as `examples`."""
+  items = load(path.read_bytes(), str(path))
+  if isinstance(items, dict):
+    items = items.get('examples')
   if not isinstance(items, list) or not items:
     raise ValueError(f'{path}: must be a list of records, got {items!r:.60}.')
   for number, fields in enumerate(items, start=1):
-    where = f'{path}, record {number}'
-    if not isinstance(fields, dict):
-      raise ValueError(f'{where}: must be a JSON object, got {fields!r:.60}.')
-    yield Record(fields, where)
+    yield _record(fields, f'{path}, record {number}')
 
 
 def _read_parquet(path: epath.Path) -> Iterator[Record]:
@@ -186,19 +176,27 @@ def _read_parquet(path: epath.Path) -> Iterator[Record]:
 
 def parse(data: bytes, where: str) -> Record:
   """Returns the record of one JSON text."""
+  return _record(load(data, where), where)
+
+
+def load(data: bytes | str, where: str) -> Any:
+  """Returns what a JSON text holds."""
   try:
     with long_integers():
-      fields = json.loads(data)
+      return json.loads(data)
   except ValueError as error:  # Also what is not UTF-8.
     raise ValueError(f'{where}: not JSON: {error}') from error
+
+
+def _record(fields: Any, where: str) -> Record:
   if not isinstance(fields, dict):
     raise ValueError(f'{where}: must be a JSON object, got {fields!r:.60}.')
   return Record(fields, where)
 
 
 def prompt_text(name: str) -> str:
-  """Returns a text of `rest/tasks/prompts`."""
-  path = resources.files('rest.tasks').joinpath(f'prompts/{name}')
+  """Returns a text of `rest/tasks/sets/prompts`."""
+  path = resources.files('rest.tasks').joinpath(f'sets/prompts/{name}')
   return path.read_text('utf-8')
 
 

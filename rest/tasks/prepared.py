@@ -94,19 +94,12 @@ def _to_record(problem: Problem) -> dict[str, str]:
 
 
 def _from_record(record: dict[str, bytes]) -> Problem:
-  text = {field: value.decode() for field, value in record.items()}
+  text = {field: record[field].decode() for field in _FIELDS}
+  absent = {field: None for field in ('answer', 'solution') if not text[field]}
   tests = None
-  if text['tests']:
-    fields = json.loads(text['tests'])
+  if encoded := text.pop('tests'):
+    fields = json.loads(encoded)
     fields['inputs'] = tuple(fields['inputs'])
     fields['outputs'] = tuple(fields['outputs'])
     tests = Tests(**fields)
-  return Problem(
-    id=text['id'],
-    question=text['question'],
-    answer=text['answer'] or None,
-    tests=tests,
-    solution=text['solution'] or None,
-    level=text['level'],
-    subject=text['subject'],
-  )
+  return Problem(**{**text, **absent}, tests=tests)

@@ -3,11 +3,12 @@
 import functools
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 
 from etils import epath
 
 from rest.config import TaskConfig
-from rest.tasks import files
+from rest.tasks import code, files
 from rest.types import Problem
 
 SPLITS = ('train', 'validation', 'test')
@@ -21,6 +22,7 @@ class ProblemSet:
   have no problems elsewhere.
 
   Attributes:
+    download: What to download, where the files are not there.
     splits: Which splits are published.
     prompts: Values of `config.prompt`, the default first.
     variants: Values of `config.split`, the default first.
@@ -29,6 +31,7 @@ class ProblemSet:
   name: str
   version: str
   verifier: str
+  download: str
   prefix = ''
   stop: tuple[str, ...] = ()
   splits: tuple[str, ...] = ('train', 'test')
@@ -47,20 +50,42 @@ class ProblemSet:
         raise ValueError(
           f'task.{field} of {self.name} must be one of {known}, got {value!r}.'
         )
+    if self.prompt == 'few_shot':
+      self.prefix = self.shots()
     self._chosen = functools.cache(self._choose)
 
   def read(self, split: str) -> list[Problem]:
     """Returns a published split from the original files in config.path."""
     raise NotImplementedError
 
-  def question(self, problem: Problem) -> str:
+  def read_folder(self, folder: epath.Path) -> Iterator[files.Record]:
+    """Yields records that their authors published as a tree of files."""
+    raise ValueError(f'{folder} must be a file of problems.')
+
+  def shots(self) -> str:
+    """Returns the examples that stand before every question."""
     raise NotImplementedError
+
+  def question(self, problem: Problem) -> str:
+    return problem.question
 
   def target(self, problem: Problem) -> str:
-    raise NotImplementedError
+    """Returns the human solution as a completion; raises where is none."""
+    if problem.solution is None:
+      raise ValueError(f'{self.name} has no human solutions to train on.')
+    return problem.solution
 
   def program(self, problem: Problem, completion: str) -> str:
-    raise ValueError(f'{self.name} is not judged by running programs.')
+    if problem.tests is None:
+      raise ValueError(f'{self.name} is not judged by running programs.')
+    return code.program(completion, problem.tests)
+
+  def records(self, *names: str) -> Iterator[files.Record]:
+    """Yields the records of the first of these names that is there."""
+    paths = files.find(self.config.path, names, self.download)
+    if paths[0].is_dir():
+      return self.read_folder(paths[0])
+    return files.read(paths)
 
   def problems(self, split: str) -> list[Problem]:
     if split not in SPLITS:
@@ -70,22 +95,9 @@ class ProblemSet:
   def _choose(self) -> dict[str, list[Problem]]:
     """Carves validation from train, then takes the config's share of each."""
     config = self.config
-    read = self.read
-    if config.path and (epath.Path(config.path) / 'dataset_info.json').exists():
-      from rest.tasks import prepared  # Half a second, for copies alone.
-
-      read = prepared.reader(config.path, self)
-    chosen = {split: read(split) for split in self.splits}
-    for split, problems in chosen.items():
-      counts = Counter(problem.id for problem in problems)
-      for name, count in counts.most_common(1):
-        if count > 1:
-          raise ValueError(
-            f'task.path={config.path!r} has problem {name!r} {count} times in'
-            f' {split}: are there two copies of the files?'
-          )
-    train = chosen.get('train', [])
-    held_out = chosen.get('validation', train)
+    published = self._published()
+    train = published.get('train', [])
+    held_out = published.get('validation', train)
     if held_out:
       field = 'task.num_validation'
       held_out = choose(held_out, config.num_validation, field, config.seed)
@@ -101,10 +113,28 @@ class ProblemSet:
         )
       solved = {record.text('problem') for record in files.read_jsonl(path)}
       train = [problem for problem in train if problem.id in solved]
-    test = chosen['test']
+    test = published['test']
     if config.num_test:
       test = choose(test, config.num_test, 'task.num_test', config.seed)
     return {'train': train, 'validation': held_out, 'test': test}
+
+  def _published(self) -> dict[str, list[Problem]]:
+    """Reads every published split, from the original files or from a copy."""
+    path, read = self.config.path, self.read
+    if path and (epath.Path(path) / 'dataset_info.json').exists():
+      from rest.tasks import prepared  # Half a second, for copies alone.
+
+      read = prepared.reader(path, self)
+    published = {split: read(split) for split in self.splits}
+    for split, problems in published.items():
+      counts = Counter(problem.id for problem in problems)
+      for name, count in counts.most_common(1):
+        if count > 1:
+          raise ValueError(
+            f'task.path={path!r} has problem {name!r} {count} times in'
+            f' {split}: are there two copies of the files?'
+          )
+    return published
 
 
 def choose(

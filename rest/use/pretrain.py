@@ -27,7 +27,7 @@ from rest.m_step.update import Metrics, held_out_loss
 from rest.model import sharding, tokenizer, weights
 from rest.model.transformer import ModelConfig, Transformer
 from rest.run.store import write_json
-from rest.tasks.arithmetic_corpus import Document, Noise, corpus
+from rest.tasks.arithmetic.corpus import Document, Noise, corpus
 from rest.types import Tokenizer
 
 # Ids in the tokenizers made here; what is unknown is spelled in bytes.

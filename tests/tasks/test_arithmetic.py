@@ -6,7 +6,8 @@ import re
 import pytest
 
 from rest import tasks
-from rest.tasks import arithmetic, arithmetic_corpus, leaks, situations
+from rest.tasks import leaks
+from rest.tasks.arithmetic import arithmetic, corpus, situations
 from rest.types import Problem
 
 _SPLITS = ('train', 'validation', 'test')
@@ -124,45 +125,45 @@ def test_targets_follow_the_prompt_and_subsets_are_nested():
 
 def test_corpus_asks_no_problem_of_the_task():
   known = {p.question for s in _SPLITS for p in arithmetic.problems(s)}
-  documents = arithmetic_corpus.corpus(3000, 0, arithmetic_corpus.Noise())
+  documents = corpus.corpus(3000, 0, corpus.Noise())
   assert not known & {d.prompt.removesuffix('\n') for d in documents}
 
 
 def test_corpus_tells_another_story_where_one_is_known():
   def tell(known):
     dice = situations.Dice('known')
-    return arithmetic_corpus._other_story(dice, '1', known).question
+    return corpus._other_story(dice, '1', known).question
 
   assert tell({tell(set())}) != tell(set())
 
 
 def test_corpus_is_a_prefix_of_a_longer_one_and_depends_on_the_seed():
-  noise = arithmetic_corpus.Noise()
-  short = list(arithmetic_corpus.corpus(20, 1, noise))
-  assert short == list(arithmetic_corpus.corpus(40, 1, noise))[:20]
-  assert short != list(arithmetic_corpus.corpus(20, 2, noise))
+  noise = corpus.Noise()
+  short = list(corpus.corpus(20, 1, noise))
+  assert short == list(corpus.corpus(40, 1, noise))[:20]
+  assert short != list(corpus.corpus(20, 2, noise))
 
 
 def test_careful_authors_are_right_and_hasty_ones_are_not():
-  careful = arithmetic_corpus.Noise((0, 0, 0, 0, 0), 0, 0, 0, 0, 0)
-  for document in arithmetic_corpus.corpus(500, 0, careful):
+  careful = corpus.Noise((0, 0, 0, 0, 0), 0, 0, 0, 0, 0)
+  for document in corpus.corpus(500, 0, careful):
     assert document.correct
     assert _solution_is_sound(document.prompt, document.completion)
-  hasty = arithmetic_corpus.Noise((1, 1, 1, 1, 1), 1, 0, 0, 0, 0)
-  right = [d.correct for d in arithmetic_corpus.corpus(500, 0, hasty)]
+  hasty = corpus.Noise((1, 1, 1, 1, 1), 1, 0, 0, 0, 0)
+  right = [d.correct for d in corpus.corpus(500, 0, hasty)]
   assert sum(right) < 0.2 * len(right)
 
 
 def test_a_hasty_answer_reads_like_a_sound_one():
   # The equations hold: only the story shows that they are the wrong ones.
-  hasty = arithmetic_corpus.Noise((1, 1, 1, 1, 1), 1, 0, 0, 0, 0)
-  for document in arithmetic_corpus.corpus(500, 0, hasty):
+  hasty = corpus.Noise((1, 1, 1, 1, 1), 1, 0, 0, 0, 0)
+  for document in corpus.corpus(500, 0, hasty):
     assert _solution_is_sound(document.prompt, document.completion)
 
 
 def test_slips_make_equations_wrong_and_are_carried_on():
-  slips = arithmetic_corpus.Noise((0, 0, 0, 0, 0), 0, 0, 0.2, 0, 0)
-  documents = list(arithmetic_corpus.corpus(1000, 0, slips))
+  slips = corpus.Noise((0, 0, 0, 0, 0), 0, 0, 0.2, 0, 0)
+  documents = list(corpus.corpus(1000, 0, slips))
   for document in documents:
     sound = _solution_is_sound(document.prompt, document.completion)
     assert sound <= document.correct
@@ -172,8 +173,8 @@ def test_slips_make_equations_wrong_and_are_carried_on():
 
 
 def test_share_of_right_documents_falls_with_the_level():
-  noise = arithmetic_corpus.Noise()
-  documents = list(arithmetic_corpus.corpus(3000, 0, noise))
+  noise = corpus.Noise()
+  documents = list(corpus.corpus(3000, 0, noise))
   shares = [
     sum(d.correct for d in documents if d.level == level)
     for level in situations.LEVELS

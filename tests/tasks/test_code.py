@@ -1,288 +1,153 @@
-"""Problem sets of programs: prompts, programs and hidden tests."""
+"""Which part of an answer is judged: the program that it finally gives."""
 
-import dataclasses
-import gzip
-import json
 import pathlib
-import subprocess
-import sys
+import textwrap
 
-from rest import tasks
-from rest.types import Problem, Task
-from rest.verify import program as verify_program
+import pytest
+
+from rest import tasks, types
+from rest.tasks.code import continuation, program
 
 DATA = pathlib.Path(__file__).parents[1] / 'data' / 'tasks'
 
-
-def _make(name: str, path: object = None, **fields) -> Task:
-  fields = {'num_validation': 1, **fields}
-  return tasks.make(tasks.TaskConfig(name, str(path or DATA / name), **fields))
-
-
-def _by_id(task: Task) -> dict[str, Problem]:
-  return {p.id: p for split in tasks.SPLITS for p in task.problems(split)}
-
-
-def _copy(source: str, target: pathlib.Path, change) -> pathlib.Path:
-  """Writes an excerpt again with one record changed; returns its folder."""
-  data = (DATA / source).read_bytes()
-  if source.endswith('.gz'):
-    data = gzip.decompress(data)
-  records = [json.loads(line) for line in data.splitlines()]
-  change(records)
-  path = target / pathlib.Path(source).name.removesuffix('.gz')
-  path.write_text('\n'.join(map(json.dumps, records)) + '\n')
-  return target
+CALLS = types.Tests('assert', 'assert f(2) == 2', 'f')
+READS = types.Tests('stdin', inputs=('2',), outputs=('2',))
+F = 'def f(x):\n  return x'
+DRAFT = 'def f(x):\n  return 0'
+BODY = '    return x'
+SUM = 'n = int(input())\nprint(n)'
+DOCUMENTED = (
+  'def f(x):\n  """As in\n\n  ```py\n  f(3)\n  ```\n  """\n  return x'
+)
 
 
-def test_mbpp_is_split_by_task_id():
-  task = _make('mbpp', num_validation=2)
-  ids = {s: [int(p.id[5:]) for p in task.problems(s)] for s in tasks.SPLITS}
-  assert ids == {
-    'train': [601, 602, 704, 872, 912],
-    'validation': [511, 512],
-    'test': [11, 12, 216, 248, 367],
-  }
+@pytest.mark.parametrize(
+  'answer',
+  [
+    F,
+    f'{F}\n```',
+    f'{F}```\n',
+    f'{F}\n```\nThis returns `x`.\n',
+    f'Sure:\n```python\n{F}\n```\nDone.',
+    f'Sure: ```py\n{F}```\nDone.',
+    f'```\n{F}\n```',
+    f'```{{.python}}\n{F}\n```',
+    f'```python\r\n{F}\n```\r\n',
+    f'```python\n{F}',
+    f'```python\n{F}\n    ```\nDone, with a fence that stands too deep.',
+    f'1. Write:\n   ```python\n{textwrap.indent(F, "   ")}\n   ```',
+  ],
+)
+def test_the_program_is_found_with_fences_and_without(answer):
+  assert program(answer, CALLS).strip() == F
 
 
-def test_mbpp_asks_in_the_words_of_its_readme():
-  task = _make('mbpp', num_validation=2)
-  lines = (DATA / 'mbpp' / 'mbpp.jsonl').read_text().splitlines()
-  records = {r['task_id']: r for r in map(json.loads, lines)}
-  shots = ''
-  for number in (2, 3, 4):
-    record = records[number]
-    code = record['code'].replace('\r\n', '\n').strip()
-    tests = '\n'.join(record['test_list'])
-    shots += (
-      'You are an expert Python programmer, and here is your task:'
-      f' {record["text"]} Your code should pass these tests:\n\n{tests}\n'
-      f'[BEGIN]\n{code}\n[DONE]\n\n'
-    )
-  assert task.prefix == shots
-  problem = task.problems('test')[0]
-  assert task.question(problem).endswith('\n[BEGIN]\n')
-  assert task.prefix.startswith(task.question(problem)[:60])
+@pytest.mark.parametrize(
+  'answer',
+  [
+    f'```python\n{DRAFT}\n```\nNo:\n```python\n{F}\n```',
+    f'```python\n{DRAFT}\n```\nNo:\n```\n{F}\n```',
+    f'{DRAFT}\n```\nBetter:\n```python\n{F}\n```',
+    f'```python\n{DRAFT}\nBetter:\n```python\n{F}\n```',
+    f'```python\nimport math\n```\nThen:\n```python\n{F}\n```',
+  ],
+)
+def test_of_several_programs_the_last_counts(answer):
+  assert program(answer, CALLS) == F
 
 
-def test_mbpp_programs_have_no_carriage_returns_and_setup_comes_first():
-  task = _make('mbpp', num_validation=2)
-  problem = _by_id(task)['mbpp/367']
-  assert problem.tests
-  assert problem.tests.script.startswith('root = Node(1)')
-  assert problem.tests.script.splitlines()[-1].startswith('assert ')
-  for problem in _by_id(task).values():
-    assert '\r' not in task.target(problem) + task.question(problem)
-    program = task.program(problem, task.target(problem))
-    scope: dict = {}
-    exec(program, scope)
-    assert problem.tests
-    exec(problem.tests.script, scope)
+@pytest.mark.parametrize(
+  'more',
+  [
+    'Use it:\n```python\nprint(f(3))\n```\nOutput:\n```\n3\n```',
+    'Test it:\n```python\ndef test_f():\n  assert f(2) == 2\n```',
+    'Run it:\n```bash\npip install f\npython f.py\n```',
+    '```text\nf(3) = 3\n```',
+    'In C:\n```c\nint f(int x) { return x; }\n```',
+    'A wider one:\n```python\ndef f(x, y):\n  if',  # Cut off.
+    'Call `f`, or ```f(3)```, in a sentence.',
+    '```',
+  ],
+)
+def test_what_is_no_program_does_not_take_its_place(more):
+  for before in (f'```python\n{F}\n```', f'{F}\n```\nDone.\n```\nx\n```'):
+    assert program(f'{before}\n\n{more}', CALLS) == F
 
 
-def test_mbpp_plus_asks_by_default_only_what_mbpp_tests():
-  ids = [p.id for p in _make('mbpp_plus').problems('test')]
-  assert sorted(ids) == ['mbpp/389', 'mbpp/455']
-  every = _make('mbpp_plus', split='all').problems('test')
-  assert {p.id for p in every} - set(ids) == {'mbpp/793'}
+def test_a_program_is_told_by_what_its_tests_need():
+  one = 'class f:\n  pass'
+  assert program(f'```\n{one}\n```\n```\nf()\n```', CALLS) == one
+  one = 'f: object = lambda x: x'
+  assert program(f'```\n{one}\n```\n```\nf(3) == 3\n```', CALLS) == one
+  one = 'from m import g as f'
+  assert program(f'```\n{one}\n```\n```\nf(3)\n```', CALLS) == one
+  usage = '```python\nassert solve(3) == 3\n```\n```bash\npy a < stdin\n```'
+  assert program(f'```python\n{SUM}\n```\n{usage}', READS) == SUM
+  output = 'Input:\n```\n3\n```\nOutput:\n```\nSum = 3\n```'
+  assert program(
+    f'It reads stdin.\n```python\n{SUM}\n```\n{output}', READS
+  ) == (SUM)
+  constant = '```python\nprint(5)\n```\nOutput:\n```\n5\n```'
+  assert program(constant, READS) == 'print(5)'
 
 
-def test_mbpp_functions_are_named_by_their_tests():
-  mbpp = _make('mbpp', num_validation=0)
-  plus = _make('mbpp_plus', split='all')
-  names = {
-    problem.id: problem.tests.entry_point
-    for task in (mbpp, plus)
-    for problem in _by_id(task).values()
-    if problem.tests
-  }
-  assert all(names.values())
-  assert names['mbpp/11'] == 'remove_Occ'
-  assert names['mbpp/793'] == 'last'
-  assert names['mbpp/912'] == 'lobb_num'  # `assert int(lobb_num(5, 3)) == 35`
+def test_thoughts_are_no_answer():
+  thought = f'I try\n```python\n{DRAFT}\n```'
+  answer = f'```python\n{F}\n```'
+  assert program(f'<think>{thought}</think>\n{answer}', CALLS) == F
+  assert program(f'{thought}\n</think>\n\n{F}', CALLS).strip() == F
+  assert program(f'<think>a</think>{thought}</think>{answer}', CALLS) == F
+  assert program(f'<think>\n{thought}\nThen', CALLS) == ''
+  tags = 'def f(x):\n  return x.split("</think>")[0] + \'<think>\''
+  assert program(tags, CALLS) == tags
 
 
-def test_humaneval_programs_are_prompt_and_completion():
-  task = _make('humaneval')
-  for problem in task.problems('test'):
-    assert problem.tests
-    assert task.question(problem) == problem.question
-    for completion in (
-      task.target(problem),
-      # As a chat model would put it.
-      f'Sure:\n```python\n{problem.question}{problem.solution}```\nDone.',
-    ):
-      scope: dict = {}
-      exec(task.program(problem, completion), scope)
-      exec(problem.tests.script, scope)
-      scope['check'](scope[problem.tests.entry_point])
+def test_fences_inside_of_texts_are_no_ends():
+  assert program(f'```python\n{DOCUMENTED}\n```\nDone.', CALLS) == DOCUMENTED
+  assert program(f'```python\n{DOCUMENTED}', CALLS) == DOCUMENTED
+  assert program(DOCUMENTED, CALLS) == DOCUMENTED
+  assert program(f'{DOCUMENTED}\n```\nDone.', CALLS) == DOCUMENTED
+  assert program(f'```markdown\n# F\n```python\n{F}\n```\n```', CALLS) == F
+  assert program(f'````markdown\n```python\n{F}\n```\n````', CALLS) == F
+  quoted = "def f(x):\n  return f'```{x}```'"
+  assert program(f'```python\n{quoted}\n```', CALLS) == quoted
 
 
-def test_a_completion_cannot_redefine_the_helper_that_its_test_calls():
-  task = _make('humaneval')
-  problem = _by_id(task)['HumanEval/38']
-  hasty = '    return s\n\ndef encode_cyclic(s):\n    return s\n'
-  for completion, reward in ((task.target(problem), 1), (hasty, 0)):
-    assert problem.tests
-    program = task.program(problem, completion)
-    assert verify_program.run(program, problem.tests).reward == reward
+@pytest.mark.parametrize(
+  'answer',
+  [
+    BODY,
+    f'{BODY}\n```',
+    f'{BODY}```',
+    f'{BODY}\n```\nThis returns x.',
+    f'{BODY}\n```\n\nUse it:\n```python\nprint(f(3))\n```\n```\n    3\n```',
+    f'```\n \n{BODY}\n```\nUse it:\n```python\nprint(f(3))\n```',
+    f'```python\n{BODY}\n```\nOutput:\n```\n    3\n```',
+    f'    ```python\n{BODY}\n    ```\n',
+  ],
+)
+def test_a_body_goes_on_the_head_of_its_function(answer):
+  assert continuation(answer, CALLS).strip() == BODY.strip()
 
 
-def test_humaneval_plus_has_tests_that_check_and_the_same_programs():
-  task = _make('humaneval_plus')
-  for problem in task.problems('test'):
-    assert problem.tests
-    assert 'def check(candidate):' in problem.tests.script
-    program = task.program(problem, task.target(problem))
-    assert program == f'{problem.question}{problem.solution}'
-    assert f'def {problem.tests.entry_point}(' in program
+def test_a_function_written_anew_replaces_its_body():
+  answer = f'{BODY}\n```\nIn full:\n```python\n{F}\n```\n'
+  assert continuation(answer, CALLS) == F
 
 
-def test_apps_keeps_the_level_that_was_asked_for():
-  assert {p.level for p in _by_id(_make('apps')).values()} == {'introductory'}
-  assert len(_by_id(_make('apps', split='all'))) == 6
-  interview = _make('apps', split='interview')
-  assert [p.level for p in interview.problems('validation')] == ['interview']
-
-
-def test_apps_tests_are_standard_input_or_calls():
-  problems = _by_id(_make('apps'))
-  codewars = problems['apps/test/4184'].tests
-  leetcode = problems['apps/train/2404'].tests
-  assert codewars and leetcode
-  # Results stand in lists of one in Codewars' problems only.
-  assert codewars.kind == leetcode.kind == 'call'
-  assert codewars.entry_point == 'is_prime'
-  assert codewars.inputs[0] == '[1]'
-  assert codewars.outputs[:2] == ('false', 'true')
-  assert leetcode.outputs == ('9',)
-  stdin = [p.tests for p in problems.values() if p.subject == 'stdin']
-  assert stdin
-  for tests in stdin:
-    assert tests
-    assert len(tests.inputs) == len(tests.outputs) > 0
-
-
-def test_apps_is_the_same_from_folders_and_from_lines(tmp_path):
-  names = {
-    'question': 'question.txt',
-    'solutions': 'solutions.json',
-    'input_output': 'input_output.json',
-    'starter_code': 'starter_code.py',
-  }
-  for split, file in (('train', 'train.jsonl.gz'), ('test', 'test.jsonl')):
-    data = (DATA / 'apps' / file).read_bytes()
-    if file.endswith('.gz'):
-      data = gzip.decompress(data)
-    for record in map(json.loads, data.splitlines()):
-      folder = tmp_path / split / f'{record["problem_id"]:04d}'
-      folder.mkdir(parents=True)
-      for field, name in names.items():
-        if record[field]:
-          (folder / name).write_text(record[field])
-      metadata = {k: record[k] for k in ('difficulty', 'url')}
-      (folder / 'metadata.json').write_text(json.dumps(metadata))
-  assert _by_id(_make('apps', tmp_path)) == _by_id(_make('apps'))
-
-
-def test_apps_examples_are_right_and_in_the_form_of_the_question():
-  task = _make('apps')
-  _, stdin, call = task.prefix.split('\nQUESTION:\n')
-  program = stdin.split('\nANSWER:\n')[1]
-  done = subprocess.run(
-    [sys.executable, '-c', program], input='12 30\n', capture_output=True,
-    text=True, check=True,
-  )  # fmt: skip
-  assert done.stdout == '3\n'
-  scope: dict = {}
-  exec(call.split('\nANSWER:\n')[1], scope)
-  words = ['plum', 'fig', 'banana', 'pear']
-  assert scope['longer_words'](words, 3) == ['plum', 'pear', 'banana']
-  for problem in _by_id(task).values():
-    question = task.question(problem)
-    assert question.startswith('\nQUESTION:\n')
-    assert question.endswith(' format\n\nANSWER:\n')
-    assert ('Call-Based' in question) == (problem.subject == 'call')
-
-
-def test_apps_results_of_leetcode_may_be_lists_of_one(tmp_path):
-  def wrap(records):
-    (record,) = (r for r in records if r['problem_id'] == 2404)
-    cases = json.loads(record['input_output'])
-    record['input_output'] = json.dumps({**cases, 'outputs': [[9]]})
-
-  _copy('apps/train.jsonl.gz', tmp_path, wrap)
-  _copy('apps/test.jsonl', tmp_path, lambda records: None)
-  problem = _by_id(_make('apps', tmp_path))['apps/train/2404']
-  assert problem.tests and problem.tests.outputs == ('[9]',)
-
-
-def _rewards(task, problem, entry_point, programs) -> list[float | None]:
-  tests = dataclasses.replace(
-    problem.tests, entry_point=entry_point, inputs=('[2, 3]',), outputs=('8',)
+@pytest.mark.parametrize('name', ['mbpp', 'humaneval', 'apps'])
+def test_human_solutions_come_back_whole(name):
+  task = tasks.make(
+    tasks.TaskConfig(name, str(DATA / name), num_validation=0, split='')
   )
-  texts = (task.program(problem, text) for text in programs)
-  return [verify_program.run(text, tests).reward for text in texts]
-
-
-def test_apps_functions_find_what_leetcode_imports_and_pythons_own_names():
-  task = _make('apps')
-  problem = _by_id(task)['apps/train/2404']
-  assert problem.tests
-  solution = task.program(problem, task.target(problem))
-  assert 'List' in solution and 'import' not in solution
-  assert verify_program.run(solution, problem.tests).reward == 1
-  right = [
-    'def f(a, n): return int(sqrt(gcd(a * 32, 64))) * len(deque([0]))',
-    'def f(a, n): return pow(a, n, 10)',
-    'def f(a, n): return pow(a, 100 * n) - pow(a, 100 * n) + 8',
-    'def f(a, n): return pow(2, 70) % 9 and (1 << 70) + 8 - pow(2, 70)',
-    '"""Text."""\nfrom __future__ import annotations\n'
-    'def f(a: Missing, n): return a ** n',
-    '\ndef f(a, n):\n  import sys\n  return sys._getframe().f_lineno + 4',
-    'def merge(a, n): return a ** n\nf = merge',
-  ]
-  assert _rewards(task, problem, 'f', right) == [1.0] * len(right)
-  # A method may have the name of something imported.
-  method = 'class Solution:\n  def merge(self, a, n): return a ** n'
-  assert _rewards(task, problem, 'merge', [method]) == [1.0]
-  assert _rewards(task, problem, 'comb', ['x = 3']) == [0.0]
-
-
-def test_apps_human_solutions_are_the_first_that_compile(tmp_path):
-  def break_first(records):
-    solutions = ['print "2"', 'nonlocal x', "print('\\d')", 'print(4)']
-    records[0]['solutions'] = json.dumps(solutions)
-
-  _copy('apps/train.jsonl.gz', tmp_path, break_first)
-  _copy('apps/test.jsonl', tmp_path, lambda records: None)
-  solutions = {p.solution for p in _by_id(_make('apps', tmp_path)).values()}
-  assert "print('\\d')" in solutions
-
-
-def test_apps_reads_integers_beyond_pythons_limit(tmp_path):
-  limit = sys.get_int_max_str_digits()
-
-  def lengthen(records):
-    digits = '7' * (limit + 1)
-    records[0]['input_output'] = (
-      f'{{"fn_name": "f", "inputs": [[{digits}]], "outputs": [{digits}]}}'
-    )
-    records[0]['starter_code'] = 'class Solution:'
-
-  _copy('apps/train.jsonl.gz', tmp_path, lengthen)
-  _copy('apps/test.jsonl', tmp_path, lambda records: None)
-  problems = _by_id(_make('apps', tmp_path)).values()
-  longest = max(len(p.tests.outputs[0]) for p in problems if p.tests)
-  assert longest == limit + 1
-  assert sys.get_int_max_str_digits() == limit
-
-
-def test_apps_leaves_out_what_cannot_be_used(tmp_path):
-  def strip(records):
-    records[0]['input_output'] = ''
-    records[1]['solutions'] = ''
-
-  _copy('apps/train.jsonl.gz', tmp_path, strip)
-  _copy('apps/test.jsonl', tmp_path, lambda records: None)
-  assert len(_by_id(_make('apps', tmp_path))) == len(_by_id(_make('apps'))) - 2
+  for problem in [p for s in tasks.SPLITS for p in task.problems(s)]:
+    target = task.target(problem)
+    expected = task.program(problem, target)
+    assert expected.endswith(target)
+    for answer in (
+      f'```python\n{target}\n```',
+      f'Here it is:\n\n```py\n{target}\n```\nIt prints:\n```\n1 2\n```',
+      f'{target}\n```',
+      f'<think>```python\nprint(input())\n```</think>```\n{target}\n```',
+    ):
+      assert task.program(problem, answer) == expected

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from rest import tasks
 from rest.run import store
-from rest.tasks import math_ids
+from rest.tasks.sets import math_ids
 from rest.types import Task
 
 DATA = pathlib.Path(__file__).parents[1] / 'data' / 'tasks'

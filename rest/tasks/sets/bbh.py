@@ -4,17 +4,11 @@ Only tests; never to be trained on (the files carry a canary).
 """
 
 import re
-from collections.abc import Iterator
 
 from rest.config import TaskConfig
 from rest.tasks import files
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
-
-_DOWNLOAD = (
-  'the folder bbh of github.com/suzgunmirac/BIG-Bench-Hard (27 files .json, or'
-  ' their examples as .jsonl or parquet)'
-)
 
 TASKS = (
   'boolean_expressions',
@@ -67,6 +61,10 @@ class Bbh(ProblemSet):
   splits = ('test',)
   prompts = ('cot', 'direct')
   variants = ('all', *TASKS)
+  download = (
+    'the folder bbh of github.com/suzgunmirac/BIG-Bench-Hard (27 files .json,'
+    ' or their examples as .jsonl or parquet)'
+  )
 
   def __init__(self, config: TaskConfig):
     super().__init__(config)
@@ -83,27 +81,13 @@ class Bbh(ProblemSet):
         subject=task,
       )
       for task in tasks
-      for index, record in enumerate(self._records(task))
+      for index, record in enumerate(self.records(*_names(task)))
     ]
 
   def question(self, problem: Problem) -> str:
     before = '' if self.prefix else shots(problem.subject, self.prompt)
     begin = " Let's think step by step.\n" if self.prompt == 'cot' else ''
     return f'{before}Q: {problem.question}\nA:{begin}'
-
-  def target(self, problem: Problem) -> str:
-    raise ValueError('bbh has no human solutions and is not to be trained on.')
-
-  def _records(self, task: str) -> Iterator[files.Record]:
-    names = (f'{task}.jsonl', f'{task}.json', f'bbh/{task}.json')
-    names += (f'{task}.parquet', f'{task}/*.parquet')
-    paths = files.find(self.config.path, names, _DOWNLOAD)
-    if paths[0].suffix != '.json':
-      yield from files.read(paths)
-      return
-    whole = files.parse(paths[0].read_bytes(), str(paths[0]))
-    for index, example in enumerate(whole.records('examples')):
-      yield files.Record(example, f'{paths[0]}, example {index}')
 
 
 def shots(task: str, prompt: str) -> str:
@@ -113,3 +97,10 @@ def shots(task: str, prompt: str) -> str:
   if prompt == 'direct':
     text = _REASONING.sub(r'A: \1', text)
   return text + '\n\n'
+
+
+def _names(task: str) -> tuple[str, ...]:
+  return (
+    *(f'{task}.jsonl', f'{task}.json', f'bbh/{task}.json'),
+    *(f'{task}.parquet', f'{task}/*.parquet'),
+  )

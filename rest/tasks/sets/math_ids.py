@@ -10,7 +10,7 @@ it. Four problems stand twice: there a digest of the solution tells which.
 import gzip
 import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from importlib import resources
 
@@ -53,23 +53,9 @@ def digest(text: str) -> str:
   return hashlib.sha256(''.join(text.split()).encode()).hexdigest()[:10]
 
 
-def table(records: Iterable[Record]) -> bytes:
-  """Returns the file, for the records of the archive in its order."""
-  records = list(records)
-  counts = Counter(digest(record.text('problem')) for record in records)
-  lines = []
-  for record in records:
-    problem = digest(record.text('problem'))
-    words = [record.text('unique_id').removesuffix('.json'), problem]
-    if counts[problem] > 1:
-      words.append(digest(record.text('solution')))
-    lines.append(' '.join(words) + '\n')
-  return gzip.compress(''.join(lines).encode(), mtime=0)
-
-
 def _known() -> defaultdict[str, dict[str, list[str]]]:
   """Returns names, with the solution's digest if any, by the problem's."""
-  data = resources.files('rest.tasks').joinpath(_FILE).read_bytes()
+  data = resources.files('rest.tasks.sets').joinpath(_FILE).read_bytes()
   known: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
   for line in gzip.decompress(data).decode().splitlines():
     name, problem, *solution = line.split()

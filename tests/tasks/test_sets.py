@@ -1,4 +1,4 @@
-"""ProblemSet problem sets: original files in, prompts and tests out."""
+"""Problem sets: original files in, prompts and tests out."""
 
 import gzip
 import json
@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from rest import tasks
-from rest.tasks import bbh
-from rest.tasks.math import last_boxed
+from rest.tasks.sets import bbh
+from rest.tasks.sets.math import last_boxed
 from rest.types import Problem, Task
 
 DATA = pathlib.Path(__file__).parents[1] / 'data' / 'tasks'

@@ -172,7 +172,7 @@ class Author:
 @functools.cache
 def situations() -> tuple[Situation, ...]:
   """Returns the situations of situations.txt, in order."""
-  text = resources.files('rest.tasks').joinpath('prompts/situations.txt')
+  text = resources.files('rest.tasks.arithmetic').joinpath('situations.txt')
   blocks = text.read_text('utf-8').split('\n[')[1:]
   return tuple(_situation(block) for block in blocks)
 

@@ -10,7 +10,7 @@ author does, and can be taught to answer as the careful one.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rest.tasks import arithmetic, situations
+from rest.tasks.arithmetic import arithmetic, situations
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,9 @@ from typing import Any
 
 from etils import epath
 
-from rest.config import TaskConfig
-from rest.tasks import code, files
+from rest.tasks import files
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
-
-_DOWNLOAD = (
-  'APPS.tar.gz from github.com/hendrycks/apps (folders train/ and test/ with'
-  ' a folder for each problem), or train.jsonl and test.jsonl, or a copy as'
-  ' parquet'
-)
 
 # What APPS' own harness puts before functions, and more: LeetCode's use such
 # names unimported.
@@ -54,19 +47,18 @@ class Apps(ProblemSet):
   verifier = 'program'
   stop = ('\n\nQUESTION:', '\nQUESTION:')
   variants = ('introductory', 'interview', 'competition', 'all')
+  download = (
+    'APPS.tar.gz from github.com/hendrycks/apps (folders train/ and test/ with'
+    ' a folder for each problem), or train.jsonl and test.jsonl, or a copy as'
+    ' parquet'
+  )
 
-  def __init__(self, config: TaskConfig):
-    super().__init__(config)
-    if self.prompt == 'few_shot':
-      self.prefix = files.prompt_text('apps_2shot.txt')
+  def shots(self) -> str:
+    return files.prompt_text('apps_2shot.txt')
 
   def read(self, split: str) -> list[Problem]:
-    names = (*files.names(split, 'data', 'all'), split)
-    paths = files.find(self.config.path, names, _DOWNLOAD)
-    is_tree = paths[0].is_dir()
-    records = _read_folders(paths[0]) if is_tree else files.read(paths)
     problems = []
-    for record in records:
+    for record in self.records(*files.names(split, 'data', 'all'), split):
       if self.variant not in ('all', record.text('difficulty')):
         continue
       problem = _problem(record, split)
@@ -75,35 +67,22 @@ class Apps(ProblemSet):
         problems.append(problem)
     return problems
 
-  def question(self, problem: Problem) -> str:
-    return problem.question
-
-  def target(self, problem: Problem) -> str:
-    assert problem.solution is not None  # Kept out of train otherwise.
-    return problem.solution
-
-  def program(self, problem: Problem, completion: str) -> str:
-    assert problem.tests is not None  # Others are left out.
-    return code.program(completion, problem.tests)
-
-
-def _read_folders(folder: epath.Path) -> Iterator[files.Record]:
-  """Yields the original layout, a folder a problem."""
-  for problem in sorted(path for path in folder.iterdir() if path.is_dir()):
-    metadata = problem / 'metadata.json'
-    if not metadata.exists():
-      raise ValueError(f'{problem}: metadata.json is missing.')
-    record = files.parse(metadata.read_bytes(), str(metadata))
-    if not problem.name.isdigit():
-      raise ValueError(f'{problem}: folders of problems are named by numbers.')
-    fields = {**record.fields, 'problem_id': int(problem.name)}
-    for file, field in _FILES.items():
-      path = problem / file
-      # The last three are absent where there is nothing to say.
-      if file == 'question.txt' or path.exists():
-        fields[field] = path.read_text()
-    yield files.Record({**dict.fromkeys(_FILES.values(), ''), **fields},
-                       str(problem))  # fmt: skip
+  def read_folder(self, folder: epath.Path) -> Iterator[files.Record]:
+    """Yields the original layout, a folder a problem."""
+    for problem in sorted(path for path in folder.iterdir() if path.is_dir()):
+      metadata = problem / 'metadata.json'
+      if not metadata.exists():
+        raise ValueError(f'{problem}: metadata.json is missing.')
+      if not problem.name.isdigit():
+        raise ValueError(f'{problem}: a folder must be named by a number.')
+      record = files.parse(metadata.read_bytes(), str(metadata))
+      fields = {**record.fields, 'problem_id': int(problem.name)}
+      for file, field in _FILES.items():
+        path = problem / file
+        # Texts but the question are absent where there is nothing to say.
+        is_there = file == 'question.txt' or path.exists()
+        fields[field] = path.read_text() if is_there else ''
+      yield files.Record(fields, str(problem))
 
 
 def _problem(record: files.Record, split: str) -> Problem:
@@ -204,10 +183,4 @@ def _json(record: files.Record, field: str) -> Any:
   text = record.text(field)
   if not text.strip():
     return None
-  try:
-    with files.long_integers():
-      return json.loads(text)
-  except ValueError as error:
-    raise ValueError(
-      f'{record.where}: field {field!r} is not JSON: {error}'
-    ) from error
+  return files.load(text, f'{record.where}: field {field!r}')

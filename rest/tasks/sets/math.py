@@ -12,20 +12,12 @@ from collections.abc import Iterator
 from etils import epath
 
 from rest.config import TaskConfig
-from rest.tasks import files, math_ids
+from rest.tasks import files
 from rest.tasks.problem_set import ProblemSet
+from rest.tasks.sets import math_ids
 from rest.types import Problem
 
-_DOWNLOAD = (
-  'MATH.tar from github.com/hendrycks/math (folders train/ and test/ with a'
-  ' folder for each subject), or train.jsonl and test.jsonl, or a copy as'
-  ' parquet'
-)
-_DOWNLOAD_500 = (
-  'prm800k/math_splits/test.jsonl of github.com/openai/prm800k as math500.jsonl'
-)
-
-# ProblemSet with an empty box.
+# Problems with an empty box.
 _CORRECTED = {
   'train/number_theory/7115': '0',
   'train/number_theory/7117': '0',
@@ -40,29 +32,47 @@ class Math(ProblemSet):
   verifier = 'math'
   stop = ('\n\nProblem:', '\nProblem:')
   variants = ('original', 'prm800k', 'math500')
+  download = (
+    'MATH.tar from github.com/hendrycks/math (folders train/ and test/ with a'
+    ' folder for each subject), or train.jsonl and test.jsonl, or a copy as'
+    ' parquet (math500.jsonl: prm800k/math_splits/test.jsonl of'
+    ' github.com/openai/prm800k)'
+  )
 
   def __init__(self, config: TaskConfig):
     super().__init__(config)
     if self.variant == 'math500':
       self.splits = ('test',)
-    if self.prompt == 'few_shot':
-      shots = files.prompt_text('minerva_math_4shot.jsonl').splitlines()
-      self.prefix = ''.join(
-        f'{ask(shot["problem"])}\n{shot["solution"]}\n\n'
-        for shot in map(json.loads, shots)
-      )
+
+  def shots(self) -> str:
+    shots = files.prompt_text('minerva_math_4shot.jsonl').splitlines()
+    return ''.join(
+      f'{ask(shot["problem"])}\n{shot["solution"]}\n\n'
+      for shot in map(json.loads, shots)
+    )
 
   def read(self, split: str) -> list[Problem]:
     if self.variant == 'original':
       return self._original(split)
-    names = ('math500.jsonl', 'math500.parquet')
-    paths = files.find(self.config.path, names, _DOWNLOAD_500)
-    test = [_problem(record) for record in files.read(paths)]
+    records = self.records('math500.jsonl', 'math500.parquet')
+    test = [_problem(record) for record in records]
     if split == 'test':
       return test
     held_out = {problem.id for problem in test}
     every = self._original('train') + self._original('test')
     return [problem for problem in every if problem.id not in held_out]
+
+  def read_folder(self, folder: epath.Path) -> Iterator[files.Record]:
+    """Yields Hendrycks' tree, a file a problem, by subject and number."""
+    subjects = sorted(path for path in folder.iterdir() if path.is_dir())
+    for subject in subjects:
+      problems = [p for p in subject.iterdir() if p.suffix == '.json']
+      for path in sorted(problems, key=lambda p: (len(p.stem), p.stem)):
+        record = files.parse(path.read_bytes(), str(path))
+        name = f'{folder.name}/{subject.name}/{path.name}'
+        yield files.Record({**record.fields, 'unique_id': name}, record.where)
+    if not subjects:
+      raise ValueError(f'{folder}: no folders of subjects in it.')
 
   def question(self, problem: Problem) -> str:
     return ask(problem.question)
@@ -75,10 +85,7 @@ class Math(ProblemSet):
     )
 
   def _original(self, split: str) -> list[Problem]:
-    names = (*files.names(split, 'data', '*'), split)
-    paths = files.find(self.config.path, names, _DOWNLOAD)
-    is_tree = paths[0].is_dir()
-    records = list(_read_tree(paths[0]) if is_tree else files.read(paths))
+    records = list(self.records(*files.names(split, 'data', '*'), split))
     if not all('unique_id' in record.fields for record in records):
       records = math_ids.named(records, split)
     return [_problem(record) for record in records]
@@ -104,19 +111,6 @@ def last_boxed(solution: str) -> str | None:
     if depth == 0:
       return rest[1:index].strip()
   return None
-
-
-def _read_tree(folder: epath.Path) -> Iterator[files.Record]:
-  """Yields Hendrycks' tree, a file a problem, by subject and number."""
-  subjects = sorted(path for path in folder.iterdir() if path.is_dir())
-  for subject in subjects:
-    problems = [p for p in subject.iterdir() if p.suffix == '.json']
-    for path in sorted(problems, key=lambda p: (len(p.stem), p.stem)):
-      record = files.parse(path.read_bytes(), str(path))
-      name = f'{folder.name}/{subject.name}/{path.name}'
-      yield files.Record({**record.fields, 'unique_id': name}, record.where)
-  if not subjects:
-    raise ValueError(f'{folder}: no folders of subjects in it.')
 
 
 def _problem(record: files.Record) -> Problem:

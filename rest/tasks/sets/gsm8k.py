@@ -2,15 +2,9 @@
 
 import re
 
-from rest.config import TaskConfig
 from rest.tasks import files
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem
-
-_DOWNLOAD = (
-  'train.jsonl and test.jsonl of github.com/openai/grade-school-math'
-  ' (grade_school_math/data), or a copy of them as parquet'
-)
 
 
 class Gsm8k(ProblemSet):
@@ -20,18 +14,19 @@ class Gsm8k(ProblemSet):
   version = '1'
   verifier = 'math'
   stop = ('\n\n\n', '\nQuestion:')
+  download = (
+    'train.jsonl and test.jsonl of github.com/openai/grade-school-math'
+    ' (grade_school_math/data), or a copy of them as parquet'
+  )
 
-  def __init__(self, config: TaskConfig):
-    super().__init__(config)
-    if self.prompt == 'few_shot':
-      self.prefix = files.prompt_text('gsm8k_8shot.txt').rstrip() + '\n\n\n'
+  def shots(self) -> str:
+    return files.prompt_text('gsm8k_8shot.txt').rstrip() + '\n\n\n'
 
   def read(self, split: str) -> list[Problem]:
-    names = files.names(split, 'main')
-    paths = files.find(self.config.path, names, _DOWNLOAD)
+    records = self.records(*files.names(split, 'main'))
     return [
       _problem(record, f'gsm8k/{split}/{index}')
-      for index, record in enumerate(files.read(paths))
+      for index, record in enumerate(records)
     ]
 
   def question(self, problem: Problem) -> str:
@@ -39,8 +34,7 @@ class Gsm8k(ProblemSet):
 
   def target(self, problem: Problem) -> str:
     """Returns the solution as the examples would have written it."""
-    assert problem.solution is not None  # Every record has one.
-    steps = problem.solution.rsplit('####', 1)[0].rstrip()
+    steps = super().target(problem).rsplit('####', 1)[0].rstrip()
     # Marks such as <<3*4=12>> call a calculator that nobody has here.
     steps = re.sub(r'<<[^<>]*>>', '', steps)
     return f' {steps}\nThe answer is {problem.answer}.'

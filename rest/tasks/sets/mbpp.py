@@ -9,8 +9,7 @@ put more clearly) the same numbers decide.
 
 import re
 
-from rest.config import TaskConfig
-from rest.tasks import code, files
+from rest.tasks import files
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Problem, Tests
 
@@ -29,26 +28,23 @@ class Mbpp(ProblemSet):
   verifier = 'program'
   stop = ('\n[DONE]', '[DONE]')
   splits = ('train', 'validation', 'test')
+  names = (
+    *('mbpp.jsonl', 'mbpp.jsonl.gz', 'sanitized-mbpp.json', '*.parquet'),
+    *('full/*.parquet', 'sanitized/*.parquet', 'data/*.parquet'),
+  )
+  download = (
+    'mbpp/mbpp.jsonl of github.com/google-research/google-research (or'
+    ' sanitized-mbpp.json, or a copy as parquet)'
+  )
 
-  def __init__(self, config: TaskConfig):
-    super().__init__(config)
-    if self.prompt == 'few_shot':
-      self.prefix = files.prompt_text('mbpp_3shot.txt')
+  def shots(self) -> str:
+    return files.prompt_text('mbpp_3shot.txt')
 
   def read(self, split: str) -> list[Problem]:
-    paths = files.find(
-      self.config.path,
-      (
-        *('mbpp.jsonl', 'mbpp.jsonl.gz', 'sanitized-mbpp.json', '*.parquet'),
-        *('full/*.parquet', 'sanitized/*.parquet', 'data/*.parquet'),
-      ),
-      'mbpp/mbpp.jsonl of github.com/google-research/google-research (or'
-      ' sanitized-mbpp.json, or a copy as parquet)',
-    )
     return [
-      _mbpp(record)
-      for record in files.read(paths)
-      if record.integer('task_id') in _RANGES[split]
+      _problem(record)
+      for record in self.records(*self.names)
+      if self.variant == 'all' or record.integer('task_id') in _RANGES[split]
     ]
 
   def question(self, problem: Problem) -> str:
@@ -63,14 +59,6 @@ class Mbpp(ProblemSet):
       f' code should pass these tests:\n\n{tests}\n[BEGIN]\n'
     )
 
-  def target(self, problem: Problem) -> str:
-    assert problem.solution is not None  # Every record has one.
-    return problem.solution
-
-  def program(self, problem: Problem, completion: str) -> str:
-    assert problem.tests is not None  # Every record has some.
-    return code.program(completion, problem.tests)
-
 
 class MbppPlus(Mbpp):
   """Many more tests; asked as MBPP is. Only tests."""
@@ -78,47 +66,30 @@ class MbppPlus(Mbpp):
   name = 'mbpp_plus'
   splits = ('test',)
   variants = ('test', 'all')
-
-  def read(self, split: str) -> list[Problem]:
-    paths = files.find(
-      self.config.path,
-      (
-        *('MbppPlus-OriginFmt.jsonl', 'MbppPlus-OriginFmt.jsonl.gz'),
-        *files.names('test', 'data'),
-      ),
-      'MbppPlus-OriginFmt.jsonl.gz of github.com/evalplus/mbppplus_release (or'
-      ' a copy as parquet)',
-    )
-    return [
-      _mbpp_plus(record)
-      for record in files.read(paths)
-      if self.variant == 'all' or record.integer('task_id') in _RANGES['test']
-    ]
+  names = (
+    *('MbppPlus-OriginFmt.jsonl', 'MbppPlus-OriginFmt.jsonl.gz'),
+    *files.names('test', 'data'),
+  )
+  download = (
+    'MbppPlus-OriginFmt.jsonl.gz of github.com/evalplus/mbppplus_release (or'
+    ' a copy as parquet)'
+  )
 
 
-def _mbpp(record: files.Record) -> Problem:
-  tests = record.texts('test_list')
-  if 'prompt' in record.fields:  # Sanitized.
-    script = _lines(*record.texts('test_imports'), *tests)
-    return _problem(record, record.text('prompt'), script)
-  setup = record.text('test_setup_code')
-  return _problem(record, record.text('text'), _lines(setup, *tests))
-
-
-def _mbpp_plus(record: files.Record) -> Problem:
-  imports = record.texts('test_imports')
-  script = _lines(*imports, record.text('test'))
-  return _problem(record, record.text('prompt'), script)
-
-
-def _problem(record: files.Record, text: str, script: str) -> Problem:
+def _problem(record: files.Record) -> Problem:
+  """Reads a record of MBPP, of the sanitized MBPP, or of MBPP+."""
   shown = record.texts('test_list')
+  if 'prompt' in record.fields:
+    text, setup = record.text('prompt'), record.texts('test_imports')
+  else:
+    text, setup = record.text('text'), (record.text('test_setup_code'),)
+  tests = (record.text('test'),) if 'test' in record.fields else shown
   solution = _lines(record.text('code'))
   return Problem(
     # MBPP+ keeps the numbers of MBPP: the same problem under other tests.
     id=f'mbpp/{record.integer("task_id")}',
     question=f'{text.strip()}\n\n{_lines(*shown)}',
-    tests=Tests('assert', script, _function(solution, shown)),
+    tests=Tests('assert', _lines(*setup, *tests), _function(solution, shown)),
     solution=solution,
   )
 

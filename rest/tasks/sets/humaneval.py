@@ -20,7 +20,7 @@ class HumanEval(ProblemSet):
   splits = ('test',)
   # What follows the function, after Chen et al.
   stop = ('\nclass ', '\ndef ', '\n#', '\nif ', '\nprint(')
-  files = (
+  names = (
     *('HumanEval.jsonl', 'HumanEval.jsonl.gz'),
     *files.names('test', 'openai_humaneval'),
   )
@@ -30,15 +30,7 @@ class HumanEval(ProblemSet):
   )
 
   def read(self, split: str) -> list[Problem]:
-    paths = files.find(self.config.path, self.files, self.download)
-    return [_problem(record) for record in files.read(paths)]
-
-  def question(self, problem: Problem) -> str:
-    return problem.question
-
-  def target(self, problem: Problem) -> str:
-    assert problem.solution is not None  # Every record has one.
-    return problem.solution
+    return [_problem(record) for record in self.records(*self.names)]
 
   def program(self, problem: Problem, completion: str) -> str:
     assert problem.tests is not None  # Every record has some.
@@ -49,7 +41,7 @@ class HumanEvalPlus(HumanEval):
   """The same problems with many more tests."""
 
   name = 'humaneval_plus'
-  files = (
+  names = (
     'HumanEvalPlus-OriginFmt.jsonl',
     'HumanEvalPlus-OriginFmt.jsonl.gz',
     *files.names('test', 'data'),

@@ -10,10 +10,9 @@ import csv
 import io
 from collections.abc import Iterable
 
-from rest.config import TaskConfig
 from rest.tasks import files
-from rest.tasks.math import ask
 from rest.tasks.problem_set import ProblemSet
+from rest.tasks.sets.math import ask
 from rest.types import Problem
 
 
@@ -25,31 +24,22 @@ class HungarianExam(ProblemSet):
   verifier = 'math'
   stop = ('\n\nProblem:', '\nProblem:')
   splits = ('test',)
+  download = 'test.jsonl of keirp/hungarian_national_hs_finals_exam'
 
-  def __init__(self, config: TaskConfig):
-    super().__init__(config)
-    if self.prompt == 'few_shot':
-      self.prefix = files.prompt_text('hungarian_exam_1shot.txt') + '\n'
+  def shots(self) -> str:
+    return files.prompt_text('hungarian_exam_1shot.txt') + '\n'
 
   def read(self, split: str) -> list[Problem]:
-    paths = files.find(
-      self.config.path,
-      files.names('test'),
-      'test.jsonl of keirp/hungarian_national_hs_finals_exam',
-    )
     return [
       Problem(
         id=f'hungarian_exam/{record.integer("idx")}',
         question=record.text('problem'),
       )
-      for record in files.read(paths)
+      for record in self.records(*files.names('test'))
     ]
 
   def question(self, problem: Problem) -> str:
     return ask(problem.question)
-
-  def target(self, problem: Problem) -> str:
-    raise ValueError('hungarian_exam has no solutions to train on.')
 
 
 def sheet(problems: list[Problem], answers: Iterable[tuple[str, str]]) -> str:

@@ -1,0 +1,1 @@
+"""The embedded problem set, and the corpus of the embedded base model."""

@@ -1,0 +1,1 @@
+"""The problem sets that others published: their files, their prompts."""
