@@ -11,11 +11,6 @@ set -euo pipefail
 # shellcheck source=launch/shared.sh
 . "$(dirname "$0")/shared.sh"
 
-case ${1-} in
-  --help) usage && exit 0 ;;
-  '') refuse 'a command is missing.' ;;
-esac
-
 "$@" < /dev/null &
 run=$!
 trap 'interrupted=true; kill -TERM "$run" 2> /dev/null || true' TERM INT HUP

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# What the launchers share: reading flags, quoting, and starting again what
-# exited with 75, which is how rest.main says 'run the same command again'.
-# Sourced, never run.
+# What the launchers share. Sourced, never run. Their common flags:
+#   --tries=N        Start at most N times. Default 0: no limit.
+#   --python=PATH    The interpreter there that has rest. Default python.
+#   --dry_run        Print what would be run, and touch nothing.
 
-tries=0     # At most so many starts; 0 is no limit.
-pause=30    # Seconds before the next start.
-python=python
+tries=0 pause=30 python=python dry_run=false
+passed=()  # Flags for another program.
+places=()  # Of the processes, where their output is to be told apart.
+# shellcheck disable=SC2034  # For `want` in the launchers.
+positive='[1-9][0-9]{0,8}'
 
-interrupted=false  # Set by traps: a signal ended a wait, not the process.
-stopping=false     # Set by traps: whoever started this wants it to end.
-
-# Prints the comment at the top of the script.
+# Prints the comment at the top of the script, and the common flags.
 usage() {
   sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+  sed -n 's/^#   /  /p' "${BASH_SOURCE[0]}"
 }
 
 # Ends the script for a mistake in its arguments, as rest.main does.
@@ -21,63 +22,54 @@ refuse() {
   exit 2
 }
 
-note() {
-  printf '%s: %s\n' "${0##*/}" "$1" >&2
-}
-
-# Refuses flag $1 if its value $2 is empty; $3 says what it is.
-need() {
-  [ -n "$2" ] || refuse "$1 is missing: $3."
-}
-
-# Refuses flag $1 if its value $2 is not a whole number of at least $3.
-need_number() {
-  [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] && [ "$2" -ge "$3" ] ||
-    refuse "$1 must be a whole number of at least $3, got '$2'."
-}
-
-# Checks the flags that all launchers have, and the arguments of rest.main.
-check_common() {
-  need_number --tries "$tries" 0
-  need_number --pause "$pause" 0
-  need --python "$python" 'the interpreter that has rest installed'
-  need_argument config 'the file that says what to run' "$@"
-}
-
-# Refuses arguments of rest.main ($3 and on) without --$1; $2 says what it is.
-need_argument() {
-  local name=$1 meaning=$2 argument
-  shift 2
-  for argument in "$@"; do
-    case $argument in
-      "--$name" | "--$name="?*) return ;;
+# Reads the flags that --help names into variables of the same names, those that
+# may repeat into `passed`, and what follows -- into the command `main`.
+read_flags() {
+  local help word
+  help=$(usage)
+  while [ $# -gt 0 ]; do
+    word=${1#--}
+    case $1 in
+      --help) echo "$help" && exit ;;
+      --dry_run) dry_run=true ;;
+      --) shift && break ;;
+      *)
+        [[ $1 == --*=* && $help == *$'\n'"  ${1%%=*}="* ]] ||
+          refuse "unknown argument '$1'; flags of rest.main go after --."
+        case $1 in
+          --gcloud=* | --sbatch=*) passed+=("${1#*=}") ;;
+          *) printf -v "${word%%=*}" %s "${1#*=}" ;;
+        esac
+        ;;
     esac
+    shift
   done
-  refuse "--$name is missing after --: $meaning."
+  main=("$python" -m rest.main "$@")
+  want tries '0|[1-9][0-9]{0,8}' 'a number of starts, or 0'
+  want pause '0|[1-9][0-9]{0,8}' 'a number of seconds'
+  want python '.+' 'the interpreter that has rest installed'
+  want_argument config
 }
 
-# Processes that share a run must share its files.
-need_workdir() {
-  need_argument workdir 'a folder that every process sees, or gs://...' "$@"
+# Refuses flag $1 unless all of its value is of pattern $2; $3 says what it is.
+want() {
+  [ -n "${!1}" ] || refuse "--$1 is missing: $3."
+  [[ ${!1} =~ ^($2)$ ]] || refuse "--$1 must be $3, got '${!1}'."
+}
+
+# Refuses a command of rest.main without --$1.
+want_argument() {
+  [[ ${main[*]} =~ " --$1"[=\ ][^\ ] ]] || refuse "--$1 is missing after --."
 }
 
 # Prints words such that any POSIX shell reads them back as they are.
 quote() {
   local LC_ALL=C word line=''
   for word in "$@"; do
-    if [[ -z $word || $word == *[!a-zA-Z0-9_@%+=:,./-]* ]]; then
-      word="'${word//\'/"'\\''"}'"
-    fi
+    [[ $word =~ ^[a-zA-Z0-9_@%+=:,./-]+$ ]] || word="'${word//\'/"'\\''"}'"
     line+="${line:+ }$word"
   done
   printf '%s\n' "$line"
-}
-
-# Prints, as a comment, what `again` adds to the commands of a dry run.
-describe_again() {
-  local limit='without limit'
-  [ "$tries" -eq 0 ] || limit="$tries starts at most"
-  printf '# Started again %s s after exit status 75, %s.\n' "$pause" "$limit"
 }
 
 # Waits for process $1, however many signals come, and returns its status.
@@ -92,13 +84,26 @@ wait_for() {
   return "$status"
 }
 
-# Runs a command, and runs it again while it returns 75.
+# Copies standard input, each line headed by $1.
+label() {
+  while IFS= read -r line || [ -n "$line" ]; do
+    printf '[%s] %s\n' "$1" "$line"
+  done
+}
+
+# Runs lines of shell side by side, and all again while all that failed returned
+# 75, which is how rest.main says 'run the same command again'. Or prints them.
 #
-# Its standard input is a pipe that nobody writes to and that ends when this
+# Their standard input is a pipe that nobody writes to and that ends when this
 # script is told to stop, or dies. That, unlike a signal, also crosses ssh; at
 # the other end, leash.sh turns it into a SIGTERM for rest.main.
-again() {
-  local scratch status try=0
+launch() {
+  local scratch line id status worst children try=0 stopping=false
+  if $dry_run; then
+    echo "# Started again after exit status 75, in $pause s; --tries=$tries."
+    printf '%s\n' "$@"
+    exit
+  fi
   scratch=$(mktemp -d)
   mkfifo "$scratch/input"
   # shellcheck disable=SC2094  # Both ends of one pipe.
@@ -106,22 +111,25 @@ again() {
   rm -r "$scratch"
   trap 'interrupted=true; stopping=true; exec 3>&-' TERM INT HUP
   while true; do
-    try=$((try + 1))
-    status=0
-    "$@" <&4 3>&- 4<&- &
-    wait_for "$!" || status=$?
-    if [ "$status" -ne 75 ] || $stopping; then
-      return "$status"
-    fi
-    if [ "$try" -eq "$tries" ]; then
-      note "asked to stop for the ${try}th time: giving up."
-      return "$status"
-    fi
-    note "asked to stop; starting again in $pause s (start $((try + 1)))."
+    try=$((try + 1)) worst=0 children=()
+    for line in "$@"; do
+      if [ ${#places[@]} -gt 0 ]; then
+        bash -c "$line" 2>&1 | label "${#children[@]}"
+      else
+        bash -c "$line"
+      fi <&4 3>&- 4<&- &
+      children+=("$!")
+    done
+    for id in "${!children[@]}"; do
+      wait_for "${children[id]}" && continue
+      status=$?
+      echo "process $id on ${places[id]:-this host} ended with $status." >&2
+      [[ $worst != 0 && $worst != 75 ]] || worst=$status
+    done
+    [[ $worst = 75 && $try != "$tries" ]] && ! $stopping || exit "$worst"
+    echo "starting again in $pause s (start $((try + 1)))." >&2
     sleep "$pause" > /dev/null 2>&1 3>&- 4<&- &
     wait "$!" || true  # A signal ends the pause.
-    if $stopping; then
-      return "$status"
-    fi
+    ! $stopping || exit 75
   done
 }

@@ -7,44 +7,23 @@
 # Run it on a login node, in a checkout that the nodes see. The job asks for
 # SIGTERM before its time is up, and is put back into the queue when rest.main
 # was preempted (exit status 75); any other end is the end.
-#   --nodes=N            Nodes.
-#   --gpus_per_node=N    GPUs on each; 0 for none.
-#   --cpus_per_process=N Cores for each process and its verifiers. Default 8.
-#   --sbatch=FLAG        Passed to sbatch, such as --sbatch=--partition=gpu;
-#                        repeat.
-#   --tries=N            Start at most N times. Default 0: no limit.
-#   --python=PATH        The interpreter on the nodes. Default python.
-#   --dry_run            Print what would be run, and touch nothing.
+#   --nodes=N             Nodes.
+#   --gpus_per_node=N     GPUs on each; 0 for none.
+#   --cpus_per_process=N  Cores for each process and its verifiers. Default 8.
+#   --sbatch=FLAG         Passed to sbatch, such as --sbatch=--partition=gpu;
+#                         repeat.
 
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=launch/shared.sh
 . "$here/shared.sh"
 
-nodes='' gpus_per_node='' cpus_per_process=8 sbatch=() dry_run=false
-while [ $# -gt 0 ]; do
-  case $1 in
-    --help) usage && exit 0 ;;
-    --dry_run) dry_run=true ;;
-    --nodes=*) nodes=${1#*=} ;;
-    --gpus_per_node=*) gpus_per_node=${1#*=} ;;
-    --cpus_per_process=*) cpus_per_process=${1#*=} ;;
-    --sbatch=*) sbatch+=("${1#*=}") ;;
-    --tries=*) tries=${1#*=} ;;
-    --python=*) python=${1#*=} ;;
-    --) shift && break ;;
-    *) refuse "unknown argument '$1'; flags of rest.main go after --." ;;
-  esac
-  shift
-done
-
-need --nodes "$nodes" 'how many nodes to ask for'
-need --gpus_per_node "$gpus_per_node" 'how many GPUs each node has, or 0'
-need_number --nodes "$nodes" 1
-need_number --gpus_per_node "$gpus_per_node" 0
-need_number --cpus_per_process "$cpus_per_process" 1
-check_common "$@"
-need_workdir "$@"
+nodes='' gpus_per_node='' cpus_per_process=8
+read_flags "$@"
+want nodes "$positive" 'how many nodes to ask for'
+want gpus_per_node "0|$positive" 'how many GPUs each node has, or 0'
+want cpus_per_process "$positive" 'a number of cores'
+want_argument workdir
 
 # Under Slurm, JAX gives each process the GPU with its own number on the node.
 # So every process must see all of them: not --gpus-per-task, which hides them.
@@ -55,10 +34,10 @@ if [ "$gpus_per_node" -gt 0 ]; then
 fi
 # The checkout's path: Slurm runs a copy of the script, from another folder.
 command=(sbatch "--chdir=${here%/*}" "--nodes=$nodes" "${processes[@]}"
-  "--cpus-per-task=$cpus_per_process" "${sbatch[@]}"
-  "$here/slurm_job.sh" "$tries" "$python" "$@")
+  "--cpus-per-task=$cpus_per_process" "${passed[@]}"
+  "$here/slurm_job.sh" "$tries" "$python" "${main[@]:3}")
 if $dry_run; then
   quote "${command[@]}"
-  exit
+else
+  exec "${command[@]}"
 fi
-exec "${command[@]}"
