@@ -1,12 +1,10 @@
 """The leak check finds overlap between splits, prompts and transfer sets."""
 
-import pathlib
+from excerpts import make
 
-from rest import tasks
 from rest.tasks import leaks
 from rest.types import Problem
 
-DATA = pathlib.Path(__file__).parents[1] / 'data' / 'tasks'
 _LONG = (
   'A farmer has seventeen hens and each of them lays two eggs on every day of'
   ' the week except Sunday. How many eggs are there after three weeks?'
@@ -85,8 +83,7 @@ def test_figures_are_compared_only_as_part_of_the_whole_text():
 
 
 def test_known_duplicates_of_the_published_sets_are_found():
-  config = tasks.TaskConfig('math', str(DATA / 'math'), num_validation=0)
-  found = leaks.find(tasks.make(config))
+  found = leaks.find(make('math', num_validation=0))
   assert [(leak.problem_id, leak.source, leak.reason) for leak in found] == [
     ('math/train/algebra/256', 'prompt', 'same text'),
     (
@@ -95,8 +92,7 @@ def test_known_duplicates_of_the_published_sets_are_found():
       'same text',
     ),
   ]
-  config = tasks.TaskConfig('mbpp', str(DATA / 'mbpp'), num_validation=0)
-  found = leaks.find(tasks.make(config))
+  found = leaks.find(make('mbpp', num_validation=0))
   # 602 and 217 are another pair; 217 is not in the excerpt.
   assert [(leak.problem_id, leak.source) for leak in found] == [
     ('mbpp/704', 'test mbpp/248'),
@@ -109,8 +105,7 @@ def test_transfer_sets_lose_what_was_trained_on():
   mbpp.problems = lambda split: (  # The id of a problem with another text.
     [Problem('mbpp/793', 'Old words.')] if split == 'train' else []
   )
-  config = tasks.TaskConfig('mbpp_plus', str(DATA / 'mbpp_plus'), split='all')
-  found = leaks.find_in_suite(mbpp, tasks.make(config))
+  found = leaks.find_in_suite(mbpp, make('mbpp_plus', split='all'))
   assert [(leak.split, leak.problem_id, leak.reason) for leak in found] == [
     ('test', 'mbpp/793', 'same id')
   ]

@@ -8,16 +8,10 @@ from typing import Any
 
 import pytest
 import tensorflow_datasets as tfds
+from excerpts import DATA, make
 
 from rest import tasks
 from rest.tasks import prepared
-from rest.tasks.problem_set import ProblemSet
-
-DATA = pathlib.Path(__file__).parents[1] / 'data' / 'tasks'
-
-
-def _task(name: str, path: str, **fields) -> ProblemSet:
-  return tasks.make(tasks.TaskConfig(name, path, num_validation=1, **fields))
 
 
 @pytest.mark.parametrize(
@@ -37,15 +31,15 @@ def _task(name: str, path: str, **fields) -> ProblemSet:
 def test_problems_are_the_same_from_files_and_from_a_copy(
   name, fields, tmp_path
 ):
-  original = _task(name, str(DATA / name), **fields)
-  copy = _task(name, prepared.prepare(original, str(tmp_path)), **fields)
+  original = make(name, **fields)
+  copy = make(name, prepared.prepare(original, str(tmp_path)), **fields)
   for split in tasks.SPLITS:
     assert copy.problems(split) == original.problems(split)
   assert tasks.digest(copy) == tasks.digest(original)
 
 
 def test_tfds_reads_a_copy_as_bytes(tmp_path):
-  path = prepared.prepare(_task('gsm8k', str(DATA / 'gsm8k')), str(tmp_path))
+  path = prepared.prepare(make('gsm8k'), str(tmp_path))
   assert pathlib.Path(path) == tmp_path / 'gsm8k' / '1.0.0'
   source: Any = tfds.data_source(
     'gsm8k', split='train', data_dir=str(tmp_path), download=False
@@ -76,9 +70,9 @@ print(len(make(copy).problems('train')))
 
 
 def test_a_copy_of_something_else_is_refused(tmp_path):
-  original = _task('math', str(DATA / 'math'))
+  original = make('math')
   copy = prepared.prepare(original, str(tmp_path))
-  other = _task('math', copy, split='prm800k')
+  other = make('math', copy, split='prm800k')
   with pytest.raises(ValueError, match=r'original.*prm800k.*Prepare it again'):
     other.problems('train')
   with pytest.raises(ValueError, match='exists: delete it'):

@@ -7,38 +7,15 @@ import subprocess
 import sys
 
 import pytest
+from excerpts import DATA, by_id, copy_with, make
 
 from rest import tasks
 from rest.tasks.sets import bbh
 from rest.tasks.sets.math import last_boxed
-from rest.types import Problem, Task
-
-DATA = pathlib.Path(__file__).parents[1] / 'data' / 'tasks'
-
-
-def _make(name: str, path: object = None, **fields) -> Task:
-  fields = {'num_validation': 1, **fields}
-  return tasks.make(tasks.TaskConfig(name, str(path or DATA / name), **fields))
-
-
-def _by_id(task: Task) -> dict[str, Problem]:
-  return {p.id: p for split in tasks.SPLITS for p in task.problems(split)}
-
-
-def _copy(source: str, target: pathlib.Path, change) -> pathlib.Path:
-  """Writes an excerpt again with one record changed; returns its folder."""
-  data = (DATA / source).read_bytes()
-  if source.endswith('.gz'):
-    data = gzip.decompress(data)
-  records = [json.loads(line) for line in data.splitlines()]
-  change(records)
-  path = target / pathlib.Path(source).name.removesuffix('.gz')
-  path.write_text('\n'.join(map(json.dumps, records)) + '\n')
-  return target
 
 
 def test_gsm8k_answers_follow_the_mark_and_lose_commas():
-  problems = _by_id(_make('gsm8k'))
+  problems = by_id(make('gsm8k'))
   answers = [p.answer for p in problems.values()]
   assert all(a and a.lstrip('-').isdigit() for a in answers)
   assert any(a and a.startswith('-') for a in answers)
@@ -48,7 +25,7 @@ def test_gsm8k_answers_follow_the_mark_and_lose_commas():
 
 
 def test_gsm8k_targets_read_like_the_examples_of_the_prompt():
-  task = _make('gsm8k')
+  task = make('gsm8k')
   assert task.prefix.count('Question: ') == 8
   assert task.prefix.count('The answer is ') == 8
   for problem in task.problems('train'):
@@ -58,7 +35,7 @@ def test_gsm8k_targets_read_like_the_examples_of_the_prompt():
     assert '<<' not in target
     assert '####' not in target
     assert not any(stop in target for stop in task.stop)
-  zero_shot = _make('gsm8k', prompt='zero_shot')
+  zero_shot = make('gsm8k', prompt='zero_shot')
   assert zero_shot.prefix == ''
   first = zero_shot.problems('test')[0]
   assert zero_shot.question(first) == task.question(first)
@@ -81,8 +58,8 @@ def test_answers_of_math_are_what_the_last_box_holds(solution, answer):
 
 
 def test_math_reads_odd_records_as_its_authors_meant_them():
-  problems = _by_id(_make('math'))
-  # ProblemSet as \boxed{}, with 0 in the text; as `\boxed 2`; as 'Level ?'.
+  problems = by_id(make('math'))
+  # Problems as \boxed{}, with 0 in the text; as `\boxed 2`; as 'Level ?'.
   assert problems['math/train/number_theory/7115'].answer == '0'
   assert problems['math/train/algebra/24014'].answer == '2'
   assert problems['math/train/geometry/377'].level == '?'
@@ -96,29 +73,32 @@ def test_math_is_the_same_from_a_tree_and_from_lines(tmp_path):
       path = tmp_path / record.pop('unique_id')
       path.parent.mkdir(parents=True, exist_ok=True)
       path.write_text(json.dumps(record))
-  tree, lines = _make('math', tmp_path), _make('math')
-  assert _by_id(tree) == _by_id(lines)
+  tree, lines = make('math', tmp_path), make('math')
+  assert by_id(tree) == by_id(lines)
 
 
 def test_prm800k_tests_on_math500_and_trains_on_the_rest():
-  original, prm800k = _make('math'), _make('math', split='prm800k')
-  every = _by_id(original)
+  original, prm800k = (
+    make('math'),
+    make('math', split='prm800k'),
+  )
+  every = by_id(original)
   test = {p.id for p in prm800k.problems('test')}
   assert len(test) == 3
   assert test < {p.id for p in original.problems('test')}
   ids = [p.id for s in tasks.SPLITS for p in prm800k.problems(s)]
   assert sorted(ids) == sorted(every)
-  assert _by_id(prm800k) == every
-  alone = _make('math', split='math500')
+  assert by_id(prm800k) == every
+  alone = make('math', split='math500')
   assert alone.problems('test') == prm800k.problems('test')
   assert alone.problems('train') == alone.problems('validation') == []
 
 
 def test_math_targets_continue_the_minerva_prompt():
-  task = _make('math')
+  task = make('math')
   assert task.prefix.count('Problem:\n') == 4
   assert task.prefix.count('I hope it is correct.\n\n') == 4
-  shots = _by_id(task)['math/train/algebra/256']
+  shots = by_id(task)['math/train/algebra/256']
   # The third example is this problem: a target has exactly its form.
   text = task.question(shots) + task.target(shots)
   assert text.replace(' ', '') in task.prefix.replace(' ', '')
@@ -140,13 +120,13 @@ def test_bbh_examples_reason_or_do_not():
 
 
 def test_bbh_prompts_are_the_same_with_one_task_and_with_all():
-  one = _make('bbh', split='word_sorting')
+  one = make('bbh', split='word_sorting')
   problem = one.problems('test')[0]
-  every = _make('bbh')
+  every = make('bbh')
   assert every.prefix == ''
   assert every.question(problem) == one.prefix + one.question(problem)
   assert one.question(problem).endswith("\nA: Let's think step by step.\n")
-  direct = _make('bbh', split='word_sorting', prompt='direct')
+  direct = make('bbh', split='word_sorting', prompt='direct')
   assert direct.question(problem).endswith('\nA:')
 
 
@@ -155,12 +135,12 @@ def test_bbh_reads_its_original_json(tmp_path):
   whole = {'canary': '', 'examples': [json.loads(line) for line in lines]}
   (tmp_path / 'bbh').mkdir()
   (tmp_path / 'bbh' / 'word_sorting.json').write_text(json.dumps(whole))
-  read = _make('bbh', tmp_path, split='word_sorting').problems('test')
-  assert read == _make('bbh', split='word_sorting').problems('test')
+  read = make('bbh', tmp_path, split='word_sorting').problems('test')
+  assert read == make('bbh', split='word_sorting').problems('test')
 
 
 def test_the_exam_has_no_answers_and_is_graded_on_a_sheet(tmp_path):
-  task = _make('hungarian_exam')
+  task = make('hungarian_exam')
   problems = task.problems('test')
   assert [p.answer for p in problems] == [None, None, None]
   assert task.prefix.startswith('Problem:\n')
@@ -189,18 +169,18 @@ def test_the_exam_has_no_answers_and_is_graded_on_a_sheet(tmp_path):
 
 @pytest.mark.parametrize('name', ['gsm8k', 'math', 'apps'])
 def test_validation_is_carved_from_train_the_same_way_every_time(name):
-  task = _make(name, num_validation=2)
+  task = make(name, num_validation=2)
   train, held_out = task.problems('train'), task.problems('validation')
-  published = _make(name, num_validation=0).problems('train')
+  published = make(name, num_validation=0).problems('train')
   assert len(held_out) == 2
   assert sorted(p.id for p in train + held_out) == sorted(
     p.id for p in published
   )
-  assert held_out == _make(name, num_validation=2).problems('validation')
-  larger = _make(name, num_validation=3).problems('validation')
+  assert held_out == make(name, num_validation=2).problems('validation')
+  larger = make(name, num_validation=3).problems('validation')
   assert {p.id for p in held_out} < {p.id for p in larger}
   seeds = [
-    tuple(p.id for p in _make(name, num_validation=2, seed=s).problems('train'))
+    tuple(p.id for p in make(name, num_validation=2, seed=s).problems('train'))
     for s in range(5)
   ]
   assert len(set(seeds)) > 1
@@ -208,13 +188,13 @@ def test_validation_is_carved_from_train_the_same_way_every_time(name):
 
 def test_digests_change_with_anything_that_is_asked():
   digests = [
-    tasks.digest(_make('gsm8k')),
-    tasks.digest(_make('gsm8k', seed=1)),
-    tasks.digest(_make('gsm8k', prompt='zero_shot')),
-    tasks.digest(_make('gsm8k', num_test=2)),
+    tasks.digest(make('gsm8k')),
+    tasks.digest(make('gsm8k', seed=1)),
+    tasks.digest(make('gsm8k', prompt='zero_shot')),
+    tasks.digest(make('gsm8k', num_test=2)),
   ]
   assert len(set(digests)) == 4
-  assert tasks.digest(_make('gsm8k')) == digests[0]
+  assert tasks.digest(make('gsm8k')) == digests[0]
 
 
 @pytest.mark.parametrize('name', sorted(tasks.TASKS))
@@ -255,18 +235,18 @@ def test_a_malformed_record_names_file_line_and_field(
   for file in (DATA / name).iterdir():
     (tmp_path / file.name).write_bytes(file.read_bytes())
   (tmp_path / pathlib.Path(source).name).unlink()
-  _copy(source, tmp_path, spoil)
+  copy_with(source, tmp_path, spoil)
   file = pathlib.Path(source).name.removesuffix('.gz')
   pattern = rf"{file}, line \d+: field '{field}'"
   with pytest.raises(ValueError, match=pattern):
-    _make(name, tmp_path, num_validation=0).problems('test')
+    make(name, tmp_path, num_validation=0).problems('test')
 
 
 def test_broken_files_are_named(tmp_path):
   def fails(data, match):
     (tmp_path / 'test.jsonl').write_bytes(data)
     with pytest.raises(ValueError, match=match):
-      _make('hungarian_exam', tmp_path).problems('test')
+      make('hungarian_exam', tmp_path).problems('test')
 
   fails(b'', r'test\.jsonl: no records')
   fails(b'{"problem": "x", "idx": 0}\n\n{\n', r'test\.jsonl, line 3: not JSON')
@@ -276,7 +256,7 @@ def test_broken_files_are_named(tmp_path):
   for data in (whole[:-40], b'not gzip'):
     (tmp_path / 'HumanEval.jsonl.gz').write_bytes(data)
     with pytest.raises(ValueError, match='not a whole gzip file'):
-      _make('humaneval', tmp_path).problems('test')
+      make('humaneval', tmp_path).problems('test')
 
 
 @pytest.mark.parametrize(
@@ -292,4 +272,4 @@ def test_broken_files_are_named(tmp_path):
 )
 def test_fields_that_do_not_fit_are_named(name, fields, match):
   with pytest.raises(ValueError, match=match):
-    _make(name, **fields).problems('train')
+    make(name, **fields).problems('train')

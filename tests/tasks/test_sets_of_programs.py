@@ -3,40 +3,17 @@
 import dataclasses
 import gzip
 import json
-import pathlib
 import subprocess
 import sys
 
+from excerpts import DATA, by_id, copy_with, make
+
 from rest import tasks
-from rest.types import Problem, Task
 from rest.verify import program as verify_program
-
-DATA = pathlib.Path(__file__).parents[1] / 'data' / 'tasks'
-
-
-def _make(name: str, path: object = None, **fields) -> Task:
-  fields = {'num_validation': 1, **fields}
-  return tasks.make(tasks.TaskConfig(name, str(path or DATA / name), **fields))
-
-
-def _by_id(task: Task) -> dict[str, Problem]:
-  return {p.id: p for split in tasks.SPLITS for p in task.problems(split)}
-
-
-def _copy(source: str, target: pathlib.Path, change) -> pathlib.Path:
-  """Writes an excerpt again with one record changed; returns its folder."""
-  data = (DATA / source).read_bytes()
-  if source.endswith('.gz'):
-    data = gzip.decompress(data)
-  records = [json.loads(line) for line in data.splitlines()]
-  change(records)
-  path = target / pathlib.Path(source).name.removesuffix('.gz')
-  path.write_text('\n'.join(map(json.dumps, records)) + '\n')
-  return target
 
 
 def test_mbpp_is_split_by_task_id():
-  task = _make('mbpp', num_validation=2)
+  task = make('mbpp', num_validation=2)
   ids = {s: [int(p.id[5:]) for p in task.problems(s)] for s in tasks.SPLITS}
   assert ids == {
     'train': [601, 602, 704, 872, 912],
@@ -46,7 +23,7 @@ def test_mbpp_is_split_by_task_id():
 
 
 def test_mbpp_asks_in_the_words_of_its_readme():
-  task = _make('mbpp', num_validation=2)
+  task = make('mbpp', num_validation=2)
   lines = (DATA / 'mbpp' / 'mbpp.jsonl').read_text().splitlines()
   records = {r['task_id']: r for r in map(json.loads, lines)}
   shots = ''
@@ -66,12 +43,12 @@ def test_mbpp_asks_in_the_words_of_its_readme():
 
 
 def test_mbpp_programs_have_no_carriage_returns_and_setup_comes_first():
-  task = _make('mbpp', num_validation=2)
-  problem = _by_id(task)['mbpp/367']
+  task = make('mbpp', num_validation=2)
+  problem = by_id(task)['mbpp/367']
   assert problem.tests
   assert problem.tests.script.startswith('root = Node(1)')
   assert problem.tests.script.splitlines()[-1].startswith('assert ')
-  for problem in _by_id(task).values():
+  for problem in by_id(task).values():
     assert '\r' not in task.target(problem) + task.question(problem)
     program = task.program(problem, task.target(problem))
     scope: dict = {}
@@ -81,19 +58,19 @@ def test_mbpp_programs_have_no_carriage_returns_and_setup_comes_first():
 
 
 def test_mbpp_plus_asks_by_default_only_what_mbpp_tests():
-  ids = [p.id for p in _make('mbpp_plus').problems('test')]
+  ids = [p.id for p in make('mbpp_plus').problems('test')]
   assert sorted(ids) == ['mbpp/389', 'mbpp/455']
-  every = _make('mbpp_plus', split='all').problems('test')
+  every = make('mbpp_plus', split='all').problems('test')
   assert {p.id for p in every} - set(ids) == {'mbpp/793'}
 
 
 def test_mbpp_functions_are_named_by_their_tests():
-  mbpp = _make('mbpp', num_validation=0)
-  plus = _make('mbpp_plus', split='all')
+  mbpp = make('mbpp', num_validation=0)
+  plus = make('mbpp_plus', split='all')
   names = {
     problem.id: problem.tests.entry_point
     for task in (mbpp, plus)
-    for problem in _by_id(task).values()
+    for problem in by_id(task).values()
     if problem.tests
   }
   assert all(names.values())
@@ -103,7 +80,7 @@ def test_mbpp_functions_are_named_by_their_tests():
 
 
 def test_humaneval_programs_are_prompt_and_completion():
-  task = _make('humaneval')
+  task = make('humaneval')
   for problem in task.problems('test'):
     assert problem.tests
     assert task.question(problem) == problem.question
@@ -119,8 +96,8 @@ def test_humaneval_programs_are_prompt_and_completion():
 
 
 def test_a_completion_cannot_redefine_the_helper_that_its_test_calls():
-  task = _make('humaneval')
-  problem = _by_id(task)['HumanEval/38']
+  task = make('humaneval')
+  problem = by_id(task)['HumanEval/38']
   hasty = '    return s\n\ndef encode_cyclic(s):\n    return s\n'
   for completion, reward in ((task.target(problem), 1), (hasty, 0)):
     assert problem.tests
@@ -129,7 +106,7 @@ def test_a_completion_cannot_redefine_the_helper_that_its_test_calls():
 
 
 def test_humaneval_plus_has_tests_that_check_and_the_same_programs():
-  task = _make('humaneval_plus')
+  task = make('humaneval_plus')
   for problem in task.problems('test'):
     assert problem.tests
     assert 'def check(candidate):' in problem.tests.script
@@ -139,14 +116,14 @@ def test_humaneval_plus_has_tests_that_check_and_the_same_programs():
 
 
 def test_apps_keeps_the_level_that_was_asked_for():
-  assert {p.level for p in _by_id(_make('apps')).values()} == {'introductory'}
-  assert len(_by_id(_make('apps', split='all'))) == 6
-  interview = _make('apps', split='interview')
+  assert {p.level for p in by_id(make('apps')).values()} == {'introductory'}
+  assert len(by_id(make('apps', split='all'))) == 6
+  interview = make('apps', split='interview')
   assert [p.level for p in interview.problems('validation')] == ['interview']
 
 
 def test_apps_tests_are_standard_input_or_calls():
-  problems = _by_id(_make('apps'))
+  problems = by_id(make('apps'))
   codewars = problems['apps/test/4184'].tests
   leetcode = problems['apps/train/2404'].tests
   assert codewars and leetcode
@@ -182,11 +159,11 @@ def test_apps_is_the_same_from_folders_and_from_lines(tmp_path):
           (folder / name).write_text(record[field])
       metadata = {k: record[k] for k in ('difficulty', 'url')}
       (folder / 'metadata.json').write_text(json.dumps(metadata))
-  assert _by_id(_make('apps', tmp_path)) == _by_id(_make('apps'))
+  assert by_id(make('apps', tmp_path)) == by_id(make('apps'))
 
 
 def test_apps_examples_are_right_and_in_the_form_of_the_question():
-  task = _make('apps')
+  task = make('apps')
   _, stdin, call = task.prefix.split('\nQUESTION:\n')
   program = stdin.split('\nANSWER:\n')[1]
   done = subprocess.run(
@@ -198,7 +175,7 @@ def test_apps_examples_are_right_and_in_the_form_of_the_question():
   exec(call.split('\nANSWER:\n')[1], scope)
   words = ['plum', 'fig', 'banana', 'pear']
   assert scope['longer_words'](words, 3) == ['plum', 'pear', 'banana']
-  for problem in _by_id(task).values():
+  for problem in by_id(task).values():
     question = task.question(problem)
     assert question.startswith('\nQUESTION:\n')
     assert question.endswith(' format\n\nANSWER:\n')
@@ -211,9 +188,9 @@ def test_apps_results_of_leetcode_may_be_lists_of_one(tmp_path):
     cases = json.loads(record['input_output'])
     record['input_output'] = json.dumps({**cases, 'outputs': [[9]]})
 
-  _copy('apps/train.jsonl.gz', tmp_path, wrap)
-  _copy('apps/test.jsonl', tmp_path, lambda records: None)
-  problem = _by_id(_make('apps', tmp_path))['apps/train/2404']
+  copy_with('apps/train.jsonl.gz', tmp_path, wrap)
+  copy_with('apps/test.jsonl', tmp_path, lambda records: None)
+  problem = by_id(make('apps', tmp_path))['apps/train/2404']
   assert problem.tests and problem.tests.outputs == ('[9]',)
 
 
@@ -226,8 +203,8 @@ def _rewards(task, problem, entry_point, programs) -> list[float | None]:
 
 
 def test_apps_functions_find_what_leetcode_imports_and_pythons_own_names():
-  task = _make('apps')
-  problem = _by_id(task)['apps/train/2404']
+  task = make('apps')
+  problem = by_id(task)['apps/train/2404']
   assert problem.tests
   solution = task.program(problem, task.target(problem))
   assert 'List' in solution and 'import' not in solution
@@ -254,9 +231,9 @@ def test_apps_human_solutions_are_the_first_that_compile(tmp_path):
     solutions = ['print "2"', 'nonlocal x', "print('\\d')", 'print(4)']
     records[0]['solutions'] = json.dumps(solutions)
 
-  _copy('apps/train.jsonl.gz', tmp_path, break_first)
-  _copy('apps/test.jsonl', tmp_path, lambda records: None)
-  solutions = {p.solution for p in _by_id(_make('apps', tmp_path)).values()}
+  copy_with('apps/train.jsonl.gz', tmp_path, break_first)
+  copy_with('apps/test.jsonl', tmp_path, lambda records: None)
+  solutions = {p.solution for p in by_id(make('apps', tmp_path)).values()}
   assert "print('\\d')" in solutions
 
 
@@ -270,9 +247,9 @@ def test_apps_reads_integers_beyond_pythons_limit(tmp_path):
     )
     records[0]['starter_code'] = 'class Solution:'
 
-  _copy('apps/train.jsonl.gz', tmp_path, lengthen)
-  _copy('apps/test.jsonl', tmp_path, lambda records: None)
-  problems = _by_id(_make('apps', tmp_path)).values()
+  copy_with('apps/train.jsonl.gz', tmp_path, lengthen)
+  copy_with('apps/test.jsonl', tmp_path, lambda records: None)
+  problems = by_id(make('apps', tmp_path)).values()
   longest = max(len(p.tests.outputs[0]) for p in problems if p.tests)
   assert longest == limit + 1
   assert sys.get_int_max_str_digits() == limit
@@ -283,6 +260,6 @@ def test_apps_leaves_out_what_cannot_be_used(tmp_path):
     records[0]['input_output'] = ''
     records[1]['solutions'] = ''
 
-  _copy('apps/train.jsonl.gz', tmp_path, strip)
-  _copy('apps/test.jsonl', tmp_path, lambda records: None)
-  assert len(_by_id(_make('apps', tmp_path))) == len(_by_id(_make('apps'))) - 2
+  copy_with('apps/train.jsonl.gz', tmp_path, strip)
+  copy_with('apps/test.jsonl', tmp_path, lambda records: None)
+  assert len(by_id(make('apps', tmp_path))) == len(by_id(make('apps'))) - 2
