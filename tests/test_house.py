@@ -171,6 +171,22 @@ def test_documents_name_only_what_is_there():
     assert set(re.findall(r'`(\w+\.py)(?::\w+)?`', text)) <= configs, name
 
 
+def test_what_strings_and_notebooks_import_is_there():
+  pattern = r'(?m)^[ "\']*from (rest(?:\.\w+)*) import (\w[\w, ]*)'
+  tests = [(p.name, p.read_text()) for p in ROOT.glob('tests/**/*.py')]
+  books = [(p.name, p.read_text()) for p in ROOT.glob('colab/*.ipynb')]
+  for where, text in tests + books:
+    for module, names in re.findall(pattern, text):
+      path = ROOT / module.replace('.', '/')
+      source = (
+        path / '__init__.py' if path.is_dir() else path.with_suffix('.py')
+      )
+      for name in re.findall(r'\w+', names.split(' as ')[0]):
+        inside = (path / f'{name}.py').exists() or (path / name).is_dir()
+        known = inside or re.search(rf'\b{name}\b', source.read_text())
+        assert known, f'{where}: from {module} import {name}'
+
+
 def test_configs_import_nothing_of_rest_but_its_config():
   for path in sorted((ROOT / 'configs').rglob('*.py')):
     for name in _imports(path):
