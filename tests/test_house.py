@@ -26,6 +26,18 @@ FLOORS = {
   'experiment': 11,
   '__main__': 11,
 }
+# Rooms within the verifier, which is large.
+VERIFY_FLOORS = {
+  'sandbox': 0,
+  'child': 0,
+  'exact': 0,
+  'request': 0,
+  'math': 1,
+  'pool': 2,
+  'answers': 3,
+  'program': 3,
+  'worker': 4,
+}
 HOST = ('types', 'config', 'metrics', 'tasks', 'verify', 'run', 'report')
 # In these packages, what is about devices.
 DEVICE_FILES = ('run/opened.py', 'run/processes.py', 'run/progress.py')
@@ -78,6 +90,19 @@ def test_imports_run_downward(path: pathlib.Path):
       continue
     if parts[1] in FLOORS:
       assert FLOORS[parts[1]] < FLOORS[room], f'{path.name} imports {name}'
+
+
+@pytest.mark.parametrize(
+  'path', [x for x in FILES if _room(x) == 'verify'], ids=_id
+)
+def test_imports_run_downward_in_the_verifier(path: pathlib.Path):
+  room = path.relative_to(ROOT / 'rest/verify').parts[0].removesuffix('.py')
+  if path.parent.name == 'verify' and path.stem.startswith('__'):
+    return
+  for name in _imports(path):
+    parts = name.split('.')
+    if parts[:2] == ['rest', 'verify'] and parts[2:3] not in ([], [room]):
+      assert VERIFY_FLOORS[parts[2]] < VERIFY_FLOORS[room], name
 
 
 @pytest.mark.parametrize('path', FILES, ids=_id)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from rest.types import Tests, Verdict
 
 if TYPE_CHECKING:
-  from rest.verify.program import ProgramJudge
+  from rest.verify.program.judge import ProgramJudge
 
 _PR_SET_PDEATHSIG = 1
 
@@ -74,7 +74,7 @@ def _load(
 
     judges['exact'] = lambda r: exact.judge(r['gold'], r['text'])
   if 'program' in setup['verifiers']:
-    from rest.verify import program  # Enters the sandbox.
+    from rest.verify.program import judge as program  # Enters the sandbox.
 
     judge = program.ProgramJudge(
       program.ProgramConfig(allow_weak_sandbox=setup['allow_weak_sandbox'])
