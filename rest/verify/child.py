@@ -71,8 +71,6 @@ class Child:
       | {
         'PYTHONPATH': os.pathsep.join(paths),
         'PYTHONHASHSEED': '0',
-        # gmpy2 computes for hours without returning to Python.
-        'SYMPY_GROUND_TYPES': 'python',
       },
       start_new_session=True,
     )

@@ -83,12 +83,6 @@ class Pool:
       counts = {name: self._counts[name] for name in names}
     return Stats(**counts, waiting=waiting)
 
-  @property
-  def worker_pids(self) -> list[int]:
-    """Process ids of the workers, each the leader of its own group."""
-    with self._changed:
-      return [child.pid for child in self._children.values()]
-
   def submit(self, request: Request) -> 'Future[Verdict]':
     """Queues a request; blocks while the queue is full.
 

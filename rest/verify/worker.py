@@ -67,7 +67,6 @@ def _load(
   if 'math' in setup['verifiers']:
     from rest.verify import math
 
-    math.warm_up()  # Imports sympy.
     judges['math'] = lambda r: math.judge(r['gold'], r['text'])
   if 'exact' in setup['verifiers']:
     from rest.verify import exact

@@ -46,7 +46,7 @@ _DROPPED = re.compile(
   r'|\\(?:phantom|hphantom|vphantom|hspace|vspace|label|tag)\*?\{[^{}]*\}'
 )
 _THOUSANDS = re.compile(
-  r'(?<=\d)(?<!(?<!\d)0)(?:\s*\{,\s*\}|,\s*\\!\s*|\\[,!:; ])(?=\d{3}(?!\d))'
+  r'(?<=\d)(?<!(?<!\d)0)(?:\s*\{\s*,\s*\}|,\s*\\!\s*|\\[,!:; ])(?=\d{3}(?!\d))'
 )
 _DECIMAL_COMMA = re.compile(r'(?<=\d)\s*\{,\s*\}\s*(?=\d)')
 # LaTeX that was escaped once more, as in JSON: a row begins with no command.
@@ -55,10 +55,11 @@ _ESCAPED = re.compile(
 )
 # 1 234 567, but not the mixed number 1 234/567.
 _SPACED = re.compile(r'(?<![\w.}\\])(?<![\w.}] )\d{1,3}(?: \d{3})+(?![\d/])')
-_SPACES = re.compile(
-  r'\\(?:[,;:! >]|(?:quad|qquad|enspace|thinspace|thickspace)(?![a-zA-Z]))'
+_SPACES = re.compile(  # Some sets have `\quadx_2`, which TeX would refuse.
+  r'\\(?:[,;:! >]|q?quad|(?:enspace|thinspace|thickspace)(?![a-zA-Z]))'
   r'|~|\s+'
 )
+_OVER = re.compile(r'\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}')
 _WORDS = re.compile(
   r'\\(?:textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|rm|'
   r'operatorname\*?|text)\s*(?=\{)'
@@ -101,6 +102,8 @@ def clean(answer: str) -> str:
   answer = _DELIMITERS.sub(' ', answer)
   answer = _dollars(answer.replace(r'\$', DOLLAR))
   answer = _COMMAND.sub(lambda m: _NAMES.get(m.group(), m.group()), answer)
+  if r'\over' in answer:  # As TeX has it, for all that a group holds.
+    answer = _OVER.sub(r'\\frac{\1}{\2}', f'{{{answer}}}')
   answer = _OLD_WORDS.sub(r'\\text{\1}', answer)
   answer = _DROPPED.sub(' ', answer)
   answer = _WORDS.sub(r'\\text', answer)
@@ -153,15 +156,16 @@ def _dollars(answer: str) -> str:
 
 
 def _ends(answer: str) -> str:
-  """Strips what closes a sentence, and outer braces."""
+  """Strips what closes a sentence, and outer braces and boxes."""
   for _ in range(_OUTER):
     before = answer
     answer = answer.strip().rstrip(',;:\\').strip()
     if answer.endswith('.') and not answer.endswith('..'):
       answer = answer[:-1].rstrip()
     answer = answer.removeprefix('**').removesuffix('**')
-    if answer.startswith('{') and _closes_at_end(answer):
-      answer = answer[1:-1]
+    inner = answer.removeprefix(r'\boxed')
+    if inner.startswith('{') and _closes_at_end(inner):
+      answer = inner[1:-1]
     if answer == before:
       break
   return answer

@@ -89,17 +89,6 @@ def _approximated(answer: str) -> list[str]:
   return [exact, decimal] if is_rounded(node, value) else []
 
 
-def is_readable(answer: str) -> bool:
-  """Returns whether a cleaned answer is in the grammar, or plain words."""
-  if _is_prose(answer):
-    return True
-  try:
-    parse(units.split(_symbols(answer))[0])
-  except Unreadable:
-    return False
-  return True
-
-
 @_remembered
 def _plain(answer: str) -> str:
   r"""Returns an answer with its `\text{...}` opened."""

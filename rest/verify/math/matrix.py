@@ -17,10 +17,6 @@ def computed(node: Node) -> Node:
   return Node('matrix', tuple(Node('row', tuple(row)) for row in rows))
 
 
-def has_matrix(node: Node) -> bool:
-  return node.kind == 'matrix' or any(map(has_matrix, node.parts))
-
-
 def _rows(node: Node) -> list[list[Node]]:
   if node.kind == 'matrix':
     rows = [list(row.parts) for row in node.parts]

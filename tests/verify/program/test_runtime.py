@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from workers import worker_pids
 
 from rest import types
 from rest.verify import Pool, Request, VerifyConfig
@@ -219,7 +220,7 @@ def test_the_worker_holds_little_whatever_programs_write(name):
   with Pool(config, ('program',)) as pool:
     verdict = pool.submit(Request('program', source, tests=tests)).result()
     assert verdict.reward == 0
-    (pid,) = pool.worker_pids
+    (pid,) = worker_pids(pool)
     status = pathlib.Path(f'/proc/{pid}/status').read_text()
     assert pool.stats.killed == 0
   fields = dict(line.split(':', 1) for line in status.splitlines())
