@@ -6,9 +6,10 @@ run('add = lambda a, b: a + b', Tests('assert', 'assert add(1, 2) == 3'))
 import atexit
 import functools
 
+from rest.config import VerifyConfig
 from rest.types import Tests, Verdict
 from rest.verify.pool import Pool
-from rest.verify.request import Request, VerifyConfig
+from rest.verify.request import Request
 
 
 def run(program: str, tests: Tests) -> Verdict:
