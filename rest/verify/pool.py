@@ -154,15 +154,16 @@ class Pool:
 
   def _serve(self) -> None:
     """Serves one worker's place until the pool closes."""
-    child = self._start()
     item = None
     try:
+      child = self._start()
       while (item := self._take()) is not None:
         child = self._handle(item, child)
     except Exception as error:  # Without a thread, items would wait for ever.
       self._fail(item, f'The verifier pool failed: {error!r}')
     finally:
-      self._children[threading.current_thread().name].close()
+      if last := self._children.get(threading.current_thread().name):
+        last.close()
 
   def _handle(self, item: '_Item', child: Child) -> Child:
     """Settles an item, or queues it for its retry; returns the worker now."""

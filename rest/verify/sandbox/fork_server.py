@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -131,6 +132,8 @@ def _watch(control: socket.socket, pid: int) -> bool:
         return False
       control.send(json.dumps(_share()).encode())
     return True
+  except ConnectionError:  # The verifier died with a message of ours unread.
+    return False
   finally:
     os.close(watched)
 
@@ -152,19 +155,26 @@ def _share() -> dict[str, float]:
     with contextlib.suppress(OSError):
       text = pathlib.Path(f'/proc/{process}/stat').read_text()
       used += sum(map(int, text.rpartition(')')[2].split()[11:15]))
-    for file in pathlib.Path(f'/proc/{process}/task').glob('*/schedstat'):
-      with contextlib.suppress(OSError):
-        waited = max(waited, int(file.read_text().split()[1]))
+    for line in _of_threads(process, 'schedstat'):
+      waited = max(waited, int(line.split()[1]))
   return {'used': used / _TICKS, 'waited': waited / 1e9}
 
 
 def _descendants(pid: int) -> list[int]:
   found = []
-  for file in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
-    with contextlib.suppress(OSError):
-      for child in map(int, file.read_text().split()):
-        found += [child, *_descendants(child)]
+  for line in _of_threads(pid, 'children'):
+    for child in map(int, line.split()):
+      found += [child, *_descendants(child)]
   return found
+
+
+def _of_threads(pid: int, name: str) -> Iterator[str]:
+  """Yields what a file says of each thread of a process that may be gone."""
+  folder = f'/proc/{pid}/task'
+  with contextlib.suppress(OSError):
+    for thread in os.listdir(folder):
+      with contextlib.suppress(OSError):
+        yield pathlib.Path(f'{folder}/{thread}/{name}').read_text()
 
 
 def _child(

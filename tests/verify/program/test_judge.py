@@ -10,9 +10,6 @@ import json
 import os
 import pathlib
 import queue
-import subprocess
-import sys
-import time
 import tracemalloc
 from collections.abc import Iterator
 
@@ -805,134 +802,6 @@ def test_a_verdict_is_unknown_only_when_the_sandbox_fails_twice(judge):
   assert judge.judge(passing, tests).reward == 1
 
 
-def test_many_programs_leave_no_descriptor_process_or_folder(judge):
-  def held() -> tuple[int, int]:
-    children = pathlib.Path(f'/proc/{os.getpid()}/task').glob('*/children')
-    processes = sum(len(path.read_text().split()) for path in children)
-    return len(os.listdir('/proc/self/fd')), processes
-
-  for kind in _TESTS:
-    judge.judge('add = max', _TESTS[kind])
-  before = held()
-  for _ in range(30):
-    for kind in _TESTS:
-      judge.judge('def add(a, b):\n  return a + b', _TESTS[kind])
-  assert held() == before
-
-
-_WORKER = """
-import sys
-from rest.types import Tests
-from rest.verify.program.judge import ProgramConfig, ProgramJudge
-judge = ProgramJudge(ProgramConfig())
-judge.judge('x = 1', Tests('assert', 'assert x == 1'))
-print('ready', flush=True)
-judge.judge('import os, time\\nos.fork()\\nos.fork()\\n'
-            'time.sleep(1000)', Tests('assert', 'assert x == 1'))
-"""
-
-
-def test_nothing_survives_a_killed_verifier():
-  root = pathlib.Path(__file__).parents[3]
-  worker = subprocess.Popen(
-    [sys.executable, '-c', _WORKER],
-    stdout=subprocess.PIPE,
-    env=os.environ | {'PYTHONPATH': str(root)},
-  )
-  assert worker.stdout
-  assert worker.stdout.readline() == b'ready\n'
-  time.sleep(0.3)
-  session = _descendants(worker.pid)
-  assert len(session) >= 4  # Two fork servers, each with its launcher.
-  worker.kill()
-  worker.wait()
-  worker.stdout.close()
-  deadline = time.monotonic() + 60
-  while any(os.path.exists(f'/proc/{pid}') for pid in session):
-    assert time.monotonic() < deadline, session
-    time.sleep(0.01)
-
-
-def _descendants(pid: int) -> set[int]:
-  found: set[int] = set()
-  for path in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
-    with contextlib.suppress(OSError):
-      for child in map(int, path.read_text().split()):
-        found |= {child} | _descendants(child)
-  return found
-
-
-_BLOCKED = """
-import errno, struct, sys
-from rest.types import Tests
-from rest.verify.sandbox import linux, seccomp
-from rest.verify.program.judge import ProgramConfig, ProgramJudge
-from rest.verify.sandbox.sandbox import SandboxError
-# No namespaces, as in a container with the usual profile.
-code = [(0x20, 0, 0, 0)]
-blocked = {'unshare', 'mount', 'pivot_root'}
-column = seccomp._machine()[0]
-numbers = [seccomp._DENIED[name][column] for name in blocked]
-if 'landlock' in sys.argv:
-  numbers.append(444)
-for number in numbers:
-  code += [(0x15, 0, 1, number), (6, 0, 0, 0x50000 | errno.EPERM)]
-code.append((6, 0, 0, 0x7fff0000))
-linux.forgo_privileges()
-seccomp.install(b''.join(struct.pack('=HBBI', *line) for line in code))
-try:
-  judge = ProgramJudge(ProgramConfig(
-    cpu_seconds=1, allow_weak_sandbox='weak' in sys.argv))
-except SandboxError as error:
-  print('refused', error)
-  sys.exit()
-print(judge.level)
-empty = Tests('stdin', inputs=('',), outputs=('yes',))
-attacks = [
-  "open('/etc/passwd').read()",
-  f"open({sys.argv[1]!r}, 'w').close()",
-  "import socket; socket.socket()",
-  "import os; os.kill(os.getppid(), 9)",
-  "import os; os.chmod('/tmp', 0o777)",
-]
-for attack in attacks:
-  print(judge.judge(attack + '\\nprint("yes")', empty).reason)
-print(judge.judge('print("yes")', empty).reason)
-judge.close()
-"""
-
-
-def _run_blocked(*arguments: str) -> list[str]:
-  root = pathlib.Path(__file__).parents[3]
-  output = subprocess.run(
-    [sys.executable, '-c', _BLOCKED, *arguments],
-    stdout=subprocess.PIPE,
-    env=os.environ | {'PYTHONPATH': str(root)},
-    check=True,
-  ).stdout
-  return output.decode().splitlines()
-
-
-def test_without_namespaces_landlock_holds_or_the_host_is_refused(tmp_path):
-  tmp_path.chmod(0o777)
-  level, *reasons = _run_blocked(f'{tmp_path}/written')
-  if level.startswith('refused'):
-    assert 'allow_weak_sandbox' in level
-    return
-  assert level.startswith('landlock')
-  assert reasons == ['error'] * 5 + ['passed']
-  assert not (tmp_path / 'written').exists()
-
-
-def test_limits_alone_are_refused_unless_asked_for(tmp_path):
-  written = f'{tmp_path}/written'
-  (refusal,) = _run_blocked(written, 'landlock')
-  assert refusal.startswith('refused No sandbox for programs holds')
-  assert 'unshare' in refusal and 'Landlock' in refusal
-  level, *_ = _run_blocked(written, 'landlock', 'weak')
-  assert level == 'rlimits'
-
-
 def test_run_keeps_its_sandbox(judge):
   tests = types.Tests('assert', 'assert add(1, 2) == 3')
   assert program.run('add = lambda a, b: a + b', tests).reward == 1
@@ -957,3 +826,18 @@ def test_long_results_cross_whole(judge):
     source, types.Tests('assert', script.replace('30000', '30001'))
   )
   assert verdict.reason == 'wrong'
+
+
+def test_many_programs_leave_no_descriptor_process_or_folder(judge):
+  def held() -> tuple[int, int]:
+    children = pathlib.Path(f'/proc/{os.getpid()}/task').glob('*/children')
+    processes = sum(len(path.read_text().split()) for path in children)
+    return len(os.listdir('/proc/self/fd')), processes
+
+  for kind in _TESTS:
+    judge.judge('add = max', _TESTS[kind])
+  before = held()
+  for _ in range(30):
+    for kind in _TESTS:
+      judge.judge('def add(a, b):\n  return a + b', _TESTS[kind])
+  assert held() == before

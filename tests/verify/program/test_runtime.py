@@ -2,9 +2,6 @@
 
 import os
 import pathlib
-import platform
-import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +14,7 @@ from rest import types
 from rest.verify import Pool, Request, VerifyConfig
 from rest.verify.program.interpreter import SYNTAX_STATUS
 from rest.verify.program.judge import ProgramConfig, ProgramJudge
-from rest.verify.sandbox import namespaces, sandbox, seccomp
+from rest.verify.sandbox import namespaces
 
 _SCRIPTS = pathlib.Path(__file__).parents[2] / 'data/programs/scripts.txt'
 _STDIN = '1 2\r\n4 5\n'
@@ -181,18 +178,6 @@ def test_a_program_that_breaks_what_holds_for_others_has_failed():
   judge.close()
 
 
-def test_a_fork_server_that_dies_with_a_message_unread_is_an_error():
-  server = sandbox.Sandbox(
-    'rlimits', 'rest.verify.program.jobs', 'program', 1 << 28, 8
-  )
-  os.kill(server._process.pid, signal.SIGSTOP)
-  server.stop()  # Lies unread in its socket.
-  server._process.kill()
-  with pytest.raises(sandbox.SandboxError, match='does not answer'):
-    server.finish()
-  server.close()
-
-
 _FLOODS = {
   'words': ('stdin', 'import os\nwhile True: os.write(1, b"1 " * 50000)'),
   'lines': ('stdin', 'import os\nwhile True: os.write(1, b"\\n" * 50000)'),
@@ -239,59 +224,3 @@ for name in ('AS', 'CPU', 'NPROC', 'FSIZE', 'CORE', 'NOFILE'):
 print('yes')
 """
   assert judge.judge(source, _EMPTY).reason == 'passed'
-
-
-def _answer(code: bytes, number: int, architecture: int, argument: int) -> int:
-  """Returns what a filter does about a call whose arguments are the same."""
-  lines = list(struct.iter_unpack('=HBBI', code))
-  data = struct.pack('=IIQ6Q', number, architecture, 0, *[argument] * 6)
-  value = place = 0
-  while True:
-    operation, yes, no, constant = lines[place]
-    place += 1
-    match operation:
-      case 0x20:
-        (value,) = struct.unpack_from('=I', data, constant)
-      case 0x06:
-        return constant
-      case 0x05:
-        place += constant
-      case 0x15:
-        place += yes if value == constant else no
-      case 0x35:
-        place += yes if value >= constant else no
-      case 0x45:
-        place += yes if value & constant else no
-
-
-@pytest.mark.parametrize('machine', ['x86_64', 'aarch64'])
-@pytest.mark.parametrize('shares', [False, True])
-def test_the_filter_refuses_what_is_listed_and_nothing_else(
-  machine, shares, monkeypatch
-):
-  allow, refuse, missing = 0x7FFF0000, 0x50001, 0x50026
-  column, architecture = seccomp._MACHINES[machine]
-  monkeypatch.setattr(platform, 'machine', lambda: machine)
-  code = seccomp.build(shares, shares, shares)
-  refused = {
-    number
-    for number in range(500)
-    if _answer(code, number, architecture, 99) == refuse
-  }
-  listed = dict(seccomp._DENIED)
-  unless = {(302, 261)[column]}  # prlimit64 of another process.
-  if shares:
-    listed |= seccomp._DENIED_ON_SHARED_FILES | seccomp._OTHER_SIGNALS
-    unless |= {numbers[column] for numbers in seccomp._SIGNALS.values()}
-  assert refused == {x[column] for x in listed.values()} - {None} | unless
-  clone, ioctl, action = (56, 220)[column], (16, 29)[column], (13, 134)[column]
-  assert _answer(code, 435, architecture, 0) == missing
-  assert _answer(code, clone, architecture, 0x10000000) == refuse
-  assert _answer(code, ioctl, architecture, 0x5412) == refuse
-  assert _answer(code, ioctl, architecture, 0x541C) == refuse
-  assert _answer(code, ioctl, architecture, 0x5401) == allow
-  ignored = _answer(code, action, architecture, signal.SIGCHLD)
-  assert ignored == (refuse if shares else allow)
-  own = _answer(code, (62, 129)[column], architecture, os.getpid())
-  assert own == allow
-  assert _answer(code, clone, architecture + 1, 0) == 0x80000000
