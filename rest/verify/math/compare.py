@@ -194,9 +194,7 @@ def _regions(left: Node, right: Node) -> bool | None:
   plain = ('tuple', 'set', 'name')
   if left.kind in plain and right.kind in plain and left.kind == right.kind:
     return None
-  a = region.region(left)
-  b = region.region(right) if a is not None else None
-  return None if a is None or b is None else region.equal(a, b)
+  return region.same(left, right)
 
 
 def _items(node: Node) -> list[Node]:

@@ -4,7 +4,7 @@ r"""Reads intervals, unions and inequalities as regions of the real line.
 their union. Endpoints must be constants.
 """
 
-import functools
+import operator
 from typing import NamedTuple
 
 from rest.verify.math.lex import Unreadable
@@ -12,16 +12,15 @@ from rest.verify.math.parse import Node
 from rest.verify.math.value import Value, is_scalar, less, names, values_equal
 
 _FLIP = {'<': '>', '>': '<', r'\le': r'\ge', r'\ge': r'\le', r'\ne': r'\ne'}
-_PIECES = 50
-
-
-class Piece(NamedTuple):
-  """A connected part of a region; None is infinite."""
-
-  low: Value | None
-  low_closed: bool
-  high: Value | None
-  high_closed: bool
+_HOLDS = {
+  '<': operator.lt,
+  '>': operator.gt,
+  r'\le': operator.le,
+  r'\ge': operator.ge,
+  r'\ne': operator.ne,
+}
+_INFINITY = -1
+_MOST_ENDS = 100
 
 
 class Region(NamedTuple):
@@ -29,107 +28,143 @@ class Region(NamedTuple):
 
   Attributes:
     name: The variable that is said to be in it, or ''.
-    pieces: Disjoint and in order.
+    cells: Of its line.
   """
 
   name: str
-  pieces: list[Piece]
+  cells: set[int]
 
 
-_LINE = Piece(None, False, None, False)
+class _Line:
+  """The real line, cut into cells by the ends of regions.
+
+  Ends have odd numbers, what is between them even ones: with the ends 1 and 3,
+  [1, 3) is {1, 2}, and x > 3 is {4}. Numbers last once all ends are known.
+  """
+
+  def __init__(self):
+    self._ends: list[Value] = []
+
+  def cell(self, end: Value) -> int:
+    """Returns the cell of an end, which is new or known."""
+    if len(self._ends) > _MOST_ENDS:
+      raise Unreadable('too many ends')
+    for i, known in enumerate(self._ends):
+      if values_equal(known, end):
+        return 2 * i + 1
+      if less(end, known):
+        self._ends.insert(i, end)
+        return 2 * i + 1
+    self._ends.append(end)
+    return 2 * len(self._ends) - 1
+
+  def cells(self) -> set[int]:
+    """Returns the whole line."""
+    return set(range(2 * len(self._ends) + 1))
+
+  def bounded(self, sign: str, end: Value | None) -> set[int]:
+    """Returns where `x sign end` holds."""
+    if end is None:
+      return self.cells()
+    cell = self.cell(end)
+    return {x for x in self.cells() if _HOLDS[sign](x, cell)}
 
 
-def region(node: Node) -> Region | None:
-  """Returns the region that a tree is, or None where it is none."""
+def same(left: Node, right: Node) -> bool | None:
+  """Returns whether two regions are the same, or None where one is none."""
+  line = _Line()
   try:
-    name, pieces = _read(node)
+    for node in (left, right):  # For their ends.
+      _filled(node, line)
+    a, b = _filled(left, line), _filled(right, line)
   except Unreadable:
     return None
-  return Region(name, _merged(pieces))
+  return a.cells == b.cells and (not a.name or not b.name or a.name == b.name)
 
 
-def equal(left: Region, right: Region) -> bool:
-  """Returns whether two regions are the same."""
-  if left.name and right.name and left.name != right.name:
-    return False
-  return len(left.pieces) == len(right.pieces) and all(
-    a.low_closed == b.low_closed
-    and a.high_closed == b.high_closed
-    and _same_end(a.low, b.low)
-    and _same_end(a.high, b.high)
-    for a, b in zip(left.pieces, right.pieces, strict=True)
-  )
-
-
-def _read(node: Node) -> tuple[str, list[Piece]]:
+def _read(node: Node, line: _Line) -> Region:
   if node.kind == 'tuple' and len(node.parts) == 2 and node.name[0] in '([':
-    low, high = _end(node.parts[0], '-'), _end(node.parts[1], '+')
-    closed = node.name[0] == '[', node.name[-1] == ']'
-    return '', [Piece(low, closed[0], high, closed[1])]
+    return Region('', _interval(node, line))
   if node.kind == 'constant' and node.name == r'\emptyset':
-    return '', []
+    return Region('', set())
   if node.kind == 'set':
     ends = [_end(part) for part in node.parts]
-    return '', [Piece(end, True, end, True) for end in ends]
+    return Region('', {line.cell(end) for end in ends if end})
   if node.kind == 'name' and node.name in (r'\mathbb{R}', r'\mathbbR'):
-    return '', [_LINE]
+    return Region('', line.cells())
   if node.kind == 'union':
-    return '', [piece for part in node.parts for piece in _read(part)[1]]
-  if node.kind == 'intersection':
-    (_, left), (_, right) = map(_read, node.parts)
-    both = [_overlap(a, b) for a in left for b in right]
-    return '', [piece for piece in both if _is_filled(piece)]
-  if node.kind == 'without':
-    return '', _without(_read(node.parts[0])[1], _read(node.parts[1])[1])
+    parts = [_filled(part, line).cells for part in node.parts]
+    return Region('', set.union(*parts))
+  if node.kind in ('intersection', 'without'):
+    first, second = (_read(part, line).cells for part in node.parts)
+    if node.kind == 'intersection':
+      return Region('', first & second)
+    if node.parts[1].kind != 'set':
+      raise Unreadable('holes that are not points')
+    return Region('', first - second)
   if node.kind == 'list' and node.name in ('or', 'and'):
-    return _joined(node)
+    return _joined(node, line)
   if node.kind == 'relation':
-    return _relation(node)
+    return _relation(node, line)
   raise Unreadable('no region')
 
 
-def _joined(node: Node) -> tuple[str, list[Piece]]:
-  found = [_read(part) for part in node.parts if part.kind == 'relation']
+def _filled(node: Node, line: _Line) -> Region:
+  """Reads a region; (5, 3) is a point, or a mistake, and no empty one."""
+  found = _read(node, line)
+  if node.kind == 'tuple' and not found.cells:
+    raise Unreadable('an interval whose ends are in the wrong order')
+  return found
+
+
+def _interval(node: Node, line: _Line) -> set[int]:
+  low, high = _end(node.parts[0], '-'), _end(node.parts[1], '+')
+  closed = node.name[0] == '[', node.name[-1] == ']'
+  above = line.bounded(r'\ge' if closed[0] else '>', low)
+  cells = above & line.bounded(r'\le' if closed[1] else '<', high)
+  # [-\infty, 3) is not (-\infty, 3): infinity is a cell that nothing else has.
+  infinite = (low is None and closed[0]) or (high is None and closed[1])
+  return cells | {_INFINITY} if infinite else cells
+
+
+def _joined(node: Node, line: _Line) -> Region:
+  found = [_read(part, line) for part in node.parts if part.kind == 'relation']
   variables = {name for name, _ in found}
   if len(found) != len(node.parts) or len(variables) != 1:
     raise Unreadable('conditions on several variables')
-  if node.name == 'or':
-    return variables.pop(), [piece for _, pieces in found for piece in pieces]
-  pieces = found[0][1]
-  for _, others in found[1:]:
-    pieces = [_overlap(a, b) for a in pieces for b in others]
-  return variables.pop(), [piece for piece in pieces if _is_filled(piece)]
+  join = set.union if node.name == 'or' else set.intersection
+  return Region(variables.pop(), join(*(cells for _, cells in found)))
 
 
-def _relation(node: Node) -> tuple[str, list[Piece]]:
+def _relation(node: Node, line: _Line) -> Region:
   signs, sides = node.name.split(), node.parts
   if signs == [r'\in'] and sides[0].kind == 'name':
-    return sides[0].name, _read(sides[1])[1]
+    return Region(sides[0].name, _filled(sides[1], line).cells)
   if any(sign not in _FLIP for sign in signs):
     raise Unreadable('no inequality')
   if len(sides) == 2 and sides[1].kind == 'absolute':
-    return _relation(Node('relation', sides[::-1], _FLIP[signs[0]]))
+    return _relation(Node('relation', sides[::-1], _FLIP[signs[0]]), line)
   if len(sides) == 2 and sides[0].kind == 'absolute':
-    return _read(_without_bars(sides[0].parts[0], signs[0], sides[1]))
+    bare = _without_bars(sides[0].parts[0], signs[0], sides[1])
+    return _read(bare, line)
   if len(sides) == 3 and sides[1].kind == 'absolute':
     halves = tuple(
       Node('relation', sides[i : i + 2], signs[i]) for i in range(2)
     )
-    return _joined(Node('list', halves, 'and'))
+    return _joined(Node('list', halves, 'and'), line)
   places = [i for i, side in enumerate(sides) if _name(side)]
   if len(places) != 1:
     raise Unreadable('no inequality in one variable')
   place = places[0]
-  pieces = [_LINE]
+  if place not in (0, 1) or len(sides) - place > 2:
+    raise Unreadable('a longer chain')
+  cells = line.cells()
   for i, side in enumerate(sides):
-    if i == place:
-      continue
-    if abs(i - place) != 1:
-      raise Unreadable('a longer chain')
-    sign = signs[place] if i > place else _FLIP[signs[i]]
-    bounds = _bounded(sign, _end(side, '+' if sign in ('<', r'\le') else '-'))
-    pieces = [_overlap(a, b) for a in pieces for b in bounds]
-  return _name(sides[place]), [piece for piece in pieces if _is_filled(piece)]
+    if i != place:
+      sign = signs[place] if i > place else _FLIP[signs[i]]
+      end = _end(side, '+' if sign in ('<', r'\le') else '-')
+      cells &= line.bounded(sign, end)
+  return Region(_name(sides[place]), cells)
 
 
 def _name(node: Node) -> str:
@@ -151,17 +186,6 @@ def _without_bars(inner: Node, sign: str, bound: Node) -> Node:
   return Node('list', (below, above), 'and' if sign == r'\ne' else 'or')
 
 
-def _bounded(sign: str, end: Value | None) -> list[Piece]:
-  """Returns where `x sign end` holds."""
-  below = Piece(None, False, end, sign == r'\le')
-  above = Piece(end, sign == r'\ge', None, False)
-  if sign == r'\ne':
-    return [below, above]
-  if end is None:
-    return [_LINE]
-  return [below] if sign in ('<', r'\le') else [above]
-
-
 def _end(node: Node, infinity: str = '') -> Value | None:
   """Returns an end point, or None for infinity, of the sign allowed there."""
   negative = node.kind == 'negate'
@@ -176,83 +200,3 @@ def _end(node: Node, infinity: str = '') -> Value | None:
   if value is None or not value.is_real:
     raise Unreadable('an end without a value')
   return value
-
-
-def _overlap(a: Piece, b: Piece) -> Piece:
-  low, low_closed = a.low, a.low_closed
-  if b.low is not None and (low is None or not less(b.low, low)):
-    both = low is not None and values_equal(low, b.low)
-    low, low_closed = b.low, b.low_closed and (a.low_closed or not both)
-  high, high_closed = a.high, a.high_closed
-  if b.high is not None and (high is None or not less(high, b.high)):
-    both = high is not None and values_equal(high, b.high)
-    high, high_closed = b.high, b.high_closed and (a.high_closed or not both)
-  return Piece(low, low_closed, high, high_closed)
-
-
-def _is_filled(piece: Piece) -> bool:
-  if piece.low is None or piece.high is None:
-    return True
-  if values_equal(piece.low, piece.high):
-    return piece.low_closed and piece.high_closed
-  return less(piece.low, piece.high)
-
-
-def _without(pieces: list[Piece], holes: list[Piece]) -> list[Piece]:
-  for hole in holes:
-    if hole.low is None or hole.low is not hole.high:
-      raise Unreadable('a hole that is not a point')
-    parts = (
-      Piece(None, False, hole.low, False),
-      Piece(hole.low, False, None, False),
-    )
-    pieces = [_overlap(piece, part) for piece in pieces for part in parts]
-    pieces = [piece for piece in pieces if _is_filled(piece)]
-  return pieces
-
-
-def _merged(pieces: list[Piece]) -> list[Piece]:
-  """Returns the pieces in order, those that touch joined."""
-  if len(pieces) > _PIECES:
-    raise Unreadable('too many pieces')
-  merged: list[Piece] = []
-  for piece in sorted(pieces, key=functools.cmp_to_key(_order)):
-    if merged and _touch(merged[-1], piece):
-      last = merged.pop()
-      piece = _joined_pieces(last, piece)
-    merged.append(piece)
-  return merged
-
-
-def _order(a: Piece, b: Piece) -> int:
-  if a.low is None or b.low is None:
-    return (b.low is None) - (a.low is None)
-  if values_equal(a.low, b.low):
-    return b.low_closed - a.low_closed
-  return -1 if less(a.low, b.low) else 1
-
-
-def _touch(a: Piece, b: Piece) -> bool:
-  """Returns whether b, which starts no earlier, leaves no gap behind a."""
-  if a.high is None or b.low is None:
-    return True
-  if values_equal(a.high, b.low):
-    return a.high_closed or b.low_closed
-  return less(b.low, a.high)
-
-
-def _joined_pieces(a: Piece, b: Piece) -> Piece:
-  low_closed = a.low_closed
-  if a.high is None or b.high is None:
-    return Piece(a.low, low_closed, None, False)
-  if values_equal(a.high, b.high):
-    closed = a.high_closed or b.high_closed
-    return Piece(a.low, low_closed, a.high, closed)
-  last = b if less(a.high, b.high) else a
-  return Piece(a.low, low_closed, last.high, last.high_closed)
-
-
-def _same_end(a: Value | None, b: Value | None) -> bool:
-  if a is None or b is None:
-    return a is b
-  return values_equal(a, b)
