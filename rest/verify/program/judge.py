@@ -29,6 +29,7 @@ docs/verification.md says what a program can try, what stops it, and what is not
 stopped.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -54,9 +55,9 @@ from rest.verify.sandbox.sandbox import (
   END_SECONDS,
   START_SECONDS,
   Ended,
-  MemoryFiles,
   Sandbox,
   SandboxError,
+  memory_file,
 )
 
 VERSION = 'program-3'  # 2 took whatever a program called by a name.
@@ -275,14 +276,13 @@ class ProgramJudge:
     """Runs a program once; returns what it wrote, and why it failed if so."""
     sandbox = self._sandbox('program', program)
     limits = self._limits(cpu)
-    with MemoryFiles() as files:
-      written = files.add('')
-      descriptors = [files.add(program), files.add(given), written]
+    with contextlib.ExitStack() as files:
+      descriptors = [memory_file(x, files) for x in (program, given, '')]
       sandbox.start(role, limits, descriptors)
       if late := overdue([sandbox], cpu):
         sandbox.stop()
       ended = sandbox.finish()
-      output = os.pread(written, limits.file, 0)
+      output = os.pread(descriptors[-1], limits.file, 0)
     if len(output) == limits.file:
       return ended, output, 'output'
     if late:
@@ -305,12 +305,15 @@ class ProgramJudge:
     roomy = self._limits(cpu, _TESTS_MEMORY)
     first, second = socket.socketpair()
     script = {'script': tests.script, 'entry_point': tests.entry_point}
-    with MemoryFiles() as files, first, second:
-      result = files.add('')
-      descriptors = [files.add(program), first.fileno()]
-      candidate.start('serve', limits, descriptors)
-      descriptors = [files.add(json.dumps(script)), second.fileno(), result]
-      tester.start('test', roomy, descriptors)
+    with contextlib.ExitStack() as files, first, second:
+      asked, result = (
+        memory_file(json.dumps(script), files),
+        memory_file('', files),
+      )
+      candidate.start(
+        'serve', limits, [memory_file(program, files), first.fileno()]
+      )
+      tester.start('test', roomy, [asked, second.fileno(), result])
       first.close()
       second.close()
       # A program that dies ends its tests too.

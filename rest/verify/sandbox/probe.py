@@ -4,6 +4,7 @@ The level that a verifier reports rests on these attacks having failed, never on
 some mechanism being there.
 """
 
+import contextlib
 import json
 import os
 import tempfile
@@ -11,10 +12,10 @@ from collections.abc import Callable
 
 from rest.verify.sandbox.jail import SLACK, Limits
 from rest.verify.sandbox.sandbox import (
-  MemoryFiles,
   Sandbox,
   SandboxError,
   levels,
+  memory_file,
   sweep,
 )
 
@@ -132,12 +133,12 @@ def attack(sandbox: Sandbox) -> list[str]:
     if sandbox.level == 'landlock':
       forks += 2 * SLACK  # Other processes of our user count too.
     facts = [secret, folder, os.getpid(), forks]
-    with MemoryFiles() as files:
-      stdout = files.add('')
-      given = [files.add(_ATTACKS), files.add(json.dumps(facts)), stdout]
+    with contextlib.ExitStack() as files:
+      texts = (_ATTACKS, json.dumps(facts), '')
+      given = [memory_file(text, files) for text in texts]
       sandbox.start('script', _LIMITS, given)
       ended = sandbox.finish()
-      output = os.pread(stdout, 1 << 16, 0)
+      output = os.pread(given[-1], 1 << 16, 0)
     if os.path.exists(os.path.join(folder, 'written')):
       return ['write_files']
   if ended.status != 0:

@@ -6,6 +6,7 @@ this process: the fork server ends when its control socket closes, and
 everything in its namespaces with it.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -234,28 +235,15 @@ class Sandbox:
     return json.loads(message)
 
 
-class MemoryFiles:
-  """Files in memory to hand to a job, closed together."""
-
-  def __init__(self):
-    self._descriptors: list[int] = []
-
-  def __enter__(self) -> 'MemoryFiles':
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    for descriptor in self._descriptors:
-      os.close(descriptor)
-
-  def add(self, text: str) -> int:
-    """Returns the descriptor of a new file, at its start."""
-    descriptor = os.memfd_create('rest', os.MFD_CLOEXEC)
-    self._descriptors.append(descriptor)
-    data = memoryview(text.encode())
-    while data:
-      data = data[os.write(descriptor, data) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
+def memory_file(text: str, on_exit: contextlib.ExitStack) -> int:
+  """Returns the descriptor of a new file to hand to a job, at its start."""
+  descriptor = os.memfd_create('rest', os.MFD_CLOEXEC)
+  on_exit.callback(os.close, descriptor)
+  data = memoryview(text.encode())
+  while data:
+    data = data[os.write(descriptor, data) :]
+  os.lseek(descriptor, 0, os.SEEK_SET)
+  return descriptor
 
 
 def sweep() -> None:
