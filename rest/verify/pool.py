@@ -4,6 +4,9 @@ One thread a worker waits for its reply, so that a hung worker costs its own
 deadline and nothing else. A request whose worker hung or died is asked once
 more, with no other request in progress; then its verdict is unknown. Every
 request gets exactly one verdict, whatever happens to the workers.
+
+Stops: texts that hang, crash or fill their judge, which cost the run nothing.
+Does not stop: a wrong verdict; what is right is the verifiers' business.
 """
 
 import hashlib
@@ -166,7 +169,13 @@ class Pool:
         last.close()
 
   def _handle(self, item: '_Item', child: Child) -> Child:
-    """Settles an item, or queues it for its retry; returns the worker now."""
+    """Settles an item, or queues it for its retry; returns the worker now.
+
+    Invariant: an item that was taken leaves here settled or in the queue of
+    retries, once at most, and the worker that is returned has no request open.
+    Example: a worker is killed while it judges x. It is replaced, x is queued;
+    once nothing else runs x is asked alone, and a second loss makes it unknown.
+    """
     request = item.request
     claim = _claim(request)
     key = _key(request, claim)

@@ -2,6 +2,9 @@
 
 All of this runs in the process that the program can change at will. Nothing
 here is trusted; it only has to be right for honest programs.
+
+Stops: nothing, since a program may replace all of it: whatever it sends is
+judged as its answer, by `compare` or `tester`.
 """
 
 import builtins

@@ -4,6 +4,10 @@ Most tests of HumanEval, MBPP and their successors say no more than `f(x) == y`
 (`reader` reads them so). Then arguments go to the program, its results come
 back as data and are compared here: no test runs, and what is expected never
 meets the program's process.
+
+Stops: whatever reads, patches or guesses what tests expect, and every object
+with comparisons of its own. Does not stop: answers that are right for the cases
+alone, where tests are few.
 """
 
 import math
@@ -39,7 +43,13 @@ class Case:
   tolerance: tuple[float, float] = (0.0, 0.0)
 
   def holds(self, tree: Any) -> bool:
-    """Whether an encoded result is right."""
+    """Whether an encoded result is right.
+
+    Invariant: what is wanted leads, and only exact types of plain data count;
+    what is no data is right for no check, 'differs' and 'false' among them.
+    Example: for `assert f(3) != [1]`, check 'differs', the tree [2] holds,
+    [1] does not, and neither does {'no data': 'Evil'}.
+    """
     match self.check:
       case 'equal':
         return compare.equal(tree, self.wanted)

@@ -6,6 +6,9 @@ hashes of texts are pinned when the fork server starts. Left to chance: time and
 load, process ids, the order of threads, addresses (and so the order of a set of
 objects whose class has no hash of its own), /dev/random and /dev/urandom opened
 as files, and seeds of interpreters that a program starts.
+
+Stops: a program that draws until it is lucky, in another run. Does not stop: a
+program that runs otherwise by time or load.
 """
 
 import itertools

@@ -3,6 +3,10 @@
 This runs in the trusted process, on text and on JSON: nothing of the program is
 rebuilt as a Python object first, but single numbers and items of sets. What was
 expected leads, so that the work is bounded by it, whatever came.
+
+Stops: subclasses, results that are equal to all, colliding hashes, outputs of
+gigabytes, numbers of a million digits. Does not stop: a real number within
+TOLERANCE of the one expected, by whatever way it was found.
 """
 
 import io

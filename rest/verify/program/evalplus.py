@@ -1,4 +1,8 @@
-"""The helpers by which EvalPlus compares results, known by their words."""
+"""The helpers by which EvalPlus compares results, known by their words.
+
+Stops: nothing by itself; a helper that is worded otherwise runs as a script.
+Does not stop: the helper that asserts nothing is read as it was meant.
+"""
 
 import ast
 

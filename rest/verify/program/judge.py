@@ -133,6 +133,10 @@ class ProgramJudge:
     nothing, or need its own process) or sandbox (it failed for the harmless
     program too), both with reward None.
 
+    Invariant: None depends on the tests and on this host alone. For a program
+    that ended its fork server twice, `print(input())` is asked in a new one; if
+    that passes, the program has broken what holds for others, and has failed.
+
     Raises:
       ValueError: The tests are malformed.
     """
@@ -298,7 +302,18 @@ class ProgramJudge:
     return self._judge_linked(program, tests, cpu)
 
   def _judge_linked(self, program: str, tests: Tests, cpu: float) -> str:
-    """Runs assertions in one sandbox against a program in the other."""
+    """Runs assertions in one sandbox against a program in the other.
+
+    Invariant: only the tests' process holds `result`. It says 'error' from its
+    first moment on, and better at the end of the whole script alone; so
+    whatever ends, hangs or breaks either process earlier is no pass, and no
+    outcome at all means that we have failed.
+
+    Example: `s = Stack([1]); assert s.pop() == 1` asks over `second` for the
+    name Stack, for its call and for `pop`; the program's end of the socket,
+    `first`, answers with a class, an object, and 1. 'passed' is written, and
+    the program is stopped while it waits for the next question.
+    """
     candidate = self._sandbox('program', program)
     tester = self._sandbox('tests', tests.script)
     limits = self._limits(cpu)
@@ -306,13 +321,9 @@ class ProgramJudge:
     first, second = socket.socketpair()
     script = {'script': tests.script, 'entry_point': tests.entry_point}
     with contextlib.ExitStack() as files, first, second:
-      asked, result = (
-        memory_file(json.dumps(script), files),
-        memory_file('', files),
-      )
-      candidate.start(
-        'serve', limits, [memory_file(program, files), first.fileno()]
-      )
+      texts = (program, json.dumps(script), '')
+      source, asked, result = (memory_file(text, files) for text in texts)
+      candidate.start('serve', limits, [source, first.fileno()])
       tester.start('test', roomy, [asked, second.fileno(), result])
       first.close()
       second.close()
@@ -322,14 +333,12 @@ class ProgramJudge:
       candidate.stop()
       tested, ended = tester.finish(), candidate.finish()
       outcome = os.pread(result, 64, 0).decode()
-    if outcome and outcome != 'error':
-      return outcome
-    if late:
-      return 'timeout'
-    if not outcome:
+    if not (outcome or late):
       raise SandboxError('The tests did not start.')
-    # These explain an error of the tests.
-    return _cause(ended, limits) or _cause(tested, roomy) or outcome
+    if outcome not in ('', 'error'):
+      return outcome
+    explained = _cause(ended, limits) or _cause(tested, roomy)
+    return 'timeout' if late else explained or outcome
 
 
 def _cause(ended: Ended, limits: Limits) -> str:

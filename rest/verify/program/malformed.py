@@ -1,4 +1,8 @@
-"""Refuses tests and programs that are none, before any of it runs."""
+"""Refuses tests and programs that are none, before any of it runs.
+
+Stops: tests that would let everything pass since they hold no case. Does not
+stop: tests that are weak.
+"""
 
 from rest.types import Tests
 from rest.verify.program import compare

@@ -7,6 +7,9 @@ It evaluates literals, arithmetic, and a few pure builtins; it unrolls loops
 over them, as EvalPlus writes them, and knows the helpers of EvalPlus by their
 words. A script that says anything else is not read at all (`tester` runs it):
 one, too, that looks again at what the program was given and may have changed.
+
+Stops: all that tests in the reach of a program suffer, for most published sets.
+Does not stop: what it cannot read, and leaves to `tester`.
 """
 
 import ast
@@ -103,7 +106,12 @@ _IMPORTED: dict[str, dict[str, Any]] = {
 
 
 class _Reader:
-  """Reads statements in their order, as they would run."""
+  """Reads statements in their order, as they would run.
+
+  Invariant: a case that is yielded says what its statement asserts, no less and
+  no more; in doubt, `_Other`. So no value of the program is ever used, none that
+  it may have changed, and no builtin that the script binds anew.
+  """
 
   def __init__(self, text: str, entry_point: str):
     self._tree = ast.parse(text)
@@ -137,6 +145,11 @@ class _Reader:
       yield from self._run(check.body)
 
   def _run(self, nodes: Iterable[ast.stmt]) -> Iterator[Case]:
+    """Yields the cases of statements, and binds the names that they assign.
+
+    Example: `for x, y in [(1, 2), (3, 4)]: assert f(x) == y` binds x = 1 and
+    y = 2, yields Case('f', [1], check='equal', wanted=2), and so for 3 and 4.
+    """
     for node in nodes:
       match node:
         case ast.Assert(test=test):
@@ -178,6 +191,13 @@ class _Reader:
         raise _Other
 
   def _assertion(self, test: ast.expr) -> Iterator[Case]:
+    """Yields the cases that an assertion consists of.
+
+    Invariant: exactly one side asks the program; what asks it nothing must hold
+    by itself. Example: `sorted(f(2)) == [1] and not g()` is Case('f', [2],
+    views=(('sorted', []),), check='equal', wanted=[1]) and Case('g', [],
+    check='false').
+    """
     match test:
       case ast.BoolOp(op=ast.And(), values=parts):
         for part in parts:

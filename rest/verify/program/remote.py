@@ -5,6 +5,9 @@ exceptions: `isinstance`, `type` and `except` mean what they say. Whatever else
 is done with it or its objects, the program is asked. But an object is compared
 with, and added to, other objects of the program alone: one that is 'equal' to
 whatever it meets, or whose distance to it is 'small', gets no chance.
+
+Does not stop: two objects of a program are compared by the program, and a test
+that asks one for its own judgement (`s.is_empty()`) gets it.
 """
 
 from collections.abc import Sequence
@@ -109,6 +112,11 @@ def make_class(
   able: Sequence[str],
 ) -> Mirror:
   """Returns a class of the program.
+
+  Invariant: it has no base but other classes of the program and exceptions that
+  are builtin, so that none of its objects is data. Example: for `class Full(
+  Exception)` that can `__str__`, it is a Mirror with the bases Remote and
+  Exception, which `except Full` catches, and whose `str` asks the program.
 
   Args:
     asker: Whoever asks the program.

@@ -1,4 +1,10 @@
-"""What the text of a script of tests says, before any of it runs."""
+"""What the text of a script of tests says, before any of it runs.
+
+Decides which names are the program's, and what is computed before it sees its
+arguments. Stops: a program's own `abs` or `range` in somebody else's tests, and
+arguments emptied so that the tests expect nothing. Does not stop: tests that
+look again, in a later statement, at what the program has made of them.
+"""
 
 import ast
 import builtins
@@ -40,6 +46,11 @@ def imported(tree: ast.Module) -> set[str]:
 
   That is their names, and the attributes that it takes of them; and special
   attributes of anything.
+
+  Invariant: what a script needs and this host lacks raises here, before the
+  program is asked anything, so that no ImportError of a program looks like it.
+  Example: `import os.path as p; assert f() == p.sep and g.__code__` says os,
+  path, sep and __code__.
   """
   said, modules = set(), set(sys.stdlib_module_names)
   for node in ast.walk(tree):

@@ -1,4 +1,9 @@
-"""Containers that a program and its tests both hold, though processes apart."""
+"""Containers that a program and its tests both hold, though processes apart.
+
+Stops: changes of what a program was never given, containers out of their turn,
+two names for one, foreign types. Does not stop: a program that empties its own
+argument before the tests look at it again, as it could in one process.
+"""
 
 from typing import Any
 
@@ -21,6 +26,12 @@ class SharedValues(Values):
   (`apply`). The sides number alike, since they take turns. So a program can
   change what it was given, at any time, as it could in one process; it cannot
   name anything else.
+
+  Invariant: between two messages both sides hold as many containers, in one
+  order, with contents of one digest. Example: the tests call f(v) with v = [3,
+  1], and send {'m': [0, 'l', [3, 1]]}. The program sorts it: its reply begins
+  with the changes [[0, [1, 3]]], and ends with {'r': 0} if it returns v, which
+  the tests read as their own v. Then both settle.
 
   Attributes:
     sharing: Whether containers are shared now, rather than copied.

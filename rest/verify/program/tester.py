@@ -84,7 +84,11 @@ def run(descriptors: list[int]) -> int:
 def _outcome(text: str, entry_point: str, session: 'Session') -> str:
   """Returns 'passed', 'wrong', 'error', 'memory' or 'untested'.
 
-  Only what the script itself says makes it 'untested', never an answer.
+  Invariant: only what the script itself says makes it 'untested', never an
+  answer; and 'passed' needs its last line to be reached, the rules unbroken.
+  Example: in `assert f(1) == 2` with `f` unbound, Names asks for f; an answer of
+  2 passes, of 3 is 'wrong', of {'o': 'x'} is a Violation, and so 'error', even
+  within `try: ... except: pass`.
   """
   random.seed(0)
   sys.modules['tests'] = types.ModuleType('tests')
@@ -118,6 +122,11 @@ class Names(dict):
 
   def __init__(self, session: 'Session', text: str, entry_point: str):
     """Finds what the program is to be asked.
+
+    Invariant: `_wanted` holds no name that the script binds, none of a module,
+    and builtin names only where the script can be about nothing else. Example:
+    `import math; assert sum(f(x) for x in [math.e]) > 2` wants f alone: a
+    program's own `sum` takes no part.
 
     Raises:
       Unfit: The script asks the program nothing, or needs its process.

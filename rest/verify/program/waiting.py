@@ -1,4 +1,8 @@
-"""How long a job may take, by CPU time rather than by the clock."""
+"""How long a job may take, by CPU time rather than by the clock.
+
+Stops: sleeping, waiting for ever, computing in many processes. Does not stop:
+using all that is allowed.
+"""
 
 import select
 import time
@@ -17,6 +21,10 @@ def overdue(sandboxes: Sequence[Sandbox], cpu: float) -> bool:
   Its CPU time is looked at when it may be over. Waiting for a core does not
   count, so that a busy host changes no verdict; sleeping and waiting for
   anything else does.
+
+  Invariant: true means that the job still runs and has used its CPU time, or
+  wall time that no wait for a core explains. With 1 s of CPU time that is 3.5 s;
+  a job that has waited for a core for 6 s has 9.5 s, and none more than 28 s.
 
   Args:
     sandboxes: Where the jobs run that depend on each other.

@@ -4,6 +4,12 @@ A value crosses as JSON with a tag where JSON has no such type, and is rebuilt
 from plain builtins by the methods of the base classes, so that nothing that a
 program overrides (`__eq__`, `__class__`, `__reduce__`) comes with it. There is
 no pickle and no eval.
+
+  (1, {2.5}) <-> {"t": [1, {"s": [2.5]}]}
+
+Stops: code and types that ride on data; messages that are deep, huge, half, or
+of no known tag end the link (`Violation`). Does not stop: a right value that was
+made up elsewhere than in the function under test.
 """
 
 import builtins

@@ -2,6 +2,9 @@
 
 `Jail` is what the verifier decides when a sandbox starts; `Limits` comes with
 every program. Nothing here depends on the program itself.
+
+Stops: raising a limit, signals and files of others, more processes or memory
+than allowed. Does not stop: an attack on the kernel.
 """
 
 import contextlib

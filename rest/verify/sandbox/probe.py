@@ -1,7 +1,7 @@
 """What a sandbox is worth, found by attacking it from inside.
 
 The level that a verifier reports rests on these attacks having failed, never on
-some mechanism being there.
+some mechanism being there. Attacks that are not listed may succeed.
 """
 
 import contextlib

@@ -4,6 +4,10 @@ A sandbox is a fork server locked away with whatever the host allows;
 `probe.strongest` finds out what that is by attacking itself. Nothing survives
 this process: the fork server ends when its control socket closes, and
 everything in its namespaces with it.
+
+Stops, with what it starts: a program that outlives its job or its verifier, and
+one that reads what others were given. Does not stop: what the level that holds
+here does not, which `probe` finds out.
 """
 
 import contextlib
