@@ -109,8 +109,8 @@ class _Reader:
   """Reads statements in their order, as they would run.
 
   Invariant: a case that is yielded says what its statement asserts, no less and
-  no more; in doubt, `_Other`. So no value of the program is ever used, none that
-  it may have changed, and no builtin that the script binds anew.
+  no more; in doubt, `_Other`. So no value of the program is ever used, none
+  that it may have changed, and no builtin that the script binds anew.
   """
 
   def __init__(self, text: str, entry_point: str):

@@ -86,9 +86,9 @@ def _outcome(text: str, entry_point: str, session: 'Session') -> str:
 
   Invariant: only what the script itself says makes it 'untested', never an
   answer; and 'passed' needs its last line to be reached, the rules unbroken.
-  Example: in `assert f(1) == 2` with `f` unbound, Names asks for f; an answer of
-  2 passes, of 3 is 'wrong', of {'o': 'x'} is a Violation, and so 'error', even
-  within `try: ... except: pass`.
+  Example: of `assert f(1) == 2` Names asks for f; an answer of 2 passes, of 3 is
+  'wrong', of {'o': 'x'} is a Violation, and so 'error', even within `try: ...
+  except: pass`.
   """
   random.seed(0)
   sys.modules['tests'] = types.ModuleType('tests')

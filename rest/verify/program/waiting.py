@@ -23,8 +23,8 @@ def overdue(sandboxes: Sequence[Sandbox], cpu: float) -> bool:
   anything else does.
 
   Invariant: true means that the job still runs and has used its CPU time, or
-  wall time that no wait for a core explains. With 1 s of CPU time that is 3.5 s;
-  a job that has waited for a core for 6 s has 9.5 s, and none more than 28 s.
+  wall time that no wait for a core explains. With 1 s of CPU time that is 3.5
+  s; a job that has waited for a core for 6 s has 9.5 s, and none more than 28.
 
   Args:
     sandboxes: Where the jobs run that depend on each other.

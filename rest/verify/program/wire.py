@@ -8,8 +8,8 @@ no pickle and no eval.
   (1, {2.5}) <-> {"t": [1, {"s": [2.5]}]}
 
 Stops: code and types that ride on data; messages that are deep, huge, half, or
-of no known tag end the link (`Violation`). Does not stop: a right value that was
-made up elsewhere than in the function under test.
+of no known tag end the link (`Violation`). Does not stop: a right value that
+was made up elsewhere than in the function under test.
 """
 
 import builtins

@@ -5,8 +5,8 @@ forks a child for every job. What the jobs are is the business of the module
 whose name it is given (`warm_up` and `run`). It never reads a program, an input
 or a test, so a child inherits nothing of any of them.
 
-Stops: leaving processes, files or patched modules for the next program. Does not
-stop: addresses and load, by which one program may signal to another.
+Stops: leaving processes, files or patched modules for the next program. Does
+not stop: addresses and load, by which one program may signal to another.
 """
 
 import contextlib
@@ -102,8 +102,8 @@ def _run(
 
   Invariant: when it returns, no process of the job is left, and its places are
   empty; 'confined' says that the child was locked in before it did anything.
-  Example: of `os.fork(); sys.exit(3)` the first process ends, with status 3, and
-  the other one is killed and reaped by the warden, its CPU time counted.
+  Example: of `if not os.fork(): sleep(9)` the first process ends, with status
+  0, and the second one is killed and reaped by the warden, its CPU time counted.
   """
   before = _cpu_of_children()
   locked, lock = os.pipe()

@@ -19,6 +19,13 @@ from rest.verify.sandbox.sandbox import (
   sweep,
 )
 
+_REFUSAL = (
+  'No sandbox for programs holds on this host. {}. Run as root with '
+  'CAP_SYS_ADMIN (docker run --privileged), or allow user namespaces (sysctl '
+  'kernel.apparmor_restrict_unprivileged_userns=0), or use Linux 5.13 with '
+  'Landlock and an interpreter that other users may read; or set '
+  'allow_weak_sandbox=True to run programs with hardly any protection.'
+)
 _SECRET = 'the expected output'
 _LIMITS = Limits(cpu=10, memory=256 << 20, processes=8, file=1 << 20)
 # Runs inside; prints the attacks that succeeded.
@@ -110,15 +117,7 @@ def strongest(
       return level, sandbox
     reasons.append(f'{level}: a program could {", ".join(succeeded)}')
     sandbox.close()
-  raise SandboxError(
-    'No sandbox for programs holds on this host. '
-    + '; '.join(reasons)
-    + '. Run as root with CAP_SYS_ADMIN (docker run --privileged), or allow '
-    'user namespaces (sysctl linux.apparmor_restrict_unprivileged_userns=0), '
-    'or use Linux 5.13 with Landlock and an interpreter that other users may '
-    'read; or set allow_weak_sandbox=True to run programs with hardly any '
-    'protection.'
-  )
+  raise SandboxError(_REFUSAL.format('; '.join(reasons)))
 
 
 def attack(sandbox: Sandbox) -> list[str]:

@@ -126,26 +126,16 @@ class Sandbox:
     name = f'{PREFIX}_{os.getpid()}_{role}_{time.monotonic_ns()}'
     uid = _uid() if level in ('namespaces', 'landlock+uid') else None
     self._groups = cgroup.create(name, self._memory, 1 + processes)
-    self._folder, home, scratch = '', namespaces.HOME, namespaces.scratch()
-    if level != 'namespaces':
-      self._folder, home, scratch = make_folders(f'{name}_', uid)
     self._counters = cgroup.Counters(self._groups)
     self._kills = 0
     self._seconds = 0.0  # That the groups had used before this job.
-    jail = Jail(
-      level,
-      uid,
-      home,
-      scratch,
-      tuple(self._groups),
-      counted=self._counters.time,
-    )
     self._last: dict | None = None  # A reply that nobody has seen.
     self._control, theirs = socket.socketpair(
       socket.AF_UNIX, socket.SOCK_SEQPACKET
     )
+    self._folder = ''
     with theirs:
-      self._process = _start(theirs, jail, jobs, modules)
+      self._process = _start(theirs, self._jail(name, uid), jobs, modules)
     try:
       ready = self._reply(START_SECONDS)
       if 'error' in ready:
@@ -153,6 +143,14 @@ class Sandbox:
     except BaseException:
       self.close()
       raise
+
+  def _jail(self, name: str, uid: int | None) -> Jail:
+    """Makes the places of a jail where namespaces do not."""
+    home, scratch = namespaces.HOME, namespaces.scratch()
+    if self.level != 'namespaces':
+      self._folder, home, scratch = make_folders(f'{name}_', uid)
+    groups = tuple(self._groups)
+    return Jail(self.level, uid, home, scratch, groups, self._counters.time)
 
   def fileno(self) -> int:
     """Returns what is readable once a job has ended."""
