@@ -17,6 +17,14 @@ GUIDE = (ROOT / 'CONTRIBUTING.md').read_text().split('\n## Where things are\n')
 TABLE = GUIDE[1].split('\n\n')[1]
 FLOORS = [line.replace('*', '').split() for line in TABLE.splitlines()]
 HOST = re.findall(r'(\w+)\*', TABLE)
+# Rooms within the verifier, which is large; from bottom to top.
+VERIFY_FLOORS = (
+  ('sandbox', 'child', 'exact', 'request'),
+  ('math',),
+  ('pool',),
+  ('answers', 'program'),
+  ('worker',),
+)
 # In these packages, what is about devices.
 DEVICE_FILES = tuple(
   f'run/{name}.py' for name in ('opened', 'phase', 'processes', 'progress')
@@ -86,6 +94,20 @@ def test_imports_run_downward(file: str):
     room = room.split('.')[0]
     if package == 'rest' and room in height and room != own:
       assert own != '__init__', name
+      assert height[room] < height[own], name
+
+
+@pytest.mark.parametrize(
+  'file', sorted(file for file in FILES if _room(file) == 'verify')
+)
+def test_imports_run_downward_in_the_verifier(file: str):
+  height = {room: i for i, floor in enumerate(VERIFY_FLOORS) for room in floor}
+  own = _room(file.removeprefix('verify/'))
+  if own.startswith('__'):
+    return  # The package's face, and its program.
+  for name in _imports(FILES[file]):
+    room = name.removeprefix('rest.verify.').split('.')[0]
+    if name.startswith('rest.verify.') and room in height and room != own:
       assert height[room] < height[own], name
 
 

@@ -19,7 +19,7 @@ from rest.types import Task
 
 _PACKAGES = (
   *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy'),
-  *('math-verify', 'sympy', 'sentencepiece', 'tokenizers'),
+  *('mpmath', 'sentencepiece', 'tokenizers'),
 )
 
 

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tqdm
 from etils import epath
@@ -36,8 +36,8 @@ from rest.tasks import files
 from rest.types import Graded, Kept, Tests, Tokenizer, Verdict
 from rest.verify.answers import reader
 from rest.verify.pool import Pool
+from rest.verify.program import malformed
 from rest.verify.request import Request, make_request
-from rest.verify.worker import read_tests
 
 _T = TypeVar('_T')
 
@@ -111,38 +111,20 @@ def _tests(record: files.Record) -> Tests:
     ValueError: They are not as `rest.types.Tests` says.
   """
   tests = files.Record(record.object('tests'), f'{record.where}, tests')
-  known, kinds = Tests.__slots__, ('assert', 'stdin', 'call')
+  tests.text('kind')
+  known = Tests.__slots__
   if strangers := sorted(tests.fields.keys() - known):
     raise ValueError(f'{tests.where}: fields are {known}, not {strangers}.')
-  if tests.text('kind') not in kinds:
-    raise ValueError(
-      f"{tests.where}: field 'kind' must be one of {kinds}, got"
-      f' {tests.text("kind")!r}.'
-    )
-  for name in tests.fields:
-    if name in ('inputs', 'outputs'):
-      cases = tests.texts(name)
-      if tests.text('kind') == 'call':
-        _check_json(cases, f'{tests.where}: field {name!r}')
-    else:
-      tests.text(name)
-  found = read_tests(dict(tests.fields))
-  if len(found.inputs) != len(found.outputs):
-    raise ValueError(
-      f'{tests.where}: there are {len(found.inputs)} inputs but'
-      f' {len(found.outputs)} outputs.'
-    )
-  return found
-
-
-def _check_json(cases: Iterable[str], what: str) -> None:
-  for case in cases:
-    try:
-      json.loads(case)
-    except ValueError as error:
-      raise ValueError(
-        f'{what} must list JSON as text, got {case!r:.60}: {error}'
-      ) from error
+  lists = ('inputs', 'outputs')
+  found: dict[str, Any] = {
+    name: tests.texts(name) if name in lists else tests.text(name)
+    for name in tests.fields
+  }
+  try:
+    malformed.check(Tests(**found))
+  except ValueError as error:
+    raise ValueError(f'{tests.where}: {error}') from error
+  return Tests(**found)
 
 
 def _regrade(

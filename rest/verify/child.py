@@ -57,23 +57,12 @@ class Child:
       'nice': nice,
       'allow_weak_sandbox': allow_weak_sandbox,
     }
-    root = pathlib.Path(__file__).resolve().parents[2]
-    kept = {k: os.environ[k] for k in _KEPT if k in os.environ}
-    # It finds what this process finds, its libraries perhaps among them.
-    given = os.environ.get('PYTHONPATH', '').split(os.pathsep)
-    paths = [str(root), *(os.path.abspath(path) for path in given if path)]
     self._process = subprocess.Popen(
       [sys.executable, '-P', '-m', 'rest.verify.worker', json.dumps(setup)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       bufsize=0,
-      env=kept
-      | {
-        'PYTHONPATH': os.pathsep.join(paths),
-        'PYTHONHASHSEED': '0',
-        # gmpy2 computes for hours without returning to Python.
-        'SYMPY_GROUND_TYPES': 'python',
-      },
+      env=_environment(),
       start_new_session=True,
     )
     assert self._process.stdin and self._process.stdout
@@ -184,6 +173,18 @@ class Child:
         self._received += chunk
     line, _, self._received = self._received.partition(b'\n')
     return json.loads(line)
+
+
+def _environment() -> dict[str, str]:
+  root = pathlib.Path(__file__).resolve().parents[2]
+  kept = {k: os.environ[k] for k in _KEPT if k in os.environ}
+  # It finds what this process finds, its libraries perhaps among them.
+  given = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+  paths = [str(root), *(os.path.abspath(path) for path in given if path)]
+  return kept | {
+    'PYTHONPATH': os.pathsep.join(paths),
+    'PYTHONHASHSEED': '0',
+  }
 
 
 def _wait(fd: int, event: int, seconds: float) -> bool:

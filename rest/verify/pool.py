@@ -4,6 +4,9 @@ One thread a worker waits for its reply, so that a hung worker costs its own
 deadline and nothing else. A request whose worker hung or died is asked once
 more, with no other request in progress; then its verdict is unknown. Every
 request gets exactly one verdict, whatever happens to the workers.
+
+Stops: texts that hang, crash or fill their judge, which cost the run nothing.
+Does not stop: a wrong verdict; what is right is the verifiers' business.
 """
 
 import hashlib
@@ -83,12 +86,6 @@ class Pool:
       counts = {name: self._counts[name] for name in names}
     return Stats(**counts, waiting=waiting)
 
-  @property
-  def worker_pids(self) -> list[int]:
-    """Process ids of the workers, each the leader of its own group."""
-    with self._changed:
-      return [child.pid for child in self._children.values()]
-
   def submit(self, request: Request) -> 'Future[Verdict]':
     """Queues a request; blocks while the queue is full.
 
@@ -160,18 +157,25 @@ class Pool:
 
   def _serve(self) -> None:
     """Serves one worker's place until the pool closes."""
-    child = self._start()
     item = None
     try:
+      child = self._start()
       while (item := self._take()) is not None:
         child = self._handle(item, child)
     except Exception as error:  # Without a thread, items would wait for ever.
       self._fail(item, f'The verifier pool failed: {error!r}')
     finally:
-      self._children[threading.current_thread().name].close()
+      if last := self._children.get(threading.current_thread().name):
+        last.close()
 
   def _handle(self, item: '_Item', child: Child) -> Child:
-    """Settles an item, or queues it for its retry; returns the worker now."""
+    """Settles an item, or queues it for its retry; returns the worker now.
+
+    Invariant: an item that was taken leaves here settled or in the queue of
+    retries, once at most, and the worker that is returned has no request open.
+    Example: a worker is killed while it judges x. It is replaced, x is queued;
+    once nothing else runs x is asked alone, and a second loss makes it unknown.
+    """
     request = item.request
     claim = _claim(request)
     key = _key(request, claim)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from rest.types import Tests, Verdict
 
 if TYPE_CHECKING:
-  from rest.verify.program import ProgramJudge
+  from rest.verify.program.judge import ProgramJudge
 
 _PR_SET_PDEATHSIG = 1
 
@@ -67,14 +67,13 @@ def _load(
   if 'math' in setup['verifiers']:
     from rest.verify import math
 
-    math.warm_up()  # Imports sympy.
     judges['math'] = lambda r: math.judge(r['gold'], r['text'])
   if 'exact' in setup['verifiers']:
     from rest.verify import exact
 
     judges['exact'] = lambda r: exact.judge(r['gold'], r['text'])
   if 'program' in setup['verifiers']:
-    from rest.verify import program  # Enters the sandbox.
+    from rest.verify.program import judge as program  # Enters the sandbox.
 
     judge = program.ProgramJudge(
       program.ProgramConfig(allow_weak_sandbox=setup['allow_weak_sandbox'])

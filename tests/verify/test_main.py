@@ -37,7 +37,12 @@ def test_a_file_is_graded_in_order(tmp_path):
   assert [verdict['reward'] for verdict in verdicts] == [1.0, 0.0, None]
 
 
-_CALL = {'kind': 'call', 'entry_point': 'f', 'inputs': [], 'outputs': []}
+_CALL = {
+  'kind': 'call',
+  'entry_point': 'f',
+  'inputs': ['[1]'],
+  'outputs': ['1'],
+}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,7 @@ _CALL = {'kind': 'call', 'entry_point': 'f', 'inputs': [], 'outputs': []}
     (
       'program',
       {'text': '1', 'tests': {'kind': 'unit'}},
-      "tests: field 'kind' must be one of ('assert', 'stdin', 'call'), got 'u",
+      "tests: Tests.kind must be one of ('assert', 'stdin', 'call'), got 'u",
     ),
     (
       'program',
@@ -85,18 +90,18 @@ _CALL = {'kind': 'call', 'entry_point': 'f', 'inputs': [], 'outputs': []}
     ),
     (
       'program',
-      {'text': '1', 'tests': {**_CALL, 'inputs': [[1]], 'outputs': ['1']}},
+      {'text': '1', 'tests': {**_CALL, 'inputs': [[1]]}},
       "tests: field 'inputs' must list only text",
     ),
     (
       'program',
-      {'text': '1', 'tests': {**_CALL, 'inputs': ['[a]'], 'outputs': ['1']}},
-      "tests: field 'inputs' must list JSON as text, got '[a]'",
+      {'text': '1', 'tests': {**_CALL, 'inputs': ['[a]']}},
+      "tests: Tests.inputs must be JSON, got '[a]'",
     ),
     (
       'program',
-      {'text': '1', 'tests': {**_CALL, 'inputs': ['[1]']}},
-      'tests: there are 1 inputs but 0 outputs',
+      {'text': '1', 'tests': {**_CALL, 'outputs': []}},
+      'tests: Tests.inputs and outputs must be as many, and not none; got 1',
     ),
   ],
 )

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from workers import worker_pids
 
 from rest import types
 from rest.verify import Pool, Request, VerifyConfig, exact
@@ -39,7 +40,7 @@ def _wait_until(holds) -> None:
 
 
 def _signal(pool: Pool, number: int) -> None:
-  for pid in pool.worker_pids:
+  for pid in worker_pids(pool):
     os.kill(pid, number)
 
 
@@ -71,7 +72,7 @@ def test_three_verdicts_are_told_apart(pool):
   texts = [('7', '7'), ('8', '7'), ('7', '')]
   verdicts = [pool.submit(_math(*pair)).result() for pair in texts]
   assert [verdict.reward for verdict in verdicts] == [1.0, 0.0, None]
-  assert {verdict.verifier for verdict in verdicts} == {'math-3'}
+  assert {verdict.verifier for verdict in verdicts} == {'math-4'}
 
 
 def test_one_answer_in_many_texts_is_judged_once(pool):
@@ -144,7 +145,7 @@ def test_killing_workers_loses_nothing_and_leaves_nothing():
       futures.append(pool.submit(_math(f'{i}x', f'{i + i % 2}x')))
       if i % 80 == 40:
         with contextlib.suppress(ProcessLookupError):  # Replaced just now.
-          os.kill(draw.choice(pool.worker_pids), signal.SIGKILL)
+          os.kill(draw.choice(worker_pids(pool)), signal.SIGKILL)
     rewards = [future.result(_PATIENCE).reward for future in futures]
     stats = pool.stats
   assert stats.correct + stats.incorrect + stats.unknown == 400
@@ -210,7 +211,8 @@ def test_workers_end_with_a_parent_that_is_killed():
   code = (
     'import time; from rest.verify import *;'
     "pool = Pool(VerifyConfig(), ('math',));"
-    'print(*pool.worker_pids, flush=True); time.sleep(600)'
+    'print(*(x.pid for x in pool._children.values()), flush=True);'
+    'time.sleep(600)'
   )
   parent = subprocess.Popen(
     [sys.executable, '-c', code], stdout=subprocess.PIPE, text=True
@@ -232,7 +234,7 @@ def _is_running(pid: int) -> bool:
 
 
 def test_workers_are_nice_small_and_without_jax(pool):
-  pids = pool.worker_pids
+  pids = worker_pids(pool)
   nice = min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
   _wait_until(  # The one that replaced the self-test's may be starting.
     lambda: all(os.getpriority(os.PRIO_PROCESS, pid) == nice for pid in pids)

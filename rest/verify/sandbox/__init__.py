@@ -1,0 +1,1 @@
+"""What locks a process in, and the fork server that starts it there."""
