@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from rest.verify.math import assertion, revision
 from rest.verify.math.clean import clean
+from rest.verify.math.conclusion import conclusion
 from rest.verify.math.lex import Unreadable
 from rest.verify.math.parse import parse
 from rest.verify.math.units import split
@@ -92,25 +93,6 @@ _OPENING = re.compile(r'[\s$*:({]*(?:\\[(\[])?\s*')
 _NUMBER_IN = re.compile(r"[A-Z][A-Za-z ,'\u2019-]{2,80} (?=[$£€\\]?-?\.?\d)")
 _COMPUTED = re.compile(r'[a-z]{3}.*\d.*[-+*/\xd7\u2212]')
 _VERB = re.compile(r'\b(?:is|are|equals)\b[*_:\s]*')
-# Of a sentence without a mark that concludes.
-_FORMULA = re.compile(
-  r'\$\$?(?!\s*\n)[^$]+\$\$?|\\\((?:[^\\]|\\(?!\)))+\\\)'
-  r'|\\\[(?:[^\\]|\\(?!\]))+\\\]'
-)
-_THEREFORE = re.compile(
-  r'\s*(?:therefore|thus|hence|so|finally|consequently|in conclusion)\b[, ]*',
-  re.IGNORECASE,
-)
-_ENDS = re.compile(
-  r'[.!?]["\'*)]*\s|\n|(?<=\s)(?=(?:So|Thus|Hence|Therefore)\b)'
-)
-_GIVES = re.compile(
-  r'(?:\b(?:is|are|equals|find that|conclude that)|:)\s*$', re.IGNORECASE
-)
-_NUMBER_END = re.compile(r'(?<=[ ~$])[$£€]?-?\d+(?:,\d{3})*(?:[./]\d+)?%?$')
-_IS_SOLUTION = re.compile(
-  r'\s*(?:is|are) (?:the|our|my) (?:\w+ )?(?:solution|answer|result)s?'
-)
 
 
 class Claim(NamedTuple):
@@ -141,7 +123,7 @@ def extract(text: str) -> str | None:
   claim = _last_claim(text)
   if claim is not None:
     return _standing(text, claim) or None
-  if concluded := _concluded(text):
+  if concluded := conclusion(text):
     return concluded
   if text and len(text) <= _BARE and '\n\n' not in text:
     return text
@@ -378,31 +360,3 @@ def _predicate(claim: str, phrase: str) -> str:
     return claim
   value = without_remark(claim[verbs[0].end() :])
   return value if _is_mathematics(value) else claim
-
-
-def _concluded(text: str) -> str | None:
-  r"""Returns the formula that a text without a mark concludes with.
-
-  'Therefore $x \ge 5$ is the solution.' and 'Thus the matrix is $A$.' do, as
-  last sentences, and 'The matrix is $A$.' where it is all.
-  """
-  tail = text[-_SENTENCE:].rstrip(' .!')
-  finished = text.rstrip().endswith('.')
-  ends = [0, *(end.end() for end in _ENDS.finditer(tail))]
-  sentence = tail[ends[-1] :].strip()
-  formulas = list(_FORMULA.finditer(sentence))
-  number = _NUMBER_END.search(sentence) if finished else None
-  if number and _THEREFORE.match(sentence):
-    formulas = [number]
-  if not formulas:
-    return None
-  formula = formulas[-1]
-  lead, behind = sentence[: formula.start()], sentence[formula.end() :]
-  if behind.strip():
-    fits = _IS_SOLUTION.fullmatch(behind) and _THEREFORE.fullmatch(lead)
-  else:
-    alone = len(ends) == 1 and len(text) <= _BARE
-    fits = _GIVES.search(lead) and (alone or _THEREFORE.match(lead))
-  if not fits or assertion.is_doubtful(lead):
-    return None
-  return formula.group()

@@ -86,7 +86,7 @@ def _outcome(text: str, entry_point: str, session: 'Session') -> str:
 
   Invariant: only what the script itself says makes it 'untested', never an
   answer; and 'passed' needs its last line to be reached, the rules unbroken.
-  Example: of `assert f(1) == 2` Names asks for f; an answer of 2 passes, of 3 is
+  Example: for `assert f(1) == 2` f is asked for; an answer of 2 passes, of 3 is
   'wrong', of {'o': 'x'} is a Violation, and so 'error', even within `try: ...
   except: pass`.
   """

@@ -103,7 +103,7 @@ def _run(
   Invariant: when it returns, no process of the job is left, and its places are
   empty; 'confined' says that the child was locked in before it did anything.
   Example: of `if not os.fork(): sleep(9)` the first process ends, with status
-  0, and the second one is killed and reaped by the warden, its CPU time counted.
+  0; the warden kills and reaps the second one, and its CPU time counts.
   """
   before = _cpu_of_children()
   locked, lock = os.pipe()

@@ -136,13 +136,7 @@ class Sandbox:
     self._folder = ''
     with theirs:
       self._process = _start(theirs, self._jail(name, uid), jobs, modules)
-    try:
-      ready = self._reply(START_SECONDS)
-      if 'error' in ready:
-        raise SandboxError(ready['error'])
-    except BaseException:
-      self.close()
-      raise
+    self._wait_ready()
 
   def _jail(self, name: str, uid: int | None) -> Jail:
     """Makes the places of a jail where namespaces do not."""
@@ -151,6 +145,15 @@ class Sandbox:
       self._folder, home, scratch = make_folders(f'{name}_', uid)
     groups = tuple(self._groups)
     return Jail(self.level, uid, home, scratch, groups, self._counters.time)
+
+  def _wait_ready(self) -> None:
+    try:
+      ready = self._reply(START_SECONDS)
+      if 'error' in ready:
+        raise SandboxError(ready['error'])
+    except BaseException:
+      self.close()
+      raise
 
   def fileno(self) -> int:
     """Returns what is readable once a job has ended."""

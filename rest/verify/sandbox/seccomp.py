@@ -175,19 +175,7 @@ def build(shares_files: bool, shares_user: bool, hides_children: bool) -> bytes:
     for numbers in denied.values()
     if numbers[column] is not None
   }
-  # clone3 hides its flags in memory; the C library then falls back to clone.
-  answers[435] = _answer(_MISSING)
-  answers[(56, 220)[column]] = _refuse_if(0, _MASKED, _NAMESPACES)
-  answers[(302, 261)[column]] = _refuse_unless(0, 0)  # prlimit64 of others.
-  # TIOCSTI, TIOCLINUX.
-  answers[(16, 29)[column]] = _refuse_if(1, _EQUAL, 0x5412, 0x541C)
-  if hides_children:
-    answers[_SIGACTION[column]] = _refuse_if(0, _EQUAL, int(signal.SIGCHLD))
-  if shares_user:
-    for numbers in _SIGNALS.values():
-      answers[numbers[column]] = _refuse_unless(0, os.getpid())
-    # fcntl F_SETOWN, F_SETSIG, F_SETOWN_EX.
-    answers[(72, 25)[column]] = _refuse_if(1, _EQUAL, 8, 10, 15)
+  answers |= _by_argument(column, shares_user, hides_children)
   code = [
     (_LOAD, 0, 0, _ARCHITECTURE),
     (_EQUAL, 1, 0, architecture),
@@ -198,6 +186,28 @@ def build(shares_files: bool, shares_user: bool, hides_children: bool) -> bytes:
     code += [(_MASKED, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
   code += _search(answers)
   return b''.join(struct.pack('=HBBI', *line) for line in code)
+
+
+def _by_argument(
+  column: int, shares_user: bool, hides_children: bool
+) -> dict[int, _Code]:
+  """Returns what is done about calls that are refused for some arguments."""
+  answers = {
+    # clone3 hides its flags in memory; the C library then falls back to clone.
+    435: _answer(_MISSING),
+    (56, 220)[column]: _refuse_if(0, _MASKED, _NAMESPACES),
+    (302, 261)[column]: _refuse_unless(0, 0),  # prlimit64 of others.
+    # TIOCSTI, TIOCLINUX.
+    (16, 29)[column]: _refuse_if(1, _EQUAL, 0x5412, 0x541C),
+  }
+  if hides_children:
+    answers[_SIGACTION[column]] = _refuse_if(0, _EQUAL, int(signal.SIGCHLD))
+  if shares_user:
+    for numbers in _SIGNALS.values():
+      answers[numbers[column]] = _refuse_unless(0, os.getpid())
+    # fcntl F_SETOWN, F_SETSIG, F_SETOWN_EX.
+    answers[(72, 25)[column]] = _refuse_if(1, _EQUAL, 8, 10, 15)
+  return answers
 
 
 def install(code: bytes) -> None:

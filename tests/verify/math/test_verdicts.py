@@ -14,7 +14,14 @@ import pytest
 from workers import worker_pids
 
 from rest.verify import Pool, Request, VerifyConfig, math
-from rest.verify.math import answer, assertion, clean, revision, words
+from rest.verify.math import (
+  answer,
+  assertion,
+  clean,
+  conclusion,
+  revision,
+  words,
+)
 
 _DATA = pathlib.Path(__file__).parents[2] / 'data'
 _SETS = os.environ.get('REST_DATA', '')
@@ -168,7 +175,7 @@ def _seconds(read: Callable[[str], object], text: str) -> float:
   'read',
   (
     lambda text: answer._last_claim(text),
-    lambda text: answer._concluded(text),
+    lambda text: conclusion.conclusion(text),
     lambda text: revision.without_struck(text),
     lambda text: revision.taken_back(text, 0),
     lambda text: assertion.is_asserted(text + ' z ', len(text) + 3),
