@@ -2,8 +2,7 @@
 
 import pathlib
 
-from rest.e_step import fates
-from rest.e_step.choose import to_kept
+from rest.e_step.choose import EStepConfig, choose, to_kept
 from rest.e_step.summary import Tally
 from rest.model import tokenizer
 from rest.run import store
@@ -73,11 +72,10 @@ def _write_e_step(
       _row(problem, sample, text, right=solves and sample < 3)
       for sample, text in enumerate(texts(index))
     ]
-    chosen = [row for row in rows if solves and row.sample in (0, 2)]
-    samples = {row.sample for row in chosen}
-    counts.add(rows, fates.fates(rows, samples, CAP, str))
+    choices = choose(rows, EStepConfig(cap=CAP))
+    counts.add(choices)
     parts.write(index, rows)
-    kept += [to_kept(row) for row in chosen]
+    kept += [to_kept(choice.row) for choice in choices if choice.kept]
   summary = counts.summary()
   fields = {name: getattr(summary, name) for name in summary.__slots__}
   store.write_json(folder / 'e_step.json', fields)

@@ -32,7 +32,7 @@ DEVICE_FILES = ('run/opened.py', 'run/processes.py', 'run/progress.py')
 # In the others, what is not.
 HOST_FILES = (
   *('model/tokenizer.py', 'model/hardware.py'),
-  *('e_step/choose.py', 'e_step/fates.py', 'e_step/verdicts.py'),
+  *('e_step/choose.py', 'e_step/dataset.py', 'e_step/verdicts.py'),
   *('e_step/summary.py', 'experiment/compare.py', 'experiment/share.py'),
   'use/card.py',
 )

@@ -29,11 +29,11 @@ from etils import epath
 
 from rest import tasks
 from rest.config import EStepConfig, VerifyConfig
-from rest.e_step.choose import keep
+from rest.e_step.choose import choose
 from rest.model import tokenizer
 from rest.run import dataset, store
 from rest.tasks import files
-from rest.types import Graded, Kept, Tests, Tokenizer, Verdict
+from rest.types import Graded, Tests, Tokenizer, Verdict
 from rest.verify.answers import reader
 from rest.verify.pool import Pool
 from rest.verify.request import Request, make_request
@@ -190,8 +190,13 @@ def _regrade_iteration(
   path = folder / 'dataset.jsonl'
   # An iteration that was interrupted has no dataset yet.
   kept = dataset.read_dataset(path) if path.exists() else None
-  was_in = _names(_kept(before, estep, pool) if kept is None else kept)
-  is_in = _names(_kept(now, estep, pool))
+  # Hinted samples are not judged again.
+  was_in = (
+    _kept(before, estep, pool)
+    if kept is None
+    else {(row.problem_id, row.sample) for row in kept if not row.hinted}
+  )
+  is_in = _kept(now, estep, pool)
   changes: collections.Counter[str] = collections.Counter()
   for old, new in zip(before, now, strict=True):
     name = (old.problem_id, old.sample)
@@ -230,16 +235,14 @@ def _parted(
 
 def _kept(
   rows: Iterable[Graded], estep: EStepConfig, pool: Pool
-) -> Iterator[Kept]:
-  """Yields what is kept of rows that come a problem at a time."""
-  for _, group in itertools.groupby(rows, key=lambda row: row.problem_id):
+) -> set[tuple[str, int]]:
+  """Returns problem and number of what is kept of rows, sorted by problem."""
+  kept: set[tuple[str, int]] = set()
+  for problem, group in itertools.groupby(rows, lambda row: row.problem_id):
     samples = list(group)
-    yield from keep(samples, estep, reader(samples, pool))
-
-
-def _names(rows: Iterable[Kept]) -> set[tuple[str, int]]:
-  """Returns problem and number; hinted samples are not judged again."""
-  return {(row.problem_id, row.sample) for row in rows if not row.hinted}
+    choices = choose(samples, estep, reader(samples, pool))
+    kept |= {(problem, choice.row.sample) for choice in choices if choice.kept}
+  return kept
 
 
 def _judged(

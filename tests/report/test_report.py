@@ -10,20 +10,10 @@ import pytest
 import report_run
 
 from rest import report
-from rest.e_step import summary
-from rest.e_step.fates import (
-  DUPLICATE,
-  INCORRECT,
-  KEPT,
-  OUTVOTED,
-  OVER_CAP,
-  UNFINISHED,
-  fates,
-)
+from rest.e_step.choose import DUPLICATE, INCORRECT, KEPT
 from rest.report import page, series
 from rest.report.read import Row, chosen
 from rest.report.table import split_gain
-from rest.types import Completion, Graded, Verdict
 
 
 @pytest.fixture(scope='module')
@@ -50,51 +40,6 @@ def _index(html: str):
 def _pages(html: str) -> dict[str, list]:
   found = re.findall(r'data-page="([^"]*)">([^<]*)<', html)
   return {name: _unpack(text) for name, text in found}
-
-
-def _graded(sample: int, text: str, reward=1.0, finished=True) -> Graded:
-  completion = Completion(text, (1,), (-1.0,), 'token' if finished else 'limit')
-  return Graded('p', sample, 'q', completion, Verdict(reward, '', 'math-1'))
-
-
-def test_every_sample_has_one_fate():
-  rows = [
-    _graded(0, 'a'),
-    _graded(1, 'a '),
-    _graded(2, 'b', reward=0.0),
-    _graded(3, 'c', finished=False),
-    _graded(4, 'd'),
-    _graded(5, 'e'),
-    _graded(6, 'e'),
-  ]
-  expected = [KEPT, DUPLICATE, INCORRECT, UNFINISHED, KEPT, OVER_CAP]
-  assert fates(rows, {0, 4}, 2, str) == [*expected, DUPLICATE]
-  assert fates(rows, {0, 1}, 2, None)[4:] == [OVER_CAP] * 3
-
-
-def test_a_right_answer_that_lost_the_vote_is_no_duplicate():
-  texts = ['1', '1', '2', '2', '2', '2']
-  rows = [_graded(i, t, reward=float(t == '1')) for i, t in enumerate(texts)]
-  expected = [OUTVOTED, OUTVOTED, KEPT, KEPT, INCORRECT, INCORRECT]
-  assert fates(rows, {2, 3}, 2, None) == expected
-  assert fates(rows, {2}, 10, str)[:3] == [OUTVOTED, OUTVOTED, KEPT]
-  counts = summary.Tally()
-  counts.add(rows, expected)
-  text = summary.describe(counts.summary(), 2)
-  assert '2 right but not the commonest answer' in text
-
-
-def test_an_e_step_is_told_in_words():
-  counts = summary.Tally()
-  rows = [_graded(0, 'a'), _graded(1, 'a'), _graded(2, 'b', reward=0.0)]
-  counts.add(rows, fates(rows, {0}, 10, str))
-  text = summary.describe(counts.summary(), 10)
-  assert text.startswith('kept 1 of 3 samples (dropped: 1 wrong, 1 right but')
-  assert '1 of 1 problems have a solution; ' in text
-  assert text.endswith(
-    'ended by an end token 100.0%, by a stop string 0.0%, cut off at the '
-    'length limit 0.0%; without a readable answer 0.0%'
-  )
 
 
 def test_a_gain_is_of_answers_now_readable_and_of_answers_now_right():
