@@ -16,7 +16,6 @@ from rest.report.drawing import (
   percent_axis,
   shortened,
 )
-from rest.report.read import Run
 from rest.report.sample_figures import (
   distinct,
   fates,
@@ -25,9 +24,10 @@ from rest.report.sample_figures import (
   reasons,
   turnover,
 )
+from rest.run.scores import Results
 
 
-def figures(run: Run) -> list[Figure]:
+def figures(run: Results) -> list[Figure]:
   """Returns the figures of a run that its files allow, in order."""
   makers = (
     accuracy,
@@ -48,7 +48,7 @@ def figures(run: Run) -> list[Figure]:
   return [figure for figure in made if figure is not None]
 
 
-def accuracy(run: Run) -> Figure:
+def accuracy(run: Results) -> Figure:
   """Accuracy by iteration: test, validation, and what the E-step saw."""
   test, validation, train = series.accuracies(run)
   number = (run.rows[0].test or {})['problems']
@@ -75,7 +75,7 @@ def accuracy(run: Run) -> Figure:
   return Figure('accuracy', 'Accuracy', caption, draw)
 
 
-def transfer(run: Run) -> Figure | None:
+def transfer(run: Results) -> Figure | None:
   """Accuracy on other problem sets by iteration."""
   found = series.transfers(run)
   if not found:
@@ -100,7 +100,7 @@ def transfer(run: Run) -> Figure | None:
   return Figure('transfer', 'Transfer', caption, draw)
 
 
-def pass_at_k(run: Run) -> Figure | None:
+def pass_at_k(run: Results) -> Figure | None:
   """pass@k against k, a line an iteration."""
   if not (run.rows[0].test or {})['pass_at_k']:
     return None
@@ -135,7 +135,7 @@ def pass_at_k(run: Run) -> Figure | None:
   return Figure('pass_at_k', 'pass@k', caption, draw)
 
 
-def levels(run: Run) -> Figure | None:
+def levels(run: Results) -> Figure | None:
   """Test accuracy by level (or by subject where there are no levels)."""
   field = 'levels' if (run.rows[0].test or {})['levels'] else 'subjects'
   names = list((run.rows[0].test or {})[field])[:12]
@@ -162,7 +162,7 @@ def levels(run: Run) -> Figure | None:
   return Figure('levels', f'Accuracy by {field[:-1]}', caption, draw)
 
 
-def difficulty(run: Run) -> Figure | None:
+def difficulty(run: Results) -> Figure | None:
   """Success on training problems by how hard they were for the base model."""
   bins = series.difficulty(run)
   if not bins:
@@ -189,7 +189,7 @@ def difficulty(run: Run) -> Figure | None:
   return Figure('difficulty', 'By difficulty', caption, draw)
 
 
-def loss(run: Run) -> Figure | None:
+def loss(run: Results) -> Figure | None:
   """Training loss by step."""
   if not run.steps:
     return None
@@ -208,7 +208,7 @@ def loss(run: Run) -> Figure | None:
   return Figure('loss', 'Training loss', caption, draw)
 
 
-def phases(run: Run) -> Figure | None:
+def phases(run: Results) -> Figure | None:
   """Where the time went."""
   names = ('sample', 'train', 'validation', 'test')
   if not any(run.phases.values()):
@@ -233,7 +233,7 @@ def phases(run: Run) -> Figure | None:
   return Figure('phases', 'Time', caption, draw)
 
 
-def comparison(runs: Sequence[Run]) -> Figure:
+def comparison(runs: Sequence[Results]) -> Figure:
   """Test accuracy of several runs."""
 
   def draw(axes: Axes) -> None:

@@ -16,10 +16,10 @@ from rest.report.drawing import (
   percent_axis,
   shortened,
 )
-from rest.report.read import Run
+from rest.run.scores import Results
 
 
-def fates(run: Run) -> Figure | None:
+def fates(run: Results) -> Figure | None:
   """What became of the samples of each E-step."""
   drawn = [r for r in run.rows if r.e_step and 'fates' in r.e_step]
   if not drawn:
@@ -49,7 +49,7 @@ def fates(run: Run) -> Figure | None:
   return Figure('fates', 'From samples to training data', caption, draw)
 
 
-def turnover(run: Run) -> Figure | None:
+def turnover(run: Results) -> Figure | None:
   """Problems newly solved, and lost, from one iteration to the next."""
   changes = series.turnover(run)
   if not changes:
@@ -77,7 +77,7 @@ def turnover(run: Run) -> Figure | None:
   return Figure('turnover', 'Newly solved and lost', caption, draw)
 
 
-def kept_per_problem(run: Run) -> Figure | None:
+def kept_per_problem(run: Results) -> Figure | None:
   """How many solutions of a problem are kept."""
   return _histogram(
     run,
@@ -88,7 +88,7 @@ def kept_per_problem(run: Run) -> Figure | None:
   )
 
 
-def distinct(run: Run) -> Figure | None:
+def distinct(run: Results) -> Figure | None:
   """How many different right solutions a problem has."""
   return _histogram(
     run,
@@ -100,7 +100,7 @@ def distinct(run: Run) -> Figure | None:
 
 
 def _histogram(
-  run: Run, field: str, title: str, label: str, caption: str
+  run: Results, field: str, title: str, label: str, caption: str
 ) -> Figure | None:
   drawn = [row for row in run.rows if row.e_step and field in row.e_step]
   if not drawn:
@@ -125,7 +125,7 @@ def _histogram(
   return Figure(field, title, f'{caption} n = {problems:,}.', draw)
 
 
-def reasons(run: Run) -> Figure | None:
+def reasons(run: Results) -> Figure | None:
   """Why samples were not right, the commonest first."""
   found = series.reasons(run, most=8)
   if not found:
@@ -156,7 +156,7 @@ def reasons(run: Run) -> Figure | None:
   return Figure('reasons', 'Verdicts by reason', caption, draw)
 
 
-def lengths(run: Run) -> Figure | None:
+def lengths(run: Results) -> Figure | None:
   """How long samples are."""
   drawn = [r for r in run.rows if r.e_step and r.e_step.get('lengths')]
   if not drawn:

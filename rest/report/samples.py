@@ -17,9 +17,9 @@ from etils import epath
 
 from rest.config import EStepConfig
 from rest.e_step.choose import Reader, choose
-from rest.report.read import Run
 from rest.run import store
 from rest.run.dataset import read_dataset
+from rest.run.scores import Results
 from rest.types import Graded, Problem
 from rest.verify.answers import EXTRACT, verifier_of
 
@@ -48,7 +48,7 @@ class SampleSet:
   pages: list[str] = field(default_factory=list)
 
 
-def sample_sets(run: Run) -> list[SampleSet]:
+def sample_sets(run: Results) -> list[SampleSet]:
   """Returns all samples of a run, packed; the E-step's come first."""
   problems = {
     problem.id: problem
@@ -68,7 +68,7 @@ def packed(value: Any) -> str:
   return base64.b64encode(data).decode()
 
 
-def _find(run: Run) -> Iterator[SampleSet]:
+def _find(run: Results) -> Iterator[SampleSet]:
   """Finds the folders of samples of all iterations that have scores."""
   folders: defaultdict[str, dict[int, epath.Path]] = defaultdict(dict)
   e_step = 'training problems'
@@ -89,7 +89,7 @@ def _find(run: Run) -> Iterator[SampleSet]:
       yield SampleSet(title, found, title.startswith(e_step), count)
 
 
-def _pack(run: Run, found: SampleSet, problems: dict[str, Problem]) -> None:
+def _pack(run: Results, found: SampleSet, problems: dict[str, Problem]) -> None:
   """Fills in index and pages, a problem at a time."""
   config, kept = None, {}
   if found.is_e_step:

@@ -4,9 +4,9 @@ from etils import epath
 
 from rest.report.page import write_page
 from rest.report.picture import picture
-from rest.report.read import read
 from rest.report.table import table
 from rest.run import store
+from rest.run.scores import read
 
 
 def write(workdir: epath.Path) -> None:

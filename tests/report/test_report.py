@@ -12,8 +12,7 @@ import report_run
 from rest import report
 from rest.e_step.choose import DUPLICATE, INCORRECT, KEPT
 from rest.report import page, series
-from rest.report.read import Row, chosen
-from rest.report.table import split_gain
+from rest.run.scores import chosen
 
 
 @pytest.fixture(scope='module')
@@ -42,19 +41,6 @@ def _pages(html: str) -> dict[str, list]:
   return {name: _unpack(text) for name, text in found}
 
 
-def test_a_gain_is_of_answers_now_readable_and_of_answers_now_right():
-  def row(scores: dict[str, float], unreadable: tuple[str, ...]) -> Row:
-    test = {'scores': scores, 'unreadable': unreadable}
-    return Row(0, None, None, None, test, {}, {})
-
-  names = 'abcdefghij'
-  before = row({n: float(n in 'ij') for n in names}, ('a', 'b', 'c'))
-  after = row({n: float(n in 'abdehj') for n in names}, ('c', 'i'))
-  # a, b can be read now and i no longer; d, e, h were wrong.
-  assert split_gain(before, after) == pytest.approx((0.1, 0.3))
-  assert split_gain(before, Row(0, None, None, None, {}, {}, {})) is None
-
-
 def test_steps_taken_twice_count_once_and_phases_add_up(workdir):
   run = report.read_run(workdir)
   assert [step['loss'] for step in run.steps[1]] == [2.0]
@@ -66,7 +52,7 @@ def test_numbers_behind_figures_are_those_of_the_files(workdir):
   test, _, train = series.accuracies(run)
   assert test.values == pytest.approx([0, 1 / 3, 2 / 3])
   # Three of four samples of every second problem; then of every one.
-  assert train.iterations == [0, 1]
+  assert train.places == (0, 1)
   assert train.values == pytest.approx([3 / 8, 3 / 4])
   (transfer,) = series.transfers(run).values()
   assert transfer.values == test.values
@@ -76,7 +62,7 @@ def test_numbers_behind_figures_are_those_of_the_files(workdir):
     ('easy', 3),
     ('very hard', 3),
   ]
-  assert chosen(run).iteration == 2
+  assert chosen(run.rows, run.record).iteration == 2
 
 
 def test_the_page_holds_every_sample_and_what_became_of_it(html):
