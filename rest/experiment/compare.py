@@ -6,7 +6,7 @@ judged by is chosen on validation; test only reports.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,9 @@ def read(experiment: Experiment) -> dict[str, list[Point]]:
     name: [scores.read_run(workdir) for workdir in workdirs]
     for name, workdirs in experiment.arms.items()
   }
+  make = _POINTS[experiment.axis]
   return {
-    score: [
-      point
-      for name, runs in arms.items()
-      for point in _POINTS[experiment.axis](name, runs, score)
-    ]
+    score: [p for name, runs in arms.items() for p in make(name, runs, score)]
     for score in experiment.scores
   }
 
@@ -141,42 +138,31 @@ def _by_iteration(
 
 
 def _by_arm(name: str, runs: Sequence[Results], score: str) -> list[Point]:
-  rows = [scores.chosen(run.rows, run.record) for run in runs]
-  examples = [(row.m_step or {'examples': 0})['examples'] for row in rows]
-  return [
-    Point(
-      score,
-      name,
-      [
-        scores.by_problem(run, row.iteration, score)
-        for run, row in zip(runs, rows, strict=True)
-      ],
-      [scores.by_problem(run, 0, score) for run in runs],
-      f'iteration {_list([row.iteration for row in rows])}, '
-      f'{_list(examples)} examples',
-    )
-  ]
+  chosen = _chosen(runs)
+  examples = [run.rows[i].m_step['examples'] for run, i in chosen]
+  before, after = (
+    [scores.by_problem(run, i, score) for run, i in models]
+    for models in (_bases(runs), chosen)
+  )
+  notes = f'iteration {_list(i for _, i in chosen)}, {_list(examples)} examples'
+  return [Point(score, name, after, before, notes)]
 
 
 def _by_k(name: str, runs: Sequence[Results], score: str) -> list[Point]:
   """`score` is 'test'; the k are those of the run."""
+  before, after = (
+    [scores.count(scores.sampled(run, i)) for run, i in models]
+    for models in (_bases(runs), _chosen(runs))
+  )
   base, tuned = [], []
-  firsts = [_counts(run, 0) for run in runs]
-  lasts = [
-    _counts(run, scores.chosen(run.rows, run.record).iteration) for run in runs
-  ]
   for k in runs[0].config('eval.pass_k'):
-    before = [scores.pass_at(counts, k) for counts in firsts]
-    after = [scores.pass_at(counts, k) for counts in lasts]
-    base.append(Point(f'{name}: base', str(k), before))
-    tuned.append(Point(name, str(k), after, before))
+    old, new = (
+      [scores.pass_at(counts, k) for counts in seeds]
+      for seeds in (before, after)
+    )
+    base.append(Point(f'{name}: base', str(k), old))
+    tuned.append(Point(name, str(k), new, old))
   return base + tuned
-
-
-def _counts(run: Results, iteration: int) -> dict[str, tuple[int, int]]:
-  """Returns verdicts and right ones among a model's samples of each problem."""
-  folder = run.workdir / f'iteration_{iteration}' / 'test' / 'sampled'
-  return scores.count(scores.samples(folder))
 
 
 def _by_difficulty(
@@ -187,14 +173,15 @@ def _by_difficulty(
   All seeds have the same base, so their samples together say how hard a problem
   is, and its bin is that of all seeds.
   """
-  base, tuned = [], []
-  rows = [scores.chosen(run.rows, run.record) for run in runs]
-  halves = [(run.rows[0].test or {})['halves'] for run in runs]
-  after = [(row.test or {})['halves'] for row in rows]
+  halves, after = (
+    [run.rows[i].test['halves'] for run, i in models]
+    for models in (_bases(runs), _chosen(runs))
+  )
   bins = {
     id: scores.difficulty_of(sum(half[id][0] for half in halves) / len(halves))
     for id in sorted(_shared(halves))
   }
+  base, tuned = [], []
   for number, label in enumerate(scores.RANGES):
     ids = [id for id in bins if bins[id] == number]
     if not ids:
@@ -207,6 +194,15 @@ def _by_difficulty(
   return base + tuned
 
 
+def _bases(runs: Sequence[Results]) -> list[tuple[Results, int]]:
+  return [(run, 0) for run in runs]
+
+
+def _chosen(runs: Sequence[Results]) -> list[tuple[Results, int]]:
+  """Returns each run with the iteration that its validation chooses."""
+  return [(r, scores.chosen(r.rows, r.record).iteration) for r in runs]
+
+
 _POINTS = {
   'iteration': _by_iteration,
   'arm': _by_arm,
@@ -215,7 +211,7 @@ _POINTS = {
 }
 
 
-def _list(values: Sequence[int]) -> str:
+def _list(values: Iterable[int]) -> str:
   return '/'.join(map(str, values))
 
 

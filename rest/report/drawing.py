@@ -144,6 +144,18 @@ def draw_points(
   )
 
 
+def draw_line(
+  axes: Axes,
+  iteration: int,
+  places: Sequence[Any],
+  values: Sequence[float],
+  marker: str = 'o',
+) -> None:
+  """Draws the line of an iteration, in its color and under its name."""
+  color, label = color_of(iteration), name_of(iteration)
+  axes.plot(places, values, marker=marker, color=color, label=label)
+
+
 def percent_axis(axes: Axes, label: str) -> None:
   axes.set_ylabel(label)
   axes.set_ylim(0, 103)  # A point at 100 must be seen whole.

@@ -8,11 +8,10 @@ from rest.report import series
 from rest.report.drawing import (
   COLORS,
   Figure,
-  color_of,
+  draw_line,
   draw_points,
   iteration_axis,
   legend_above,
-  name_of,
   percent_axis,
   shortened,
 )
@@ -51,7 +50,7 @@ def figures(run: Results) -> list[Figure]:
 def accuracy(run: Results) -> Figure:
   """Accuracy by iteration: test, validation, and what the E-step saw."""
   test, validation, train = series.accuracies(run)
-  number = (run.rows[0].test or {})['problems']
+  number = run.rows[0].test['problems']
 
   def draw(axes: Axes) -> None:
     draw_points(axes, test, 'test, greedy', COLORS[0], marker='o')
@@ -102,32 +101,22 @@ def transfer(run: Results) -> Figure | None:
 
 def pass_at_k(run: Results) -> Figure | None:
   """pass@k against k, a line an iteration."""
-  if not (run.rows[0].test or {})['pass_at_k']:
+  ks = sorted(map(int, run.rows[0].test['pass_at_k']))
+  if not ks:
     return None
 
   def draw(axes: Axes) -> None:
     for row in run.rows:
-      values = sorted(
-        (int(k), 100 * v) for k, v in (row.test or {})['pass_at_k'].items()
-      )
-      axes.plot(
-        [k for k, _ in values],
-        [v for _, v in values],
-        marker='o',
-        color=color_of(row.iteration),
-        label=name_of(row.iteration),
-      )
+      values = [100 * row.test['pass_at_k'][str(k)] for k in ks]
+      draw_line(axes, row.iteration, ks, values)
     axes.set_xscale('log', base=2)
-    ks = sorted(map(int, (run.rows[0].test or {})['pass_at_k']))
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.set_xlabel('samples, k')
     percent_axis(axes, 'pass@k, %')
     axes.legend(loc='lower right')
 
   samples = run.config('eval.num_samples')
-  count = (
-    run.config('eval.num_problems') or (run.rows[0].test or {})['problems']
-  )
+  count = run.config('eval.num_problems') or run.rows[0].test['problems']
   caption = (
     f'Chance that one of k samples is right: unbiased estimates from '
     f'{samples} samples of each of {count} test problems.'
@@ -137,27 +126,22 @@ def pass_at_k(run: Results) -> Figure | None:
 
 def levels(run: Results) -> Figure | None:
   """Test accuracy by level (or by subject where there are no levels)."""
-  field = 'levels' if (run.rows[0].test or {})['levels'] else 'subjects'
-  names = list((run.rows[0].test or {})[field])[:12]
+  field = 'levels' if run.rows[0].test['levels'] else 'subjects'
+  names = list(run.rows[0].test[field])[:12]
   if len(names) < 2:
     return None
 
   def draw(axes: Axes) -> None:
     for row in run.rows:
-      values = [100 * (row.test or {})[field].get(name, 0) for name in names]
-      axes.plot(
-        [shortened(name, 14) for name in names],
-        values,
-        marker='o',
-        color=color_of(row.iteration),
-        label=name_of(row.iteration),
-      )
+      values = [100 * row.test[field].get(name, 0) for name in names]
+      places = [shortened(name, 14) for name in names]
+      draw_line(axes, row.iteration, places, values)
     percent_axis(axes, 'test problems solved, %')
     if field == 'subjects':
       axes.tick_params('x', rotation=30)
     axes.legend()
 
-  number = (run.rows[0].test or {})['problems']
+  number = run.rows[0].test['problems']
   caption = f'Greedy test accuracy by {field[:-1]}; n = {number:,} in all.'
   return Figure('levels', f'Accuracy by {field[:-1]}', caption, draw)
 
@@ -196,9 +180,7 @@ def loss(run: Results) -> Figure | None:
 
   def draw(axes: Axes) -> None:
     for iteration, steps in sorted(run.steps.items()):
-      x, smooth = series.smoothed(steps)
-      color = color_of(iteration)
-      axes.plot(x, smooth, color=color, label=name_of(iteration))
+      draw_line(axes, iteration, *series.smoothed(steps), marker='')
     axes.set(xlabel='step', ylabel='loss, nats a token')
     axes.legend()
 
@@ -248,8 +230,7 @@ def comparison(runs: Sequence[Results]) -> Figure:
   caption = (
     'Greedy test accuracy by iteration, with 95 % Wilson intervals. '
     + '; '.join(
-      f'{run.name}: n = {(run.rows[0].test or {})["problems"]:,}'
-      for run in runs
+      f'{run.name}: n = {run.rows[0].test["problems"]:,}' for run in runs
     )
     + '.'
   )

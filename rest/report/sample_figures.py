@@ -11,6 +11,7 @@ from rest.report.drawing import (
   GREY,
   Figure,
   color_of,
+  draw_line,
   legend_above,
   name_of,
   percent_axis,
@@ -31,7 +32,7 @@ def fates(run: Results) -> Figure | None:
     for name, color in FATE_COLORS:
       heights = [
         100 * e['fates'].get(name, 0) / e['sampled']
-        for e in (row.e_step or {} for row in drawn)
+        for e in (row.e_step for row in drawn)
       ]
       if any(heights):
         axes.bar(places, heights, 0.6, below, color=color, label=name)
@@ -41,7 +42,7 @@ def fates(run: Results) -> Figure | None:
     percent_axis(axes, 'samples, %')
     legend_above(axes)
 
-  sampled = (drawn[0].e_step or {})['sampled']
+  sampled = drawn[0].e_step['sampled']
   caption = (
     f'What became of the {sampled:,} samples of each E-step. Kept samples are '
     'what the model is fine-tuned on.'
@@ -108,20 +109,17 @@ def _histogram(
 
   def draw(axes: Axes) -> None:
     for row in drawn:
-      e_step = row.e_step or {}
+      e_step = row.e_step
       sizes = {int(size): count for size, count in e_step[field].items()}
       edges = range(max(sizes) + 1)
       shares = [100 * sizes.get(n, 0) / e_step['problems'] for n in edges]
-      color = color_of(row.iteration)
-      axes.plot(
-        edges, shares, marker='.', color=color, label=name_of(row.iteration)
-      )
+      draw_line(axes, row.iteration, edges, shares, marker='.')
     axes.set(xlabel=label, ylabel='problems, %')
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
 
-  problems = (drawn[0].e_step or {})['problems']
+  problems = drawn[0].e_step['problems']
   return Figure(field, title, f'{caption} n = {problems:,}.', draw)
 
 
@@ -169,9 +167,9 @@ def lengths(run: Results) -> Figure | None:
     ):
       label: str | None = name
       for row in drawn:
-        if name not in (row.e_step or {})['lengths']:
+        if name not in row.e_step['lengths']:
           continue
-        ends = (row.e_step or {})['lengths'][name]
+        ends = row.e_step['lengths'][name]
         x = row.iteration + offset
         axes.plot([x, x], [ends[0], ends[-1]], color=color, linewidth=1)
         axes.plot([x, x], [ends[1], ends[-2]], color=color, linewidth=5)

@@ -63,7 +63,7 @@ def scores(run: Results) -> str:
   best = chosen(run.rows, run.record)
   table = []
   for row in run.rows:
-    test = row.test or {}
+    test = row.test
     cells = {
       'iteration': _name(row) + (' (chosen)' if row is best else ''),
       'validation': percent(row.validation['pass_1']) if row.validation else '',
@@ -103,7 +103,7 @@ def e_steps(run: Results) -> str:
   """Returns what came of the samples of each E-step."""
   table = []
   for row in run.rows:
-    if (e_step := row.e_step) is None:
+    if not (e_step := row.e_step):
       continue
     cells = {
       'iteration': str(row.iteration),
@@ -196,7 +196,7 @@ def differences(runs: Sequence[Results]) -> str:
   table = []
   for run in runs:
     row = chosen(run.rows, run.record)
-    test = row.test or {}
+    test = row.test
     table.append(
       {
         'run': run.name,
@@ -228,7 +228,7 @@ def differences(runs: Sequence[Results]) -> str:
 
 def _tiles(run: Results) -> str:
   best = chosen(run.rows, run.record)
-  test, base = best.test or {}, run.rows[0].test or {}
+  test, base = best.test, run.rows[0].test
   tiles = [
     (
       f'test pass@1, iteration {best.iteration}',

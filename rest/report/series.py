@@ -60,7 +60,7 @@ def accuracies(run: Results) -> tuple[Points, Points | None, Points | None]:
   The E-step of iteration i + 1 draws from the model of iteration i, so that its
   share of right samples is that model's accuracy on training problems.
   """
-  test = _scores([(row.iteration, row.test or {}) for row in run.rows])
+  test = _scores([(row.iteration, row.test) for row in run.rows])
   measured = [(r.iteration, r.validation) for r in run.rows if r.validation]
   drawn = [(row.iteration, success_rates(row)) for row in run.rows]
   found = [
@@ -104,8 +104,7 @@ def majority(run: Results) -> tuple[list[int], list[float]] | None:
 def turnover(run: Results) -> list[Change]:
   """Returns what each iteration newly solves and loses, test first."""
   solved = [
-    ('test', row.iteration, _solved((row.test or {})['scores']))
-    for row in run.rows
+    ('test', row.iteration, _solved(row.test['scores'])) for row in run.rows
   ]
   solved += [
     ('training', row.iteration, _solved(row.e_step['correct_by_problem']))
@@ -179,5 +178,5 @@ def _solved(scores: dict[str, float]) -> set[str]:
 
 
 def _shares(row: Row) -> dict[str, float]:
-  e_step = row.e_step or {}
+  e_step = row.e_step
   return {n: c / e_step['sampled'] for n, c in e_step['reasons'].items()}

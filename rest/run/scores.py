@@ -27,13 +27,13 @@ RANGES = ('< 25 %', '25-50 %', '50-75 %', '>= 75 %')
 
 @dataclass(frozen=True, slots=True)
 class Row:
-  """One iteration as its files tell it; what it has not reached is None."""
+  """One iteration as its files tell it; what it has not reached is empty."""
 
   iteration: int
-  e_step: dict[str, Any] | None
-  m_step: dict[str, Any] | None
-  validation: dict[str, Any] | None
-  test: dict[str, Any] | None
+  e_step: dict[str, Any]
+  m_step: dict[str, Any]
+  validation: dict[str, Any]
+  test: dict[str, Any]
   suites: dict[str, dict[str, Any]]  # Transfer sets, by label.
   seconds: dict[str, float]
 
@@ -68,24 +68,20 @@ def read(workdir: epath.PathLike) -> list[Row]:
   rows = []
   while True:
     row = read_row(epath.Path(workdir) / f'iteration_{len(rows)}', len(rows))
-    if row.test is None:
+    if not row.test:
       return rows
     rows.append(row)
 
 
 def read_row(folder: epath.Path, iteration: int) -> Row:
   """Reads the files of an iteration, of which none need be there."""
+  names = ('e_step', 'm_step', 'validation', 'test', 'seconds')
+  known = {n: store.read_json(folder / f'{n}.json') or {} for n in names}
+  suites = sorted((folder / 'suites').glob('*.json'))
   return Row(
     iteration=iteration,
-    e_step=store.read_json(folder / 'e_step.json'),
-    m_step=store.read_json(folder / 'm_step.json'),
-    validation=store.read_json(folder / 'validation.json'),
-    test=store.read_json(folder / 'test.json'),
-    suites={
-      path.stem: store.read_json(path)
-      for path in sorted((folder / 'suites').glob('*.json'))
-    },
-    seconds=store.read_json(folder / 'seconds.json') or {},
+    suites={path.stem: store.read_json(path) for path in suites},
+    **known,
   )
 
 
@@ -144,7 +140,7 @@ def chosen(rows: Sequence[Row], record: dict[str, Any]) -> Row:
   may_be_base = record.get('config', {}).get('em.stop_on_validation')
   measured = [row for row in rows if row.validation]
   measured = [r for r in measured if r.iteration or may_be_base] or rows[-1:]
-  return max(measured, key=lambda row: (row.validation or {}).get('pass_1', 0))
+  return max(measured, key=lambda row: row.validation.get('pass_1', 0))
 
 
 def gain(before: Row, after: Row) -> tuple[float, float, float] | None:
@@ -152,7 +148,7 @@ def gain(before: Row, after: Row) -> tuple[float, float, float] | None:
 
   None where the two have no problem in common.
   """
-  first, second = ((r.test or {}).get('scores', {}) for r in (before, after))
+  first, second = (r.test.get('scores', {}) for r in (before, after))
   common = sorted(first.keys() & second.keys())
   if not common:
     return None
@@ -172,7 +168,7 @@ def split_gain(before: Row, after: Row) -> tuple[float, float] | None:
   Example: of 10 problems, 3 were without an answer, of which 2 are now right;
   1 that was wrong is now right: a gain of 0.3, split into 0.2 and 0.1.
   """
-  tests = [row.test or {} for row in (before, after)]
+  tests = [before.test, after.test]
   if not all('unreadable' in test for test in tests):
     return None
   first, second = (test['scores'] for test in tests)
@@ -199,8 +195,8 @@ def percent(share: float) -> str:
 
 def success_rates(row: Row) -> np.ndarray | None:
   """Returns the share of right samples of each training problem."""
-  counts = (row.e_step or {}).get('correct_by_problem')
-  if not counts or row.e_step is None:
+  counts = row.e_step.get('correct_by_problem')
+  if not counts:
     return None
   samples = row.e_step['sampled'] / row.e_step['problems']
   return np.array([counts[name] for name in sorted(counts)]) / samples
@@ -211,10 +207,10 @@ def difficulty_of(success: float) -> int:
   return sum(success >= edge for edge in _EDGES)
 
 
-def samples(folder: epath.PathLike) -> Iterator[list[Graded]]:
-  """Reads all samples of a folder of parts, a problem at a time."""
-  parts = store.Parts(folder)
-  return (parts.read(index) for index in sorted(parts.done()))
+def sampled(run: Results, iteration: int) -> Iterator[list[Graded]]:
+  """Reads a model's samples of test problems, a problem at a time."""
+  folder = run.workdir / f'iteration_{iteration}' / 'test' / 'sampled'
+  return store.Parts(folder).read_done()
 
 
 def count(groups: Iterable[Sequence[Graded]]) -> dict[str, tuple[int, int]]:
@@ -258,14 +254,14 @@ def by_problem(run: Results, iteration: int, score: str) -> dict[str, float]:
     ValueError: The run did not measure it.
   """
   row = run.rows[iteration]
-  folder = run.workdir / f'iteration_{iteration}' / 'test' / 'sampled'
   if score == 'train':
-    drawn = run.workdir / f'iteration_{iteration + 1}' / 'parts'
-    return pass_at(count(samples(drawn)), 1)
+    drawn = store.Parts(run.workdir / f'iteration_{iteration + 1}' / 'parts')
+    return pass_at(count(drawn.read_done()), 1)
   if score.startswith('pass@'):
-    return pass_at(count(samples(folder)), int(score.removeprefix('pass@')))
+    k = int(score.removeprefix('pass@'))
+    return pass_at(count(sampled(run, iteration)), k)
   if score == 'maj':
-    if not (groups := list(samples(folder))):
+    if not (groups := list(sampled(run, iteration))):
       return {}
     names = tuple({verifier_of(rows) for rows in groups})
     with Pool(VerifyConfig(), names) as pool:
@@ -273,7 +269,7 @@ def by_problem(run: Results, iteration: int, score: str) -> dict[str, float]:
   known = {'test': row.test, 'validation': row.validation} | {
     f'suites/{label}': suite for label, suite in row.suites.items()
   }
-  if (scores := known.get(score)) is None:
+  if not (scores := known.get(score)):
     raise ValueError(
       f'{run.workdir} has no iteration_{iteration}/{score}.json: it was not '
       'measured.'

@@ -119,7 +119,6 @@ def _decoding(config: dict[str, Any], section: str) -> str:
 def _made(row: Row) -> dict[str, str]:
   """Returns what an iteration drew, kept and trained on."""
   drawn, trained = row.e_step, row.m_step
-  assert trained is not None  # It has a model.
   cells = {'iteration': str(row.iteration)} | {
     name: f'{drawn[name]:,}' if drawn else '-'
     for name in ('problems', 'sampled', 'correct', 'kept', 'solved')

@@ -177,8 +177,8 @@ def _regrade_iteration(
 ) -> None:
   """Prints which samples an iteration's dataset would gain and lose now."""
   problems = {problem.id: problem for problem in task.problems('train')}
-  parts = store.Parts(folder / 'parts')
-  before = [row for i in sorted(parts.done()) for row in parts.read(i)]
+  groups = store.Parts(folder / 'parts').read_done()
+  before = [row for rows in groups for row in rows]
 
   def requests() -> Iterator[tuple[Graded, Request]]:
     for row in before:

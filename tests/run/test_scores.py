@@ -103,7 +103,7 @@ def test_a_gain_is_of_answers_now_readable_and_of_answers_now_right():
     by_problem: dict[str, float], unreadable: tuple[str, ...]
   ) -> scores.Row:
     test = {'scores': by_problem, 'unreadable': unreadable}
-    return scores.Row(0, None, None, None, test, {}, {})
+    return scores.Row(0, {}, {}, {}, test, {}, {})
 
   names = 'abcdefghij'
   before = row({n: float(n in 'ij') for n in names}, ('a', 'b', 'c'))
@@ -111,8 +111,7 @@ def test_a_gain_is_of_answers_now_readable_and_of_answers_now_right():
   # a, b can be read now and i no longer; d, e, h were wrong.
   assert scores.split_gain(before, after) == pytest.approx((0.1, 0.3))
   assert (
-    scores.split_gain(before, scores.Row(0, None, None, None, {}, {}, {}))
-    is None
+    scores.split_gain(before, scores.Row(0, {}, {}, {}, {}, {}, {})) is None
   )
 
 
@@ -124,7 +123,7 @@ def test_bins_begin_at_their_lower_edge():
 def test_training_scores_are_the_next_e_steps_and_unknown_ones_are_left_out(
   tmp_path,
 ):
-  store.write_json(tmp_path / 'iteration_0/test.json', {})
+  store.write_json(tmp_path / 'iteration_0/test.json', {'scores': {}})
   run = scores.read_run(tmp_path)
   parts = store.Parts(tmp_path / 'iteration_1/parts')
   parts.write(0, [_row('a', i, r) for i, r in enumerate((1.0, 0.0, None))])
@@ -133,7 +132,7 @@ def test_training_scores_are_the_next_e_steps_and_unknown_ones_are_left_out(
 
 
 def test_votes_and_pass_at_k_are_read_from_the_samples(tmp_path):
-  store.write_json(tmp_path / 'iteration_0/test.json', {})
+  store.write_json(tmp_path / 'iteration_0/test.json', {'scores': {}})
   run = scores.read_run(tmp_path)
   parts = store.Parts(tmp_path / 'iteration_0/test/sampled')
   parts.write(0, [_row('a', i, float(i < 2)) for i in range(4)])

@@ -1,7 +1,34 @@
-"""What a run came to, as text."""
+"""What a run writes of itself: results.txt, results.png, report.html."""
 
-from rest.run import tables
-from rest.run.scores import Row, gain, percent, points, split_gain
+from etils import epath
+
+from rest.report import drawing, figures
+from rest.report.page import write_page
+from rest.run import store, tables
+from rest.run.scores import (
+  Results,
+  Row,
+  gain,
+  percent,
+  points,
+  read,
+  split_gain,
+)
+
+
+def write(workdir: epath.Path) -> None:
+  """Writes the results of a run into its directory."""
+  rows = read(workdir)
+  store.write_whole(workdir / 'results.txt', table(rows) + '\n')
+  store.write_whole(workdir / 'results.png', picture(rows))
+  write_page([workdir], workdir / 'report.html')
+
+
+def picture(rows: list[Row]) -> bytes:
+  """Returns a PNG of the two figures that say most: accuracy, and fates."""
+  run = Results('', epath.Path(), {}, rows, {}, {})
+  shown = [figures.accuracy(run), figures.fates(run)]
+  return drawing.save(shown, 'png', size=(10, 4), dpi=120)
 
 
 def table(rows: list[Row]) -> str:
@@ -15,7 +42,7 @@ def table(rows: list[Row]) -> str:
 
 
 def _cells(row: Row) -> dict[str, str]:
-  test, e_step = row.test or {}, row.e_step
+  test, e_step = row.test, row.e_step
   cells = {'iteration': str(row.iteration)}
   for name in ('sampled', 'correct', 'kept'):
     cells[name] = f'{e_step[name]:,}' if e_step else '-'
