@@ -2,7 +2,8 @@
 
 import pathlib
 
-from rest.e_step.choose import EStepConfig, choose, to_kept
+from rest.config import EStepConfig
+from rest.e_step.choose import choose, to_kept
 from rest.e_step.summary import Tally
 from rest.model import tokenizer
 from rest.run import store

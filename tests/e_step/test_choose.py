@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+from rest.config import EStepConfig
 from rest.e_step.choose import (
   DUPLICATE,
   INCORRECT,
@@ -11,7 +12,6 @@ from rest.e_step.choose import (
   OVER_CAP,
   UNFINISHED,
   UNKNOWN,
-  EStepConfig,
   choose,
 )
 from rest.e_step.summary import Tally, describe

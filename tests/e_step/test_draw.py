@@ -15,7 +15,8 @@ import pytest
 from etils import epath
 
 from rest import tasks
-from rest.e_step.choose import Choice, EStepConfig, choose, equations, weigh
+from rest.config import EStepConfig
+from rest.e_step.choose import Choice, choose, equations, weigh
 from rest.e_step.draw import Tools, random_key
 from rest.e_step.generate import e_step
 from rest.e_step.variants import keep_drawn

@@ -10,7 +10,8 @@ import vocabularies
 from letters import Letters
 
 from rest import tasks
-from rest.e_step.choose import EStepConfig, choose, to_kept
+from rest.config import EStepConfig
+from rest.e_step.choose import choose, to_kept
 from rest.e_step.draw import prompt_tokens
 from rest.model import tokenizer
 from rest.run import dataset

@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from rest.e_step.choose import EStepConfig, choose
+from rest.config import EStepConfig
+from rest.e_step.choose import choose
 from rest.types import Completion, Graded, Verdict
 from rest.verify import Pool, VerifyConfig
 from rest.verify.answers import alike, reader, vote
