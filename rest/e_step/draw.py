@@ -49,11 +49,9 @@ class Tools:
 
 @dataclass(slots=True)
 class Timing:
-  """Where the time of drawing and judging went, in seconds."""
+  """Where the time of drawing and judging went."""
 
-  total: float = 0.0
-  waiting: float = 0.0  # The device's, for verdicts.
-  tokens: int = 0
+  waiting: float = 0.0  # Seconds of the device, for verdicts.
 
 
 def draw_missing(
@@ -94,7 +92,6 @@ def draw_missing(
   share = processes.mine(range(len(problems)))
   missing = [index for index in share if index not in done]
   timing = Timing()
-  started = time.monotonic()
   graded = draw(
     tools,
     problems,
@@ -118,7 +115,6 @@ def draw_missing(
       graded.close()
       raise Preempted(f'while sampling for {title}')
   processes.barrier(f'{title}, {key}: drawn')
-  timing.total = time.monotonic() - started
   return timing
 
 
@@ -137,6 +133,15 @@ def draw(
 
   Problems come in order of completion, samples in their own. Arguments as in
   `draw_missing`; `timing` is filled on the way.
+
+  Invariant: each problem with a sample drawn is in `answers` until it is
+  yielded, then in `over`, where the sampler sees that nothing more is wanted of
+  it; `drawn` is the part of `answers` that only verdicts are missing of, and is
+  looked at again with every sample that comes.
+
+  Example: of two problems with two samples each come 0/0, 1/0, 0/1, 1/1. At
+  0/1 problem 0 is drawn; if its verdicts are there it is yielded at once, else
+  at 1/1, or behind the loop, which waits for them.
   """
   if not indices:
     return
@@ -165,9 +170,8 @@ def draw(
         answers[position] = Answers(problem, prompt, num_samples, is_enough)
       before = time.monotonic()
       request = make_request(tools.task, problem, completion.text)
-      verdict = pool.submit(request)
+      verdict = pool.submit(request)  # Waits where the queue is full.
       timing.waiting += time.monotonic() - before
-      timing.tokens += len(completion.tokens)
       view.drawn(len(completion.tokens))
       tools.live.tick()
       if answers[position].add(sample, completion, verdict):

@@ -89,30 +89,11 @@ def evaluate(
     temperature=temperature,
   )
   rows = [rows[0] for rows in greedy.read_all(len(problems))]
-  pass_at_k, maj_at_k, halves = {}, None, {}
-  if config.num_samples:
-    subset = problems[: config.num_problems or len(problems)]
-    sampled = store.Parts(folder / 'sampled')
-    draw_missing(
-      tools,
-      subset,
-      config.num_samples,
-      sampled,
-      key='evaluation',
-      title=f'{title}, {config.num_samples} samples',
-      temperature=config.temperature,
-      top_k=config.top_k,
-      top_p=config.top_p,
-    )
-    groups = list(sampled.read_all(len(subset)))
-    counts = scores.count(groups)
-    pass_at_k = {
-      str(k): _mean(scores.pass_at(counts, k).values()) for k in config.pass_k
-    }
-    halves = {rows[0].problem_id: _halves(rows) for rows in groups}
-    if tools.task.verifier in EXTRACT:  # Programs have no answer to vote on.
-      maj_at_k = _mean(scores.majority(groups, tools.pool).values())
-  return _score(problems, rows, pass_at_k, maj_at_k, halves)
+  if not config.num_samples:
+    return _score(problems, rows, {}, None, {})
+  return _score(
+    problems, rows, *_sampled(tools, problems, config, folder, title)
+  )
 
 
 def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
@@ -139,6 +120,39 @@ def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
         raise Preempted(f'while validating in {title}')
   correct, judged = processes.totals(correct, judged)
   return correct / max(1, judged)
+
+
+def _sampled(
+  tools: Tools,
+  problems: Sequence[Problem],
+  config: EvaluateConfig,
+  folder: epath.Path,
+  title: str,
+) -> tuple[dict[str, float], float | None, dict[str, tuple[float, float]]]:
+  """Returns pass@k, maj@k and halves, as in `Evaluation`."""
+  subset = problems[: config.num_problems or len(problems)]
+  parts = store.Parts(folder / 'sampled')
+  draw_missing(
+    tools,
+    subset,
+    config.num_samples,
+    parts,
+    key='evaluation',
+    title=f'{title}, {config.num_samples} samples',
+    temperature=config.temperature,
+    top_k=config.top_k,
+    top_p=config.top_p,
+  )
+  groups = list(parts.read_all(len(subset)))
+  counts = scores.count(groups)
+  pass_at_k = {
+    str(k): _mean(scores.pass_at(counts, k).values()) for k in config.pass_k
+  }
+  maj_at_k = None
+  if tools.task.verifier in EXTRACT:  # Programs have no answer to vote on.
+    maj_at_k = _mean(scores.majority(groups, tools.pool).values())
+  halves = {rows[0].problem_id: _halves(rows) for rows in groups}
+  return pass_at_k, maj_at_k, halves
 
 
 def _score(

@@ -197,24 +197,22 @@ def _regrade_iteration(
     else {(row.problem_id, row.sample) for row in kept if not row.hinted}
   )
   is_in = _kept(now, estep, pool)
-  changes: collections.Counter[str] = collections.Counter()
+  differ = 0
   for old, new in zip(before, now, strict=True):
     name = (old.problem_id, old.sample)
-    differs = _outcome(old.verdict) != _outcome(new.verdict)
-    changes['differ'] += differs
+    was, becomes = _outcome(old.verdict), _outcome(new.verdict)
+    differ += was != becomes
     if (name in was_in) == (name in is_in):
       continue
+    why = f'{was} ({old.verdict.reason}) -> {becomes} ({new.verdict.reason})'
+    if was == becomes:
+      why = f'still {becomes}, unlike others of its problem'
     change = 'enters' if name in is_in else 'leaves'
-    changes[change] += 1
-    why = f'{_outcome(old.verdict)} ({old.verdict.reason})'
-    why += f' -> {_outcome(new.verdict)} ({new.verdict.reason})'
-    if not differs:
-      why = f'still {_outcome(new.verdict)}, unlike others of its problem'
     print(f'{change} {old.problem_id} sample {old.sample}: {why}')
   print(
-    f'{folder.name}: of {len(now)} verdicts {changes["differ"]} differ; of '
-    f'{len(was_in)} samples kept {changes["leaves"]} leave, and '
-    f'{changes["enters"]} enter'
+    f'{folder.name}: of {len(now)} verdicts {differ} differ; of '
+    f'{len(was_in)} samples kept {len(was_in - is_in)} leave, and '
+    f'{len(is_in - was_in)} enter'
   )
   if codec is not None:
     drawn = [(row.completion.tokens, row.completion.text) for row in before]
