@@ -10,8 +10,10 @@ import pytest
 import report_run
 
 from rest import report
-from rest.e_step.choose import DUPLICATE, INCORRECT, KEPT
+from rest.e_step.choose import DUPLICATE, INCORRECT, KEPT, OUTVOTED, to_kept
 from rest.report import page, series
+from rest.run import store
+from rest.run.dataset import write_dataset
 from rest.run.scores import chosen
 
 
@@ -80,6 +82,27 @@ def test_the_page_holds_every_sample_and_what_became_of_it(html):
     became = [e_step['outcomes'][ord(code) - 48][2] for code in codes]
     assert became == [KEPT, DUPLICATE, KEPT, INCORRECT]
   assert len(pages['0-1-0']) == 6
+
+
+def test_the_page_tells_right_answers_that_lost_a_vote(tmp_path):
+  workdir = report_run.write_run(tmp_path / 'run', problems=1)
+  record = store.read_record(workdir)
+  record['config']['estep.weight'] = 'majority'
+  store.write_json(workdir / 'run.json', record)
+  rows = [
+    report_run.graded('set/0', sample, text)
+    for sample, text in enumerate(['It is 3.', 'It is 4.', 'So it is 4.'])
+  ]
+  for iteration in (1, 2):
+    folder = workdir / f'iteration_{iteration}'
+    store.Parts(folder / 'parts').write(0, rows)
+    kept = [to_kept(row) for row in rows[1:]]
+    write_dataset(folder / 'dataset.jsonl', kept, report_run.CODEC)
+  page.write_page([workdir], workdir / 'report.html')
+  e_step, _ = _index((workdir / 'report.html').read_text())['runs'][0]['sets']
+  codes = e_step['codes']['1'][0]
+  became = [e_step['outcomes'][ord(code) - 48][2] for code in codes]
+  assert became == [OUTVOTED, KEPT, KEPT]
 
 
 def test_nothing_that_a_model_or_a_config_says_becomes_markup(html):
