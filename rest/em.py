@@ -13,10 +13,12 @@ from jax.sharding import Mesh
 
 from rest import report
 from rest.config import MStepConfig
-from rest.e_step.draw import Tools, e_step, keep_drawn
+from rest.e_step.draw import Tools
 from rest.e_step.evaluate import evaluate
+from rest.e_step.generate import e_step
 from rest.e_step.policy import Policy
 from rest.e_step.summary import describe
+from rest.e_step.variants import keep_drawn
 from rest.m_step.examples import asked, training_examples
 from rest.m_step.fine_tune import fine_tune
 from rest.m_step.validate import validator

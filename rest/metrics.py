@@ -1,15 +1,10 @@
 """What a run is measured by: pass@k, maj@k, and how sure we are of them."""
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from tqdm import tqdm
-
-_EVERY = 30.0  # Seconds between lines of a bar that nobody watches.
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -108,64 +103,3 @@ def paired_gain(
   """
   gains = np.asarray(after, np.float64) - np.asarray(before, np.float64)
   return mean_interval(gains[None])
-
-
-def progress(total: int, title: str, unit: str) -> tqdm:
-  """Returns a progress bar; where nobody watches, a line every half minute."""
-  common: dict[str, Any] = {
-    'total': total,
-    'desc': title,
-    'unit': f' {unit}',
-    'leave': False,
-  }
-  if sys.stderr.isatty():
-    return tqdm(
-      **common,
-      mininterval=0.2,
-      dynamic_ncols=True,
-      bar_format='{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} '
-      '[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]',
-    )
-  return tqdm(
-    **common,
-    mininterval=_EVERY,
-    delay=_EVERY,
-    smoothing=0,  # The rate since the start: lines are far apart.
-    file=_Lines(),
-    bar_format='{desc} {n_fmt} of {total_fmt}, {rate_noinv_fmt}, '
-    '{remaining} to go{postfix}',
-  )
-
-
-class _Lines:
-  """Takes what a bar writes, and prints it as lines."""
-
-  def write(self, text: str) -> None:
-    # Bars go back to the start of the line, and up over those below.
-    line = text.replace('\x1b[A', '').strip()
-    if line:
-      sys.stderr.write(f'{line}\n')
-
-  def flush(self) -> None:
-    sys.stderr.flush()
-
-
-def format_table(rows: Sequence[dict[str, str]]) -> str:
-  """Returns rows as aligned text; columns in the order of the first row."""
-  columns = list(rows[0])
-  widths = [
-    max(len(column), *(len(row[column]) for row in rows)) for column in columns
-  ]
-  lines = [
-    '  '.join(
-      name.rjust(width) for name, width in zip(columns, widths, strict=True)
-    )
-  ]
-  lines += [
-    '  '.join(
-      row[name].rjust(width)
-      for name, width in zip(columns, widths, strict=True)
-    )
-    for row in rows
-  ]
-  return '\n'.join(lines)

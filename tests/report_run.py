@@ -2,8 +2,8 @@
 
 import pathlib
 
-from rest.e_step import fates
-from rest.e_step.choose import to_kept
+from rest.config import EStepConfig
+from rest.e_step.choose import choose, to_kept
 from rest.e_step.summary import Tally
 from rest.model import tokenizer
 from rest.run import store
@@ -61,6 +61,17 @@ def texts(index: int) -> list[str]:
   return [TEX, TEX, f'Another way: {2 * index}.', f'{HOSTILE} {index}']
 
 
+def graded(
+  problem_id: str, sample: int, text: str, right: bool = True
+) -> Graded:
+  """Returns a sample that an end token has ended."""
+  tokens = (*CODEC.encode(text, follows=True), CODEC.eos[0])
+  completion = Completion(text, tokens, (-1.0,) * len(tokens), 'token')
+  reason = 'same value' if right else 'different'
+  verdict = Verdict(float(right), reason, 'math-1')
+  return Graded(problem_id, sample, 'What is it?', completion, verdict)
+
+
 def _write_e_step(
   folder: pathlib.Path, problems: list[Problem], iteration: int
 ) -> None:
@@ -70,14 +81,13 @@ def _write_e_step(
     # The model of iteration 1 solves every second problem, that of 2 all.
     solves = iteration == 2 or index % 2 == 0
     rows = [
-      _row(problem, sample, text, right=solves and sample < 3)
+      graded(problem.id, sample, text, right=solves and sample < 3)
       for sample, text in enumerate(texts(index))
     ]
-    chosen = [row for row in rows if solves and row.sample in (0, 2)]
-    samples = {row.sample for row in chosen}
-    counts.add(rows, fates.fates(rows, samples, CAP, str))
+    choices = choose(rows, EStepConfig(cap=CAP))
+    counts.add(choices)
     parts.write(index, rows)
-    kept += [to_kept(row) for row in chosen]
+    kept += [to_kept(choice.row) for choice in choices if choice.kept]
   summary = counts.summary()
   fields = {name: getattr(summary, name) for name in summary.__slots__}
   store.write_json(folder / 'e_step.json', fields)
@@ -94,7 +104,8 @@ def _write_test(
   parts = store.Parts(folder / 'test' / 'greedy')
   for index, problem in enumerate(problems):
     right = scores[problem.id] == 1.0
-    parts.write(index, [_row(problem, 0, f'Greedy {iteration}', right)])
+    text = f'Greedy {iteration}'
+    parts.write(index, [graded(problem.id, 0, text, right)])
   share = sum(scores.values()) / len(scores)
   test = {
     'problems': len(scores),
@@ -114,11 +125,3 @@ def _write_test(
   store.write_json(folder / 'test.json', test)
   store.write_json(folder / 'suites' / 'other-set.json', test)
   store.write_json(folder / 'validation.json', test)
-
-
-def _row(problem: Problem, sample: int, text: str, right: bool) -> Graded:
-  tokens = (*CODEC.encode(text, follows=True), CODEC.eos[0])
-  completion = Completion(text, tokens, (-1.0,) * len(tokens), 'token')
-  reason = 'same value' if right else 'different'
-  verdict = Verdict(float(right), reason, 'math-1')
-  return Graded(problem.id, sample, problem.question, completion, verdict)

@@ -92,10 +92,3 @@ def test_one_seed_gives_the_bootstrap_over_problems():
   assert mean == pytest.approx(scores.mean())
   assert high - low == pytest.approx(2 * 1.96 * error, rel=0.05)
   assert metrics.paired_gain([0.0] * 80, list(scores)) == (mean, low, high)
-
-
-def test_columns_of_a_table_line_up():
-  text = metrics.format_table(
-    [{'a': '1', 'long name': 'x'}, {'a': '22', 'long name': ''}]
-  )
-  assert len({len(line) for line in text.split('\n')}) == 1

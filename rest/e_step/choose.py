@@ -1,12 +1,25 @@
-"""What of an E-step's samples is kept to train on, and how much it weighs."""
+"""What becomes of each sample: kept to train on, with a weight, or why not."""
 
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rest.config import EStepConfig
 from rest.types import Graded, Kept
+
+KEPT = 'kept'
+OVER_CAP = 'over the cap'
+OUTVOTED = 'outvoted'  # Right, but another answer was the commonest.
+DUPLICATE = 'duplicate'
+UNFINISHED = 'cut off'
+INCORRECT = 'incorrect'
+UNKNOWN = 'unknown'
+
+# Gives the answers of texts, equal ones written alike and '' for none: see
+# `rest.verify.answers.alike`.
+Reader = Callable[[Sequence[str]], list[str]]
 
 _SPACES = re.compile(r'\s')
 # As in '3 + 4 * 2 = 11': numbers and operations, a sign, a number. What has no
@@ -14,60 +27,85 @@ _SPACES = re.compile(r'\s')
 _EQUATION = re.compile(r'[\d(][\d\s.,()%/*+\-]*+(=\s*-?[\d.,]*\d)?')
 
 
-def keep(
+@dataclass(frozen=True, slots=True)
+class Choice:
+  """What became of a sample.
+
+  Attributes:
+    row: The sample.
+    weight: What it would weigh in training, f of its reward.
+    fate: KEPT, or why not.
+  """
+
+  row: Graded
+  weight: float
+  fate: str
+
+  @property
+  def kept(self) -> bool:
+    """Whether it is trained on."""
+    return self.fate == KEPT
+
+
+def choose(
   rows: Sequence[Graded],
   config: EStepConfig,
-  answers: Callable[[Sequence[str]], list[str]] | None = None,
-) -> list[Kept]:
-  """Returns the distinct, finished samples of a problem worth training on.
+  answers: Reader | None = None,
+) -> list[Choice]:
+  """Returns what became of each sample of a problem, in order of sample.
 
-  Where there are more than the cap, those of the largest weight are taken, and
-  of equals the first by sample index. Samples are drawn independently, so these
-  are a random choice; and they do not depend on which samples were quick.
+  Kept are distinct, finished samples that weigh something. Where there are more
+  than the cap, those of the largest weight are taken, and of equals the first
+  by sample index. Samples are drawn independently, so these are a random
+  choice; and they do not depend on which samples were quick.
+
+  Invariant: what is seen before a sample, in order of choice, decides it; and
+  of what is not kept, a wrong sample is told as wrong, whatever else it is.
+
+  Example: 'a', 'a', 'b' (wrong), 'c' and 'd' with a cap of 2 are kept, a
+  duplicate, incorrect, kept and over the cap.
 
   Args:
     rows: All samples of the problem, in any order.
     config: What is kept.
-    answers: Gives the answers of texts for votes, equal ones written alike and
-      '' for none; see `rest.verify.answers.alike`.
+    answers: Gives the answers of texts for votes.
   """
   rows = sorted(rows, key=lambda row: row.sample)
   weights = weigh(rows, config.weight, answers)
-  same = sameness(config.distinct)
-  kept: list[Kept] = []
+  same = _SAMENESS[config.distinct]
+  fates = [''] * len(rows)
   seen: set[object] = set()
+  kept = 0
   for index in sorted(range(len(rows)), key=lambda i: -weights[i]):
     row = rows[index]
-    if weights[index] == 0.0 or not row.completion.finished:
-      continue
-    common = same(row.completion.text.strip()) if same else None
-    if common is not None and common in seen:
-      continue
-    seen.add(common)
-    kept.append(to_kept(row, weights[index]))
-    if len(kept) == config.cap:
-      break
-  return sorted(kept, key=lambda row: row.sample)
+    common = same(row.completion.text.strip()) if same else index
+    if not row.completion.finished:
+      fate = UNFINISHED
+    elif not weights[index]:
+      fate = OUTVOTED
+    elif common in seen:
+      fate = DUPLICATE
+    else:
+      fate = OVER_CAP if kept == config.cap > 0 else KEPT
+      kept += fate == KEPT
+      seen.add(common)
+    if fate != KEPT and row.verdict.reward != 1.0:
+      fate = UNKNOWN if row.verdict.reward is None else INCORRECT
+    fates[index] = fate
+  return list(map(Choice, rows, weights, fates))
 
 
 def meets_cap(rows: Sequence[Graded], config: EStepConfig) -> bool:
   """Whether no further sample is to be drawn: none could enter the dataset."""
-  return config.stop_at_cap and len(keep(rows, config)) == config.cap
-
-
-def sameness(distinct: str) -> Callable[[str], object] | None:
-  """Returns what two solutions have in common that count once.
-
-  Args:
-    distinct: See `EStepConfig`; 'off' gives None: all count.
-  """
-  return {'text': str, 'equations': equations, 'off': None}[distinct]
+  if not config.stop_at_cap:
+    return False
+  return sum(choice.kept for choice in choose(rows, config)) == config.cap
 
 
 def weigh(
   rows: Sequence[Graded],
   weight: str,
-  answers: Callable[[Sequence[str]], list[str]] | None = None,
+  answers: Reader | None = None,
 ) -> list[float]:
   """Returns f(r) of each sample of a problem; 0 where r is not known.
 
@@ -96,7 +134,7 @@ def equations(text: str) -> tuple[str, ...] | str:
   return found or text
 
 
-def to_kept(row: Graded, weight: float = 1.0) -> Kept:
+def to_kept(row: Graded, weight: float = 1.0, hinted: bool = False) -> Kept:
   """Returns what a dataset holds of a sample."""
   completion = row.completion
   return Kept(
@@ -106,13 +144,11 @@ def to_kept(row: Graded, weight: float = 1.0) -> Kept:
     text=completion.text,
     tokens=completion.tokens,
     weight=weight,
+    hinted=hinted,
   )
 
 
-def _votes(
-  rows: Sequence[Graded],
-  answers: Callable[[Sequence[str]], list[str]] | None,
-) -> list[float]:
+def _votes(rows: Sequence[Graded], answers: Reader | None) -> list[float]:
   """Returns 1 for samples with the commonest answer, the first of equals."""
   if answers is None:
     raise ValueError(
@@ -128,3 +164,11 @@ def _votes(
     if answer == winner
   }
   return [float(row.sample in won) for row in rows]
+
+
+# What two solutions have in common that count once; None where all count.
+_SAMENESS: dict[str, Callable[[str], object] | None] = {
+  'text': str,
+  'equations': equations,
+  'off': None,
+}

@@ -5,7 +5,7 @@ with the settings of the paper's figure 5 by default.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -14,10 +14,9 @@ from etils import epath
 from rest import metrics
 from rest.config import EvaluateConfig
 from rest.e_step.draw import Timing, Tools, draw, draw_missing
-from rest.run import processes, store
+from rest.run import processes, scores, store
 from rest.types import Graded, Preempted, Problem
-from rest.verify import Pool
-from rest.verify.answers import EXTRACT, vote
+from rest.verify.answers import EXTRACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +89,11 @@ def evaluate(
     temperature=temperature,
   )
   rows = [rows[0] for rows in greedy.read_all(len(problems))]
-  pass_at_k, maj_at_k, halves = {}, None, {}
-  if config.num_samples:
-    subset = problems[: config.num_problems or len(problems)]
-    sampled = store.Parts(folder / 'sampled')
-    draw_missing(
-      tools,
-      subset,
-      config.num_samples,
-      sampled,
-      key='evaluation',
-      title=f'{title}, {config.num_samples} samples',
-      temperature=config.temperature,
-      top_k=config.top_k,
-      top_p=config.top_p,
-    )
-    groups = list(sampled.read_all(len(subset)))
-    pass_at_k = {str(k): _mean_pass_at_k(groups, k) for k in config.pass_k}
-    halves = {rows[0].problem_id: _halves(rows) for rows in groups}
-    if tools.task.verifier in EXTRACT:  # Programs have no answer to vote on.
-      maj_at_k = _mean_majority(groups, tools.pool)
-  return _score(problems, rows, pass_at_k, maj_at_k, halves)
+  if not config.num_samples:
+    return _score(problems, rows, {}, None, {})
+  return _score(
+    problems, rows, *_sampled(tools, problems, config, folder, title)
+  )
 
 
 def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
@@ -139,6 +122,39 @@ def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
   return correct / max(1, judged)
 
 
+def _sampled(
+  tools: Tools,
+  problems: Sequence[Problem],
+  config: EvaluateConfig,
+  folder: epath.Path,
+  title: str,
+) -> tuple[dict[str, float], float | None, dict[str, tuple[float, float]]]:
+  """Returns pass@k, maj@k and halves, as in `Evaluation`."""
+  subset = problems[: config.num_problems or len(problems)]
+  parts = store.Parts(folder / 'sampled')
+  draw_missing(
+    tools,
+    subset,
+    config.num_samples,
+    parts,
+    key='evaluation',
+    title=f'{title}, {config.num_samples} samples',
+    temperature=config.temperature,
+    top_k=config.top_k,
+    top_p=config.top_p,
+  )
+  groups = list(parts.read_all(len(subset)))
+  counts = scores.count(groups)
+  pass_at_k = {
+    str(k): _mean(scores.pass_at(counts, k).values()) for k in config.pass_k
+  }
+  maj_at_k = None
+  if tools.task.verifier in EXTRACT:  # Programs have no answer to vote on.
+    maj_at_k = _mean(scores.majority(groups, tools.pool).values())
+  halves = {rows[0].problem_id: _halves(rows) for rows in groups}
+  return pass_at_k, maj_at_k, halves
+
+
 def _score(
   problems: Sequence[Problem],
   rows: Sequence[Graded],
@@ -148,40 +164,40 @@ def _score(
 ) -> Evaluation:
   levels: defaultdict[str, list[float]] = defaultdict(list)
   subjects: defaultdict[str, list[float]] = defaultdict(list)
-  scores: dict[str, float] = {}
+  by_problem: dict[str, float] = {}
   for problem, row in zip(problems, rows, strict=True):
     if row.verdict.reward is None:
       continue
-    scores[problem.id] = row.verdict.reward
+    by_problem[problem.id] = row.verdict.reward
     if problem.level:
       levels[problem.level].append(row.verdict.reward)
     if problem.subject:
       subjects[problem.subject].append(row.verdict.reward)
-  low, high = metrics.interval(sum(scores.values()), len(scores))
+  low, high = metrics.interval(sum(by_problem.values()), len(by_problem))
   count = max(1, len(rows))
   return Evaluation(
-    problems=len(scores),
-    unknown=len(rows) - len(scores),
-    pass_1=_mean(list(scores.values())),
+    problems=len(by_problem),
+    unknown=len(rows) - len(by_problem),
+    pass_1=_mean(by_problem.values()),
     low=low,
     high=high,
     unfinished=sum(not row.completion.finished for row in rows) / count,
     unreadable=tuple(
       row.problem_id
       for row in rows
-      if row.problem_id in scores and not row.verdict.readable
+      if row.problem_id in by_problem and not row.verdict.readable
     ),
     mean_tokens=sum(len(row.completion.tokens) for row in rows) / count,
     levels={name: _mean(levels[name]) for name in sorted(levels)},
     subjects={name: _mean(subjects[name]) for name in sorted(subjects)},
     pass_at_k=pass_at_k,
     maj_at_k=maj_at_k,
-    scores=scores,
+    scores=by_problem,
     halves=halves,
   )
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Collection[float]) -> float:
   return sum(values) / max(1, len(values))
 
 
@@ -191,18 +207,3 @@ def _halves(rows: Sequence[Graded]) -> tuple[float, float]:
     for side in (0, 1)
   )
   return even, odd
-
-
-def _mean_pass_at_k(groups: Sequence[Sequence[Graded]], k: int) -> float:
-  shares = []
-  for rows in groups:
-    judged = [row for row in rows if row.verdict.reward is not None]
-    if len(judged) >= k:
-      correct = sum(row.verdict.reward == 1.0 for row in judged)
-      shares.append(metrics.pass_at_k(len(judged), correct, k))
-  return _mean(shares)
-
-
-def _mean_majority(groups: Sequence[Sequence[Graded]], pool: Pool) -> float:
-  votes = (vote(rows, pool) for rows in groups)
-  return _mean([share for share in votes if share is not None])

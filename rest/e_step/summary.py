@@ -5,12 +5,12 @@ happened to the run.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rest.e_step.fates import (
+from rest.e_step.choose import (
   DUPLICATE,
   INCORRECT,
   KEPT,
@@ -18,8 +18,8 @@ from rest.e_step.fates import (
   OVER_CAP,
   UNFINISHED,
   UNKNOWN,
+  Choice,
 )
-from rest.types import Graded
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # Of `EStepSummary.lengths`.
 
@@ -38,7 +38,7 @@ class EStepSummary:
     kept: Solutions in the dataset.
     hinted: Of them, those whose question held the answer.
     solved: Problems with a correct sample in the dataset, drawn without a hint.
-    fates: What became of the samples: see `rest.e_step.fates`.
+    fates: What became of the samples: see `Choice.fate`.
     kept_per_problem: How many problems have 0, 1, 2, ... kept solutions.
     distinct_per_problem: How many have 0, 1, 2, ... distinct correct texts.
     correct_by_problem: Correct samples, by problem id.
@@ -79,32 +79,28 @@ class Tally:
     self._reasons: Counter[str] = Counter()
     self._lengths: defaultdict[str, list[int]] = defaultdict(list)
 
-  def add(
-    self, rows: Sequence[Graded], fates: Sequence[str], hinted: int = 0
-  ) -> None:
-    """Adds all samples of a problem, and what became of each.
+  def add(self, choices: Sequence[Choice], hinted: int = 0) -> None:
+    """Adds a problem.
 
     Args:
-      rows: Those drawn without a hint.
-      fates: See `rest.e_step.fates`; aligned with `rows`.
+      choices: What became of all its samples that were drawn without a hint.
       hinted: Samples kept that were drawn with one.
     """
+    rows = [choice.row for choice in choices]
     correct = [row for row in rows if row.verdict.reward == 1.0]
     self._hinted += hinted
     self._solved += any(
-      fate == KEPT and row.verdict.reward == 1.0
-      for row, fate in zip(rows, fates, strict=True)
+      choice.kept and choice.row.verdict.reward == 1.0 for choice in choices
     )
-    self._unreadable += sum(not row.verdict.readable for row in rows)
-    for row in rows:
-      self._ended[row.completion.ended] += 1
-    self._fates.update(fates)
-    self._kept[sum(fate == KEPT for fate in fates) + hinted] += 1
+    self._fates.update(choice.fate for choice in choices)
+    self._kept[sum(choice.kept for choice in choices) + hinted] += 1
     texts = {row.completion.text.strip() for row in correct}
     self._distinct[len(texts)] += 1
     self._correct[rows[0].problem_id] = len(correct)
-    self._reasons.update(row.verdict.reason for row in rows)
     for row in rows:
+      self._unreadable += not row.verdict.readable
+      self._ended[row.completion.ended] += 1
+      self._reasons[row.verdict.reason] += 1
       name = 'correct' if row.verdict.reward == 1.0 else 'other'
       self._lengths[name].append(len(row.completion.tokens))
 
@@ -137,21 +133,7 @@ class Tally:
 
 def describe(summary: EStepSummary, cap: int) -> str:
   """Returns in words what was kept, and why the rest was not."""
-  why = describe_fates(summary.fates, cap) or 'none'
-  ended, sampled = summary.ended, max(1, summary.sampled)
-  return (
-    f'kept {summary.kept:,} of {summary.sampled:,} samples (dropped: {why}); '
-    f'{summary.solved:,} of {summary.problems:,} problems have a solution; '
-    f'ended by an end token {ended["token"] / sampled:.1%}, by a stop string '
-    f'{ended["stop"] / sampled:.1%}, cut off at the length limit '
-    f'{ended["limit"] / sampled:.1%}; without a readable answer '
-    f'{summary.unreadable / sampled:.1%}'
-  )
-
-
-def describe_fates(counts: Mapping[str, int], cap: int) -> str:
-  """Returns in words why samples were dropped; '' if none were."""
-  names = {
+  words = {
     INCORRECT: 'wrong',
     UNFINISHED: 'right but cut off by the length limit',
     DUPLICATE: 'right but the same text as another',
@@ -159,10 +141,20 @@ def describe_fates(counts: Mapping[str, int], cap: int) -> str:
     OUTVOTED: 'right but not the commonest answer',
     UNKNOWN: 'without a verdict',
   }
-  return ', '.join(
-    f'{counts[fate]:,} {name}'
-    for fate, name in names.items()
-    if counts.get(fate)
+  dropped = ', '.join(
+    f'{summary.fates[fate]:,} {name}'
+    for fate, name in words.items()
+    if summary.fates.get(fate)
+  )
+  ended, sampled = summary.ended, max(1, summary.sampled)
+  return (
+    f'kept {summary.kept:,} of {summary.sampled:,} samples (dropped: '
+    f'{dropped or "none"}); {summary.solved:,} of {summary.problems:,} '
+    'problems have a solution; '
+    f'ended by an end token {ended["token"] / sampled:.1%}, by a stop string '
+    f'{ended["stop"] / sampled:.1%}, cut off at the length limit '
+    f'{ended["limit"] / sampled:.1%}; without a readable answer '
+    f'{summary.unreadable / sampled:.1%}'
   )
 
 

@@ -5,22 +5,21 @@ same problems and the interval holds the luck of both. Which iteration an arm is
 judged by is chosen on validation; test only reports.
 """
 
-import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from rest import metrics
-from rest.run import store
-from rest.verify import Pool, VerifyConfig
-from rest.verify.answers import verifier_of, vote
+from rest.report import drawing
+from rest.report.series import Points
+from rest.run import scores, tables
+from rest.run.scores import Results
 
 AXES = ('iteration', 'arm', 'k', 'difficulty')
-_EDGES = (0.25, 0.5, 0.75)  # Of difficulty bins, by the base's success.
-_BINS = ('< 25 %', '25-50 %', '50-75 %', '>= 75 %')
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +60,33 @@ class Experiment:
 
 
 def read(experiment: Experiment) -> dict[str, list[Point]]:
-  """Returns the points of each panel."""
+  """Returns the points of each panel; reads every run once."""
+  arms = {
+    name: [scores.read_run(workdir) for workdir in workdirs]
+    for name, workdirs in experiment.arms.items()
+  }
+  make = _POINTS[experiment.axis]
   return {
-    score: [
-      point
-      for name, workdirs in experiment.arms.items()
-      for point in _POINTS[experiment.axis](name, workdirs, score)
-    ]
+    score: [p for name, runs in arms.items() for p in make(name, runs, score)]
     for score in experiment.scores
   }
 
 
-def table(experiment: Experiment) -> str:
+def table(experiment: Experiment, panels: dict[str, list[Point]]) -> str:
   """Returns all points with intervals, and their gains, as text."""
-  rows = []
-  for score, points in read(experiment).items():
-    for index, point in enumerate(points):
-      rows.append(_row(experiment, score, point, points, index))
-  return f'{caption(experiment)}\n\n{metrics.format_table(rows)}'
+  rows = [
+    _row(experiment.axis, score, point, points)
+    for score, points in panels.items()
+    for point in points
+  ]
+  return f'{caption(experiment, panels)}\n\n{tables.as_text(rows)}'
 
 
-def caption(experiment: Experiment) -> str:
+def caption(experiment: Experiment, panels: dict[str, list[Point]]) -> str:
   """Returns what the figure shows, with n, seeds and the interval's kind."""
   sizes = {
     score: len(set().union(*(_shared(point.scores) for point in points)))
-    for score, points in read(experiment).items()
+    for score, points in panels.items()
   }
   seeds = len(next(iter(experiment.arms.values())))
   count = ', '.join(f'{n} problems ({score})' for score, n in sizes.items())
@@ -100,168 +101,88 @@ def caption(experiment: Experiment) -> str:
   )
 
 
-def picture(experiment: Experiment, kind: str) -> bytes:
+def picture(
+  experiment: Experiment, panels: dict[str, list[Point]], kind: str
+) -> bytes:
   """Returns the figure as 'png' or 'svg'."""
-  import matplotlib
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
 
-  panels = read(experiment)
-  size = (2 + 4.5 * len(panels), 4.6)
-  figure = Figure(figsize=size, layout='constrained')
-  FigureCanvasAgg(figure)
-  for axes, (score, points) in zip(
-    figure.subplots(1, len(panels), squeeze=False)[0],
-    panels.items(),
-    strict=True,
-  ):
-    _draw(axes, score, points, experiment.axis)
-  text = figure.supxlabel(caption(experiment), fontsize='x-small')
-  text.set_wrap(True)
-  buffer = io.BytesIO()
-  with matplotlib.rc_context({'svg.hashsalt': 'rest'}):  # The same bytes.
-    unset = {'Date': None} if kind == 'svg' else {}
-    figure.savefig(buffer, format=kind, dpi=120, metadata=unset)
-  return buffer.getvalue()
+  def figure(score: str, points: list[Point]) -> drawing.Figure:
+    def draw(axes: Axes) -> None:
+      _draw(axes, score, points, experiment.axis)
 
+    return drawing.Figure(score, score, '', draw)
 
-def best(workdir: pathlib.Path) -> int:
-  """Returns the iteration that is best on validation, the first of equals.
-
-  The last one where there are no validation problems.
-  """
-  scores = {}
-  iteration = 1
-  while (workdir / f'iteration_{iteration}' / 'test.json').exists():
-    path = workdir / f'iteration_{iteration}' / 'validation.json'
-    known = store.read_json(path)
-    scores[iteration] = known['pass_1'] if known else float(iteration)
-    iteration += 1
-  return max(scores, key=scores.__getitem__)
-
-
-def by_problem(
-  workdir: pathlib.Path, iteration: int, score: str
-) -> dict[str, float]:
-  """Returns a model's score on each problem that has a verdict.
-
-  Raises:
-    ValueError: The run did not measure it.
-  """
-  folder = workdir / f'iteration_{iteration}'
-  if score == 'train':
-    parts = store.Parts(workdir / f'iteration_{iteration + 1}/parts')
-    return _pass_at(parts, 1)
-  if score == 'maj':
-    return _majority(store.Parts(folder / 'test/sampled'))
-  if score.startswith('pass@'):
-    k = int(score.removeprefix('pass@'))
-    return _pass_at(store.Parts(folder / 'test/sampled'), k)
-  known = store.read_json(folder / f'{score}.json')
-  if known is None:
-    raise ValueError(f'{folder} has no {score}.json: it was not measured.')
-  return known['scores']
-
-
-def _pass_at(parts: store.Parts, k: int) -> dict[str, float]:
-  scores = {}
-  for index in sorted(parts.done()):
-    rows = parts.read(index)
-    judged = [row for row in rows if row.verdict.reward is not None]
-    if len(judged) >= k:
-      correct = sum(row.verdict.reward == 1.0 for row in judged)
-      scores[rows[0].problem_id] = metrics.pass_at_k(len(judged), correct, k)
-  return scores
-
-
-def _majority(parts: store.Parts) -> dict[str, float]:
-  groups = [parts.read(index) for index in sorted(parts.done())]
-  if not groups:
-    return {}
-  with Pool(VerifyConfig(), (verifier_of(groups[0]),)) as pool:
-    shares = {rows[0].problem_id: vote(rows, pool) for rows in groups}
-  return {name: share for name, share in shares.items() if share is not None}
+  return drawing.save(
+    [figure(score, points) for score, points in panels.items()],
+    kind,
+    size=(2 + 4.5 * len(panels), 4.6),
+    dpi=120,
+    caption=caption(experiment, panels),
+  )
 
 
 def _by_iteration(
-  name: str, workdirs: Sequence[pathlib.Path], score: str
+  name: str, runs: Sequence[Results], score: str
 ) -> list[Point]:
-  points, iteration = [], 0
-  before = None
-  while all(_has(workdir, iteration, score) for workdir in workdirs):
-    scores = [by_problem(workdir, iteration, score) for workdir in workdirs]
-    points.append(Point(name, str(iteration), scores, before))
-    before = before or scores
-    iteration += 1
+  points: list[Point] = []
+  for iteration in range(min(len(run.rows) for run in runs)):
+    try:
+      found = [scores.by_problem(run, iteration, score) for run in runs]
+    except ValueError:  # Not measured.
+      break
+    if not all(found):
+      break
+    before = points[0].scores if points else None
+    points.append(Point(name, str(iteration), found, before))
   return points
 
 
-def _has(workdir: pathlib.Path, iteration: int, score: str) -> bool:
-  try:
-    return bool(by_problem(workdir, iteration, score))
-  except ValueError:
-    return False
+def _by_arm(name: str, runs: Sequence[Results], score: str) -> list[Point]:
+  chosen = _chosen(runs)
+  examples = [run.rows[i].m_step['examples'] for run, i in chosen]
+  before, after = (
+    [scores.by_problem(run, i, score) for run, i in models]
+    for models in (_bases(runs), chosen)
+  )
+  notes = f'iteration {_list(i for _, i in chosen)}, {_list(examples)} examples'
+  return [Point(score, name, after, before, notes)]
 
 
-def _by_arm(
-  name: str, workdirs: Sequence[pathlib.Path], score: str
-) -> list[Point]:
-  chosen = [best(workdir) for workdir in workdirs]
-  examples = [
-    store.read_json(workdir / f'iteration_{index}/m_step.json')['examples']
-    for workdir, index in zip(workdirs, chosen, strict=True)
-  ]
-  return [
-    Point(
-      score,
-      name,
-      _chosen(workdirs, chosen, score),
-      [by_problem(workdir, 0, score) for workdir in workdirs],
-      f'iteration {_list(chosen)}, {_list(examples)} examples',
-    )
-  ]
-
-
-def _by_k(
-  name: str, workdirs: Sequence[pathlib.Path], score: str
-) -> list[Point]:
+def _by_k(name: str, runs: Sequence[Results], score: str) -> list[Point]:
   """`score` is 'test'; the k are those of the run."""
-  config = store.read_json(workdirs[0] / 'run.json')['config']
+  before, after = (
+    [scores.count(scores.sampled(run, i)) for run, i in models]
+    for models in (_bases(runs), _chosen(runs))
+  )
   base, tuned = [], []
-  chosen = [best(workdir) for workdir in workdirs]
-  for k in config['eval.pass_k']:
-    what = f'pass@{k}'
-    before = [by_problem(workdir, 0, what) for workdir in workdirs]
-    base.append(Point(f'{name}: base', str(k), before))
-    after = _chosen(workdirs, chosen, what)
-    tuned.append(Point(name, str(k), after, before))
+  for k in runs[0].config('eval.pass_k'):
+    old, new = (
+      [scores.pass_at(counts, k) for counts in seeds]
+      for seeds in (before, after)
+    )
+    base.append(Point(f'{name}: base', str(k), old))
+    tuned.append(Point(name, str(k), new, old))
   return base + tuned
 
 
 def _by_difficulty(
-  name: str, workdirs: Sequence[pathlib.Path], score: str
+  name: str, runs: Sequence[Results], score: str
 ) -> list[Point]:
   """Bins by one half of the base's samples, measures it on the other.
 
   All seeds have the same base, so their samples together say how hard a problem
   is, and its bin is that of all seeds.
   """
-  base, tuned = [], []
-  chosen = [best(workdir) for workdir in workdirs]
-  halves = [
-    store.read_json(workdir / 'iteration_0/test.json')['halves']
-    for workdir in workdirs
-  ]
-  after = [
-    store.read_json(workdir / f'iteration_{index}/test.json')['halves']
-    for workdir, index in zip(workdirs, chosen, strict=True)
-  ]
-  shared = set.intersection(*(set(half) for half in halves))
+  halves, after = (
+    [run.rows[i].test['halves'] for run, i in models]
+    for models in (_bases(runs), _chosen(runs))
+  )
   bins = {
-    id: bin_of(sum(half[id][0] for half in halves) / len(halves))
-    for id in sorted(shared)
+    id: scores.difficulty_of(sum(half[id][0] for half in halves) / len(halves))
+    for id in sorted(_shared(halves))
   }
-  for number, label in enumerate(_BINS):
+  base, tuned = [], []
+  for number, label in enumerate(scores.RANGES):
     ids = [id for id in bins if bins[id] == number]
     if not ids:
       continue
@@ -273,9 +194,13 @@ def _by_difficulty(
   return base + tuned
 
 
-def bin_of(success: float) -> int:
-  """Returns the difficulty bin of a problem, 0 the hardest."""
-  return sum(success >= edge for edge in _EDGES)
+def _bases(runs: Sequence[Results]) -> list[tuple[Results, int]]:
+  return [(run, 0) for run in runs]
+
+
+def _chosen(runs: Sequence[Results]) -> list[tuple[Results, int]]:
+  """Returns each run with the iteration that its validation chooses."""
+  return [(r, scores.chosen(r.rows, r.record).iteration) for r in runs]
 
 
 _POINTS = {
@@ -286,50 +211,40 @@ _POINTS = {
 }
 
 
-def _chosen(
-  workdirs: Sequence[pathlib.Path], chosen: Sequence[int], score: str
-) -> list[dict[str, float]]:
-  return [
-    by_problem(workdir, index, score)
-    for workdir, index in zip(workdirs, chosen, strict=True)
-  ]
-
-
-def _list(values: Sequence[int]) -> str:
+def _list(values: Iterable[int]) -> str:
   return '/'.join(map(str, values))
 
 
-def _matrix(*scores: list[dict[str, float]]) -> list[np.ndarray]:
+def _matrix(*groups: list[dict[str, float]]) -> list[np.ndarray]:
   """Returns scores by seed and problem, on the problems that all share."""
-  ids = sorted(_shared([s for group in scores for s in group]))
+  ids = sorted(
+    _shared([by_problem for group in groups for by_problem in group])
+  )
   return [
-    np.array([[s[id] for id in ids] for s in group], np.float64)
-    for group in scores
+    np.array([[by_problem[id] for id in ids] for by_problem in group], float)
+    for group in groups
   ]
 
 
-def _shared(scores: Sequence[dict[str, float]]) -> set[str]:
+def _shared(seeds: Sequence[dict[str, Any]]) -> set[str]:
   """Returns the problems that all have."""
-  return set.intersection(*map(set, scores))
+  return set.intersection(*map(set, seeds))
 
 
 def _row(
-  experiment: Experiment,
-  score: str,
-  point: Point,
-  points: list[Point],
-  index: int,
+  axis: str, score: str, point: Point, points: list[Point]
 ) -> dict[str, str]:
-  first = _first(experiment.axis, point, points)
+  cells = (
+    {'arm': point.x, 'data': point.notes}
+    if axis == 'arm'
+    else {'arm': point.series, axis: point.x}
+  )
   return {
     'score': score,
-    'arm': point.x if experiment.axis == 'arm' else point.series,
-    experiment.axis if experiment.axis != 'arm' else 'data': (
-      point.notes if experiment.axis == 'arm' else point.x
-    ),
+    **cells,
     'mean [95 %]': _mean(point),
     'over the base': _gain(point.before, point.scores),
-    'over the first arm': _gain(first, point.scores),
+    'over the first arm': _gain(_first(axis, point, points), point.scores),
   }
 
 
@@ -346,9 +261,14 @@ def _first(
 
 
 def _mean(point: Point) -> str:
+  mean, low, high = (100 * share for share in _interval(point))
+  return f'{mean:.1f} [{low:.1f}, {high:.1f}]'
+
+
+def _interval(point: Point) -> tuple[float, float, float]:
+  """Returns a point's mean, with its 95 % interval."""
   (scores_SP,) = _matrix(point.scores)
-  mean, low, high = metrics.mean_interval(scores_SP)
-  return f'{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]'
+  return metrics.mean_interval(scores_SP)
 
 
 def _gain(
@@ -357,25 +277,24 @@ def _gain(
   if before is None:
     return ''
   old_SP, new_SP = _matrix(before, after)
-  gain, low, high = metrics.mean_interval(new_SP - old_SP)
-  return f'{100 * gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]'
+  gain, low, high = scores.points(metrics.mean_interval(new_SP - old_SP))
+  return f'{gain} [{low}, {high}]'
 
 
-def _draw(axes: Any, score: str, points: list[Point], axis: str) -> None:
+def _draw(axes: Axes, score: str, points: list[Point], axis: str) -> None:
   places = list(dict.fromkeys(point.x for point in points))
   series = list(dict.fromkeys(point.series for point in points))
   for number, name in enumerate(series):
     mine = [point for point in points if point.series == name]
-    summary = [metrics.mean_interval(_matrix(p.scores)[0]) for p in mine]
-    mean, low, high = 100 * np.array(summary).T
     shift = 0.06 * (number - (len(series) - 1) / 2)
-    axes.errorbar(
-      [places.index(point.x) + shift for point in mine],
-      mean,
-      [mean - low, high - mean],
-      fmt='o' if axis == 'arm' else 'o-',
-      capsize=4,
-      label=name,
+    means, lows, highs = zip(*map(_interval, mine), strict=True)
+    drawing.draw_points(
+      axes,
+      Points([places.index(p.x) + shift for p in mine], means, lows, highs),
+      name,
+      drawing.COLORS[number % len(drawing.COLORS)],
+      marker='o',
+      line=axis != 'arm',
     )
   axes.set_xticks(range(len(places)), places)
   axes.set(ylabel=f'{score}, %', xlabel='' if axis == 'arm' else axis)
@@ -383,5 +302,4 @@ def _draw(axes: Any, score: str, points: list[Point], axis: str) -> None:
     axes.tick_params(axis='x', labelrotation=30)
     axes.margins(x=0.1)
   elif len(series) > 1:
-    axes.legend(fontsize='small')
-  axes.grid(alpha=0.3, axis='y')
+    axes.legend()

@@ -186,8 +186,9 @@ def _report(config: Any, workdir: pathlib.Path, seeds: Sequence[int]) -> None:
     axis=config.axis,
     scores=tuple(config.scores),
   )
-  store.write_whole(workdir / 'sweep.txt', compare.table(experiment) + '\n')
+  panels = compare.read(experiment)
+  text = compare.table(experiment, panels)
+  store.write_whole(workdir / 'sweep.txt', text + '\n')
   for kind in ('png', 'svg'):
-    store.write_whole(
-      workdir / f'sweep.{kind}', compare.picture(experiment, kind)
-    )
+    picture = compare.picture(experiment, panels, kind)
+    store.write_whole(workdir / f'sweep.{kind}', picture)

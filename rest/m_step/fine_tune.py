@@ -23,12 +23,12 @@ from rest.config import MStepConfig
 from rest.m_step.packing import Example
 from rest.m_step.schedule import Schedule
 from rest.m_step.update import Metrics, abstract_state, init_state, put, update
-from rest.metrics import progress
 from rest.model import lora
 from rest.model.checkpoint import Checkpoints, load_tree
 from rest.model.sharding import ACTIVATIONS, shardings
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import Transformer
+from rest.run.progress import progress
 from rest.types import Preempted
 
 # How often processes ask each other whether one was told to stop, in steps.

@@ -11,7 +11,8 @@ from jax.sharding import AbstractMesh, Mesh
 
 from rest import tasks
 from rest.config import Config, MeshConfig, SamplerConfig
-from rest.e_step.draw import hinted, prompt_tokens
+from rest.e_step.draw import prompt_tokens
+from rest.e_step.variants import hinted
 from rest.model import hardware, sharding, tokenizer, weights
 from rest.model.hardware import Device
 from rest.model.transformer import ModelConfig

@@ -7,14 +7,12 @@ machine can open a run.
 """
 
 from rest.report.page import write_page
-from rest.report.picture import picture
-from rest.report.read import Row, Run, read, read_run
-from rest.report.table import table
-from rest.report.write import write
+from rest.report.results import picture, table, write
+from rest.run.scores import Results, Row, read, read_run
 
 __all__ = [
+  'Results',
   'Row',
-  'Run',
   'picture',
   'read',
   'read_run',

@@ -4,7 +4,7 @@ Not through pyplot: no global state, and no window where there is a screen.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from rest.report.read import Run
 from rest.report.series import Points
+from rest.run.scores import Results
 
 COLORS = ('#2f6db3', '#c8641e', '#1b8a7a', '#8657b0', '#a8871a', '#b8436d')
 GREY, INK, GRID = '#7a7f87', '#33373d', '#d9dbdf'
@@ -71,32 +71,58 @@ class Figure:
   draw: Callable[[Axes], None]
 
 
-def svg(figure: Figure) -> str:
-  """Returns the figure as an SVG element; the same figure, the same text."""
+def save(
+  figures: Sequence[Figure | None],
+  kind: str,
+  size: tuple[float, float] = SIZE,
+  dpi: int = 200,
+  caption: str = '',
+) -> bytes:
+  """Returns figures side by side; the same figures, the same bytes.
+
+  Args:
+    figures: At least one; where there is None, the place stays empty.
+    kind: 'svg', or 'png' on white.
+    size: In inches, of all.
+    dpi: Of a PNG.
+    caption: Stands below them.
+  """
   # Ids are hashes with this salt: figures on one page must not share them.
-  salted: dict[Any, Any] = {**STYLE, 'svg.hashsalt': figure.key}
+  salt = '+'.join(figure.key for figure in figures if figure)
+  options: dict[str, Any] = (
+    {'metadata': {'Date': None}} if kind == 'svg' else {'facecolor': 'white'}
+  )
+  salted: dict[Any, Any] = {**STYLE, 'svg.hashsalt': salt}
   with mpl.rc_context(salted):
-    text = _save(figure, 'svg', metadata={'Date': None}).decode()
-  return text[text.index('<svg') :]
-
-
-def png(figure: Figure) -> bytes:
-  """Returns the figure as a PNG, on white."""
-  with mpl.rc_context(STYLE):
-    return _save(figure, 'png', dpi=200, facecolor='white')
-
-
-def _save(figure: Figure, kind: str, **options: Any) -> bytes:
-  canvas = Canvas(figsize=SIZE, layout='constrained')
-  figure.draw(canvas.add_subplot())
-  buffer = io.BytesIO()
-  canvas.savefig(buffer, format=kind, **options)
+    canvas = Canvas(figsize=size, layout='constrained')
+    panels = canvas.subplots(1, len(figures), squeeze=False)[0]
+    for axes, figure in zip(panels, figures, strict=True):
+      if figure is None:
+        axes.set_axis_off()
+      else:
+        figure.draw(axes)
+    if caption:
+      canvas.supxlabel(caption, fontsize='x-small').set_wrap(True)
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format=kind, dpi=dpi, **options)
   return buffer.getvalue()
 
 
+def svg(figure: Figure) -> str:
+  """Returns the figure as an SVG element."""
+  text = save([figure], 'svg').decode()
+  return text[text.index('<svg') :]
+
+
 def draw_points(
-  axes: Axes, points: Points, label: str, color: str, marker: str
+  axes: Axes,
+  points: Points,
+  label: str,
+  color: str,
+  marker: str,
+  line: bool = True,
 ) -> None:
+  """Draws points in per cent with their intervals, on a line or without."""
   values = [100 * value for value in points.values]
   below = [
     100 * (v - low) for v, low in zip(points.values, points.lows, strict=True)
@@ -106,15 +132,28 @@ def draw_points(
     for v, high in zip(points.values, points.highs, strict=True)
   ]
   axes.errorbar(
-    points.iterations,
+    points.places,
     values,
     [below, above],
     marker=marker,
+    linestyle='-' if line else 'none',
     color=color,
     capsize=2.5,
     elinewidth=1,
     label=label,
   )
+
+
+def draw_line(
+  axes: Axes,
+  iteration: int,
+  places: Sequence[Any],
+  values: Sequence[float],
+  marker: str = 'o',
+) -> None:
+  """Draws the line of an iteration, in its color and under its name."""
+  color, label = color_of(iteration), name_of(iteration)
+  axes.plot(places, values, marker=marker, color=color, label=label)
 
 
 def percent_axis(axes: Axes, label: str) -> None:
@@ -123,7 +162,7 @@ def percent_axis(axes: Axes, label: str) -> None:
   axes.set_yticks(range(0, 101, 20))
 
 
-def iteration_axis(axes: Axes, run: Run) -> None:
+def iteration_axis(axes: Axes, run: Results) -> None:
   axes.set_xlabel('iteration')
   axes.set_xticks([row.iteration for row in run.rows])
 

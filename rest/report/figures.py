@@ -8,15 +8,13 @@ from rest.report import series
 from rest.report.drawing import (
   COLORS,
   Figure,
-  color_of,
+  draw_line,
   draw_points,
   iteration_axis,
   legend_above,
-  name_of,
   percent_axis,
   shortened,
 )
-from rest.report.read import Run
 from rest.report.sample_figures import (
   distinct,
   fates,
@@ -25,9 +23,10 @@ from rest.report.sample_figures import (
   reasons,
   turnover,
 )
+from rest.run.scores import Results
 
 
-def figures(run: Run) -> list[Figure]:
+def figures(run: Results) -> list[Figure]:
   """Returns the figures of a run that its files allow, in order."""
   makers = (
     accuracy,
@@ -48,10 +47,10 @@ def figures(run: Run) -> list[Figure]:
   return [figure for figure in made if figure is not None]
 
 
-def accuracy(run: Run) -> Figure:
+def accuracy(run: Results) -> Figure:
   """Accuracy by iteration: test, validation, and what the E-step saw."""
   test, validation, train = series.accuracies(run)
-  number = (run.rows[0].test or {})['problems']
+  number = run.rows[0].test['problems']
 
   def draw(axes: Axes) -> None:
     draw_points(axes, test, 'test, greedy', COLORS[0], marker='o')
@@ -75,7 +74,7 @@ def accuracy(run: Run) -> Figure:
   return Figure('accuracy', 'Accuracy', caption, draw)
 
 
-def transfer(run: Run) -> Figure | None:
+def transfer(run: Results) -> Figure | None:
   """Accuracy on other problem sets by iteration."""
   found = series.transfers(run)
   if not found:
@@ -100,34 +99,24 @@ def transfer(run: Run) -> Figure | None:
   return Figure('transfer', 'Transfer', caption, draw)
 
 
-def pass_at_k(run: Run) -> Figure | None:
+def pass_at_k(run: Results) -> Figure | None:
   """pass@k against k, a line an iteration."""
-  if not (run.rows[0].test or {})['pass_at_k']:
+  ks = sorted(map(int, run.rows[0].test['pass_at_k']))
+  if not ks:
     return None
 
   def draw(axes: Axes) -> None:
     for row in run.rows:
-      values = sorted(
-        (int(k), 100 * v) for k, v in (row.test or {})['pass_at_k'].items()
-      )
-      axes.plot(
-        [k for k, _ in values],
-        [v for _, v in values],
-        marker='o',
-        color=color_of(row.iteration),
-        label=name_of(row.iteration),
-      )
+      values = [100 * row.test['pass_at_k'][str(k)] for k in ks]
+      draw_line(axes, row.iteration, ks, values)
     axes.set_xscale('log', base=2)
-    ks = sorted(map(int, (run.rows[0].test or {})['pass_at_k']))
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.set_xlabel('samples, k')
     percent_axis(axes, 'pass@k, %')
     axes.legend(loc='lower right')
 
   samples = run.config('eval.num_samples')
-  count = (
-    run.config('eval.num_problems') or (run.rows[0].test or {})['problems']
-  )
+  count = run.config('eval.num_problems') or run.rows[0].test['problems']
   caption = (
     f'Chance that one of k samples is right: unbiased estimates from '
     f'{samples} samples of each of {count} test problems.'
@@ -135,34 +124,29 @@ def pass_at_k(run: Run) -> Figure | None:
   return Figure('pass_at_k', 'pass@k', caption, draw)
 
 
-def levels(run: Run) -> Figure | None:
+def levels(run: Results) -> Figure | None:
   """Test accuracy by level (or by subject where there are no levels)."""
-  field = 'levels' if (run.rows[0].test or {})['levels'] else 'subjects'
-  names = list((run.rows[0].test or {})[field])[:12]
+  field = 'levels' if run.rows[0].test['levels'] else 'subjects'
+  names = list(run.rows[0].test[field])[:12]
   if len(names) < 2:
     return None
 
   def draw(axes: Axes) -> None:
     for row in run.rows:
-      values = [100 * (row.test or {})[field].get(name, 0) for name in names]
-      axes.plot(
-        [shortened(name, 14) for name in names],
-        values,
-        marker='o',
-        color=color_of(row.iteration),
-        label=name_of(row.iteration),
-      )
+      values = [100 * row.test[field].get(name, 0) for name in names]
+      places = [shortened(name, 14) for name in names]
+      draw_line(axes, row.iteration, places, values)
     percent_axis(axes, 'test problems solved, %')
     if field == 'subjects':
       axes.tick_params('x', rotation=30)
     axes.legend()
 
-  number = (run.rows[0].test or {})['problems']
+  number = run.rows[0].test['problems']
   caption = f'Greedy test accuracy by {field[:-1]}; n = {number:,} in all.'
   return Figure('levels', f'Accuracy by {field[:-1]}', caption, draw)
 
 
-def difficulty(run: Run) -> Figure | None:
+def difficulty(run: Results) -> Figure | None:
   """Success on training problems by how hard they were for the base model."""
   bins = series.difficulty(run)
   if not bins:
@@ -189,16 +173,14 @@ def difficulty(run: Run) -> Figure | None:
   return Figure('difficulty', 'By difficulty', caption, draw)
 
 
-def loss(run: Run) -> Figure | None:
+def loss(run: Results) -> Figure | None:
   """Training loss by step."""
   if not run.steps:
     return None
 
   def draw(axes: Axes) -> None:
     for iteration, steps in sorted(run.steps.items()):
-      x, smooth = series.smoothed(steps)
-      color = color_of(iteration)
-      axes.plot(x, smooth, color=color, label=name_of(iteration))
+      draw_line(axes, iteration, *series.smoothed(steps), marker='')
     axes.set(xlabel='step', ylabel='loss, nats a token')
     axes.legend()
 
@@ -208,7 +190,7 @@ def loss(run: Run) -> Figure | None:
   return Figure('loss', 'Training loss', caption, draw)
 
 
-def phases(run: Run) -> Figure | None:
+def phases(run: Results) -> Figure | None:
   """Where the time went."""
   names = ('sample', 'train', 'validation', 'test')
   if not any(run.phases.values()):
@@ -233,7 +215,7 @@ def phases(run: Run) -> Figure | None:
   return Figure('phases', 'Time', caption, draw)
 
 
-def comparison(runs: Sequence[Run]) -> Figure:
+def comparison(runs: Sequence[Results]) -> Figure:
   """Test accuracy of several runs."""
 
   def draw(axes: Axes) -> None:
@@ -248,8 +230,7 @@ def comparison(runs: Sequence[Run]) -> Figure:
   caption = (
     'Greedy test accuracy by iteration, with 95 % Wilson intervals. '
     + '; '.join(
-      f'{run.name}: n = {(run.rows[0].test or {})["problems"]:,}'
-      for run in runs
+      f'{run.name}: n = {run.rows[0].test["problems"]:,}' for run in runs
     )
     + '.'
   )

@@ -15,9 +15,9 @@ from etils import epath
 
 from rest.report import drawing, figures, sections
 from rest.report.drawing import Figure
-from rest.report.read import Run, read_run
 from rest.report.samples import SampleSet, packed, sample_sets
 from rest.run import store
+from rest.run.scores import Results, read_run
 
 EMBEDDED = 6_000_000  # Characters of samples in the page; others lie beside it.
 _ASSETS = pathlib.Path(__file__).parent / 'assets'
@@ -91,10 +91,10 @@ def write_figures(workdirs: Sequence[epath.PathLike], folder: str) -> None:
     for figure in found:
       path = target / f'{name}-{figure.key}'
       store.write_whole(f'{path}.svg', drawing.svg(figure))
-      store.write_whole(f'{path}.png', drawing.png(figure))
+      store.write_whole(f'{path}.png', drawing.save([figure], 'png'))
 
 
-def name_apart(runs: Sequence[Run]) -> list[Run]:
+def name_apart(runs: Sequence[Results]) -> list[Results]:
   """Returns the runs with names that differ: those of equal folders grow."""
   names = [run.name for run in runs]
   return [
@@ -128,7 +128,7 @@ def _place(
   return inside, {n: p for n, p in everything.items() if n not in inside}
 
 
-def _body(runs: Sequence[Run]) -> str:
+def _body(runs: Sequence[Results]) -> str:
   if len(runs) == 1:
     return _run(runs[0])
   together = (
@@ -145,7 +145,7 @@ def _body(runs: Sequence[Run]) -> str:
   )
 
 
-def _run(run: Run) -> str:
+def _run(run: Results) -> str:
   drawn = ''.join(map(_figure, figures.figures(run)))
   return (
     f'<section><h2>Results</h2>{sections.scores(run)}</section>'

@@ -11,15 +11,16 @@ from rest.report.drawing import (
   GREY,
   Figure,
   color_of,
+  draw_line,
   legend_above,
   name_of,
   percent_axis,
   shortened,
 )
-from rest.report.read import Run
+from rest.run.scores import Results
 
 
-def fates(run: Run) -> Figure | None:
+def fates(run: Results) -> Figure | None:
   """What became of the samples of each E-step."""
   drawn = [r for r in run.rows if r.e_step and 'fates' in r.e_step]
   if not drawn:
@@ -31,7 +32,7 @@ def fates(run: Run) -> Figure | None:
     for name, color in FATE_COLORS:
       heights = [
         100 * e['fates'].get(name, 0) / e['sampled']
-        for e in (row.e_step or {} for row in drawn)
+        for e in (row.e_step for row in drawn)
       ]
       if any(heights):
         axes.bar(places, heights, 0.6, below, color=color, label=name)
@@ -41,7 +42,7 @@ def fates(run: Run) -> Figure | None:
     percent_axis(axes, 'samples, %')
     legend_above(axes)
 
-  sampled = (drawn[0].e_step or {})['sampled']
+  sampled = drawn[0].e_step['sampled']
   caption = (
     f'What became of the {sampled:,} samples of each E-step. Kept samples are '
     'what the model is fine-tuned on.'
@@ -49,7 +50,7 @@ def fates(run: Run) -> Figure | None:
   return Figure('fates', 'From samples to training data', caption, draw)
 
 
-def turnover(run: Run) -> Figure | None:
+def turnover(run: Results) -> Figure | None:
   """Problems newly solved, and lost, from one iteration to the next."""
   changes = series.turnover(run)
   if not changes:
@@ -77,7 +78,7 @@ def turnover(run: Run) -> Figure | None:
   return Figure('turnover', 'Newly solved and lost', caption, draw)
 
 
-def kept_per_problem(run: Run) -> Figure | None:
+def kept_per_problem(run: Results) -> Figure | None:
   """How many solutions of a problem are kept."""
   return _histogram(
     run,
@@ -88,7 +89,7 @@ def kept_per_problem(run: Run) -> Figure | None:
   )
 
 
-def distinct(run: Run) -> Figure | None:
+def distinct(run: Results) -> Figure | None:
   """How many different right solutions a problem has."""
   return _histogram(
     run,
@@ -100,7 +101,7 @@ def distinct(run: Run) -> Figure | None:
 
 
 def _histogram(
-  run: Run, field: str, title: str, label: str, caption: str
+  run: Results, field: str, title: str, label: str, caption: str
 ) -> Figure | None:
   drawn = [row for row in run.rows if row.e_step and field in row.e_step]
   if not drawn:
@@ -108,24 +109,21 @@ def _histogram(
 
   def draw(axes: Axes) -> None:
     for row in drawn:
-      e_step = row.e_step or {}
+      e_step = row.e_step
       sizes = {int(size): count for size, count in e_step[field].items()}
       edges = range(max(sizes) + 1)
       shares = [100 * sizes.get(n, 0) / e_step['problems'] for n in edges]
-      color = color_of(row.iteration)
-      axes.plot(
-        edges, shares, marker='.', color=color, label=name_of(row.iteration)
-      )
+      draw_line(axes, row.iteration, edges, shares, marker='.')
     axes.set(xlabel=label, ylabel='problems, %')
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
 
-  problems = (drawn[0].e_step or {})['problems']
+  problems = drawn[0].e_step['problems']
   return Figure(field, title, f'{caption} n = {problems:,}.', draw)
 
 
-def reasons(run: Run) -> Figure | None:
+def reasons(run: Results) -> Figure | None:
   """Why samples were not right, the commonest first."""
   found = series.reasons(run, most=8)
   if not found:
@@ -156,7 +154,7 @@ def reasons(run: Run) -> Figure | None:
   return Figure('reasons', 'Verdicts by reason', caption, draw)
 
 
-def lengths(run: Run) -> Figure | None:
+def lengths(run: Results) -> Figure | None:
   """How long samples are."""
   drawn = [r for r in run.rows if r.e_step and r.e_step.get('lengths')]
   if not drawn:
@@ -169,9 +167,9 @@ def lengths(run: Run) -> Figure | None:
     ):
       label: str | None = name
       for row in drawn:
-        if name not in (row.e_step or {})['lengths']:
+        if name not in row.e_step['lengths']:
           continue
-        ends = (row.e_step or {})['lengths'][name]
+        ends = row.e_step['lengths'][name]
         x = row.iteration + offset
         axes.plot([x, x], [ends[0], ends[-1]], color=color, linewidth=1)
         axes.plot([x, x], [ends[1], ends[-2]], color=color, linewidth=5)

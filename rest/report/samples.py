@@ -9,18 +9,19 @@ import base64
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from etils import epath
 
-from rest.e_step.choose import sameness
-from rest.e_step.fates import fates
-from rest.report.read import Run
+from rest.config import EStepConfig
+from rest.e_step.choose import Reader, choose
 from rest.run import store
 from rest.run.dataset import read_dataset
+from rest.run.scores import Results
 from rest.types import Graded, Problem
+from rest.verify.answers import EXTRACT, verifier_of
 
 _PAGE = 2_000_000  # Bytes of JSON in a page, roughly.
 _FIRST_CODE = 48  # '0': characters below need escapes in JSON.
@@ -47,7 +48,7 @@ class SampleSet:
   pages: list[str] = field(default_factory=list)
 
 
-def sample_sets(run: Run) -> list[SampleSet]:
+def sample_sets(run: Results) -> list[SampleSet]:
   """Returns all samples of a run, packed; the E-step's come first."""
   problems = {
     problem.id: problem
@@ -67,7 +68,7 @@ def packed(value: Any) -> str:
   return base64.b64encode(data).decode()
 
 
-def _find(run: Run) -> Iterator[SampleSet]:
+def _find(run: Results) -> Iterator[SampleSet]:
   """Finds the folders of samples of all iterations that have scores."""
   folders: defaultdict[str, dict[int, epath.Path]] = defaultdict(dict)
   e_step = 'training problems'
@@ -88,11 +89,13 @@ def _find(run: Run) -> Iterator[SampleSet]:
       yield SampleSet(title, found, title.startswith(e_step), count)
 
 
-def _pack(run: Run, found: SampleSet, problems: dict[str, Problem]) -> None:
+def _pack(run: Results, found: SampleSet, problems: dict[str, Problem]) -> None:
   """Fills in index and pages, a problem at a time."""
-  kept = {
-    i: _kept(path) for i, path in found.folders.items() if found.is_e_step
-  }
+  config, kept = None, {}
+  if found.is_e_step:
+    config = EStepConfig(**store.section(run.record, 'estep'))
+    if config.weight == 'majority':
+      kept = {i: _kept(path) for i, path in found.folders.items()}
   outcomes: dict[tuple[float | None, str, str], int] = {}
   codes: dict[int, list[str]] = {iteration: [] for iteration in found.folders}
   listed, starts, page, size = [], [0], [], 0
@@ -101,13 +104,11 @@ def _pack(run: Run, found: SampleSet, problems: dict[str, Problem]) -> None:
     for iteration, folder in found.folders.items():
       rows = store.Parts(folder).read(index)
       problem = problem or _problem(rows[0], problems)
-      fate = [''] * len(rows)
-      if found.is_e_step:
-        samples = kept[iteration][rows[0].problem_id]
-        cap = run.config('estep.cap') or 0
-        same = sameness(run.config('estep.distinct'))
-        fate = fates(rows, samples, cap, same)
-      codes[iteration].append(_codes(rows, fate, outcomes))
+      fates = [''] * len(rows)
+      if config:
+        voters = _reader(rows, kept[iteration]) if kept else None
+        fates = [choice.fate for choice in choose(rows, config, voters)]
+      codes[iteration].append(_codes(rows, fates, outcomes))
       texts[iteration] = [_line(row) for row in rows]
     assert problem is not None
     listed.append(_summary(problem))
@@ -129,7 +130,7 @@ def _pack(run: Run, found: SampleSet, problems: dict[str, Problem]) -> None:
 
 def _codes(
   rows: list[Graded],
-  fate: list[str],
+  fates: list[str],
   outcomes: dict[tuple[float | None, str, str], int],
 ) -> str:
   """Returns a character a sample: the number of its outcome."""
@@ -137,7 +138,7 @@ def _codes(
     outcomes.setdefault(
       (row.verdict.reward, row.verdict.reason, fate), len(outcomes)
     )
-    for row, fate in zip(rows, fate, strict=True)
+    for row, fate in zip(rows, fates, strict=True)
   ]
   return ''.join(chr(_FIRST_CODE + number) for number in numbers)
 
@@ -149,10 +150,29 @@ def _line(row: Graded) -> list[Any]:
   return [row.sample, length, int(completion.finished), completion.text]
 
 
-def _kept(parts: epath.Path) -> defaultdict[str, set[int]]:
-  kept: defaultdict[str, set[int]] = defaultdict(set)
+def _reader(rows: list[Graded], kept: dict[str, list[str]]) -> Reader:
+  """Returns what tells the answers that have won a vote, and no others.
+
+  By spelling, as here is no pool to ask for equality: a spelling of the winner
+  of which the cap has left nothing counts as another answer.
+
+  Args:
+    rows: Samples of a problem.
+    kept: By problem id, the solutions in the dataset.
+  """
+  extract = EXTRACT[verifier_of(rows)]
+  won = {extract(text) for text in kept[rows[0].problem_id]}
+
+  def read(texts: Sequence[str]) -> list[str]:
+    return ['won' if extract(text) in won else '' for text in texts]
+
+  return read
+
+
+def _kept(parts: epath.Path) -> defaultdict[str, list[str]]:
+  kept: defaultdict[str, list[str]] = defaultdict(list)
   for row in read_dataset(parts.parent / 'dataset.jsonl'):
-    kept[row.problem_id].add(row.sample)
+    kept[row.problem_id].append(row.text)
   return kept
 
 

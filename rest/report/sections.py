@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from rest.e_step.fates import (
+from rest.e_step.choose import (
   DUPLICATE,
   INCORRECT,
   OUTVOTED,
@@ -11,8 +11,16 @@ from rest.e_step.fates import (
   UNFINISHED,
   UNKNOWN,
 )
-from rest.report.read import Row, Run, chosen
-from rest.report.table import gain, percent, split_gain
+from rest.run.scores import (
+  Results,
+  Row,
+  chosen,
+  gain,
+  percent,
+  points,
+  split_gain,
+)
+from rest.run.tables import columns
 
 # Columns of the table of E-steps: what was not kept, and why.
 _DROPPED = {
@@ -32,7 +40,7 @@ _ENDED = {
 }
 
 
-def head(runs: Sequence[Run]) -> str:
+def head(runs: Sequence[Results]) -> str:
   """Returns the title, and of one run what it came to."""
   if len(runs) > 1:
     names = ', '.join(html.escape(run.name) for run in runs)
@@ -50,12 +58,12 @@ def head(runs: Sequence[Run]) -> str:
   )
 
 
-def scores(run: Run) -> str:
+def scores(run: Results) -> str:
   """Returns the table of accuracies."""
-  best = chosen(run)
+  best = chosen(run.rows, run.record)
   table = []
   for row in run.rows:
-    test = row.test or {}
+    test = row.test
     cells = {
       'iteration': _name(row) + (' (chosen)' if row is best else ''),
       'validation': percent(row.validation['pass_1']) if row.validation else '',
@@ -65,8 +73,8 @@ def scores(run: Run) -> str:
     }
     if split := split_gain(run.rows[0], row):
       names = ('now readable', 'now right')
-      for name, part in zip(names, split, strict=True):
-        cells[name] = f'{100 * part:+.1f}' if row is not run.rows[0] else ''
+      for name, part in zip(names, points(split), strict=True):
+        cells[name] = part if row is not run.rows[0] else ''
     for k in sorted(test['pass_at_k'], key=int):
       cells[f'pass@{k}'] = percent(test['pass_at_k'][k])
     if test['maj_at_k'] is not None:
@@ -91,11 +99,11 @@ def scores(run: Run) -> str:
   )
 
 
-def e_steps(run: Run) -> str:
+def e_steps(run: Results) -> str:
   """Returns what came of the samples of each E-step."""
   table = []
   for row in run.rows:
-    if (e_step := row.e_step) is None:
+    if not (e_step := row.e_step):
       continue
     cells = {
       'iteration': str(row.iteration),
@@ -126,7 +134,7 @@ def e_steps(run: Run) -> str:
   )
 
 
-def cost(run: Run) -> str:
+def cost(run: Results) -> str:
   """Returns where time and tokens went."""
   devices = _devices(run)
   table = []
@@ -166,7 +174,7 @@ def cost(run: Run) -> str:
   )
 
 
-def configuration(run: Run) -> str:
+def configuration(run: Results) -> str:
   """Returns all fields of the config, and the versions."""
   versions = run.record.get('versions', {})
   listed = {**run.record.get('config', {}), **versions}
@@ -182,13 +190,13 @@ def configuration(run: Run) -> str:
   )
 
 
-def differences(runs: Sequence[Run]) -> str:
+def differences(runs: Sequence[Results]) -> str:
   """Returns how the runs differ: in config, and in test accuracy."""
   base, *others = runs
   table = []
   for run in runs:
-    row = chosen(run)
-    test = row.test or {}
+    row = chosen(run.rows, run.record)
+    test = row.test
     table.append(
       {
         'run': run.name,
@@ -196,7 +204,7 @@ def differences(runs: Sequence[Run]) -> str:
         'test pass@1': percent(test['pass_1']),
         '95 %': f'{100 * test["low"]:.1f} to {100 * test["high"]:.1f}',
         'gain over its base': _gain_text(run.rows[0], row),
-        f'against {base.name}': _gain_text(chosen(base), row),
+        f'against {base.name}': _gain_text(chosen(base.rows, base.record), row),
         'seconds': f'{_total(run):,.0f}',
       }
     )
@@ -218,9 +226,9 @@ def differences(runs: Sequence[Run]) -> str:
   return text
 
 
-def _tiles(run: Run) -> str:
-  best = chosen(run)
-  test, base = best.test or {}, run.rows[0].test or {}
+def _tiles(run: Results) -> str:
+  best = chosen(run.rows, run.record)
+  test, base = best.test, run.rows[0].test
   tiles = [
     (
       f'test pass@1, iteration {best.iteration}',
@@ -230,13 +238,9 @@ def _tiles(run: Run) -> str:
   ]
   found = gain(run.rows[0], best)
   if best.iteration and found:
-    tiles.append(
-      (
-        'gain over the base',
-        f'{100 * found[0]:+.1f} points',
-        f'95 % interval {100 * found[1]:+.1f} to {100 * found[2]:+.1f}',
-      )
-    )
+    value, *ends = points(found)
+    interval = f'95 % interval {" to ".join(ends)}'
+    tiles.append(('gain over the base', f'{value} points', interval))
   if best.e_step:
     tiles.append(
       (
@@ -256,11 +260,11 @@ def _tiles(run: Run) -> str:
 
 
 def _table(rows: Sequence[dict[str, str]], caption: str) -> str:
-  columns = list(dict.fromkeys(name for row in rows for name in row))
-  head = ''.join(f'<th scope="col">{html.escape(c)}</th>' for c in columns)
+  names = columns(rows)
+  head = ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
   body = ''
   for row in rows:
-    first, *rest = (html.escape(row.get(column, '')) for column in columns)
+    first, *rest = (html.escape(row.get(name, '')) for name in names)
     cells = ''.join(f'<td>{cell}</td>' for cell in rest)
     body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
   # Wide tables scroll by themselves; with the keyboard, too.
@@ -275,9 +279,8 @@ def _gain_text(before: Row, after: Row) -> str:
   found = gain(before, after)
   if before is after or found is None:
     return ''
-  return (
-    f'{100 * found[0]:+.1f} ({100 * found[1]:+.1f} to {100 * found[2]:+.1f})'
-  )
+  value, low, high = points(found)
+  return f'{value} ({low} to {high})'
 
 
 def _name(row: Row) -> str:
@@ -290,12 +293,12 @@ def _duration(seconds: float) -> str:
   return f'{seconds / 3600:,.1f} h'
 
 
-def _devices(run: Run) -> int:
+def _devices(run: Results) -> int:
   count = str(run.record.get('device', '1')).split()[0]
   return int(count) if count.isdigit() else 1
 
 
-def _total(run: Run) -> float:
+def _total(run: Results) -> float:
   return sum(phase.get('seconds', 0.0) for phase in run.phases.values())
 
 

@@ -7,21 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from rest.report.read import Row, Run
-
-_RESAMPLES = 2000
-# Success of the base model from which a problem counts as such: the paper's.
-_BINS = (('easy', 0.75), ('medium', 0.5), ('hard', 0.25), ('very hard', 0.0))
+from rest import metrics
+from rest.run.scores import (
+  DIFFICULTIES,
+  Results,
+  Row,
+  difficulty_of,
+  success_rates,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-  """Shares by iteration, with the ends of their intervals."""
+  """Shares by place on an axis, with the ends of their intervals."""
 
-  iterations: list[int]
-  values: list[float]
-  lows: list[float]
-  highs: list[float]
+  places: Sequence[float]  # Iterations, where these are the axis.
+  values: Sequence[float]
+  lows: Sequence[float]
+  highs: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +54,28 @@ class Bin:
   success: list[float]
 
 
-def accuracies(run: Run) -> tuple[Points, Points | None, Points | None]:
+def accuracies(run: Results) -> tuple[Points, Points | None, Points | None]:
   """Returns test, validation and training accuracy.
 
   The E-step of iteration i + 1 draws from the model of iteration i, so that its
   share of right samples is that model's accuracy on training problems.
   """
-  test = _scores([(row.iteration, row.test or {}) for row in run.rows])
+  test = _scores([(row.iteration, row.test) for row in run.rows])
   measured = [(r.iteration, r.validation) for r in run.rows if r.validation]
-  train = Points([], [], [], [])
-  for row in run.rows:
-    rates = success_rates(row)
-    if rates is not None:
-      low, high = _bootstrap(rates)
-      train.iterations.append(row.iteration - 1)
-      train.values.append(float(rates.mean()))
-      train.lows.append(low)
-      train.highs.append(high)
+  drawn = [(row.iteration, success_rates(row)) for row in run.rows]
+  found = [
+    (iteration - 1, *metrics.mean_interval(rates[None], resamples=2000))
+    for iteration, rates in drawn
+    if rates is not None
+  ]
   return (
     test,
     _scores(measured) if measured else None,
-    train if train.iterations else None,
+    Points(*zip(*found, strict=True)) if found else None,
   )
 
 
-def transfers(run: Run) -> dict[str, Points]:
+def transfers(run: Results) -> dict[str, Points]:
   """Returns the accuracy on each transfer set, by its label."""
   return {
     label: _scores(
@@ -89,7 +89,7 @@ def transfers(run: Run) -> dict[str, Points]:
   }
 
 
-def majority(run: Run) -> tuple[list[int], list[float]] | None:
+def majority(run: Results) -> tuple[list[int], list[float]] | None:
   """Returns iterations and majority votes in per cent, if there are any."""
   found = [
     (row.iteration, 100 * row.test['maj_at_k'])
@@ -101,20 +101,10 @@ def majority(run: Run) -> tuple[list[int], list[float]] | None:
   return [i for i, _ in found], [value for _, value in found]
 
 
-def success_rates(row: Row) -> np.ndarray | None:
-  """Returns the share of right samples of each training problem."""
-  counts = (row.e_step or {}).get('correct_by_problem')
-  if not counts or row.e_step is None:
-    return None
-  samples = row.e_step['sampled'] / row.e_step['problems']
-  return np.array([counts[name] for name in sorted(counts)]) / samples
-
-
-def turnover(run: Run) -> list[Change]:
+def turnover(run: Results) -> list[Change]:
   """Returns what each iteration newly solves and loses, test first."""
   solved = [
-    ('test', row.iteration, _solved((row.test or {})['scores']))
-    for row in run.rows
+    ('test', row.iteration, _solved(row.test['scores'])) for row in run.rows
   ]
   solved += [
     ('training', row.iteration, _solved(row.e_step['correct_by_problem']))
@@ -128,7 +118,7 @@ def turnover(run: Run) -> list[Change]:
   ]
 
 
-def reasons(run: Run, most: int) -> list[tuple[int, dict[str, float]]]:
+def reasons(run: Results, most: int) -> list[tuple[int, dict[str, float]]]:
   """Returns by iteration the shares of the commonest reasons, in order."""
   drawn = [row for row in run.rows if row.e_step]
   totals: dict[str, float] = {}
@@ -142,21 +132,20 @@ def reasons(run: Run, most: int) -> list[tuple[int, dict[str, float]]]:
   ]
 
 
-def difficulty(run: Run) -> list[Bin]:
+def difficulty(run: Results) -> list[Bin]:
   """Returns bins by success of the base model that have any problems."""
   found = [(row.iteration, success_rates(row)) for row in run.rows]
   drawn = [(i, rates) for i, rates in found if rates is not None]
   if len(drawn) < 2 or drawn[0][0] != 1:
     return []
-  base = drawn[0][1]
-  bins, high = [], np.inf
-  for name, low in _BINS:
-    members = (base >= low) & (base < high)
-    high = low
-    if members.any():
-      success = [float(rates[members].mean()) for _, rates in drawn]
-      iterations = [iteration for iteration, _ in drawn]
-      bins.append(Bin(name, int(members.sum()), iterations, success))
+  places = np.array([difficulty_of(success) for success in drawn[0][1]])
+  iterations = [iteration for iteration, _ in drawn]
+  bins = []
+  for place in sorted(set(places), reverse=True):
+    members = places == place
+    success = [float(rates[members].mean()) for _, rates in drawn]
+    name = DIFFICULTIES[place]
+    bins.append(Bin(name, int(members.sum()), iterations, success))
   return bins
 
 
@@ -184,21 +173,10 @@ def _scores(rows: Sequence[tuple[int, dict[str, Any]]]) -> Points:
   )
 
 
-def _bootstrap(values: np.ndarray) -> tuple[float, float]:
-  """Returns the 95 % interval of a mean over problems; the draws are fixed."""
-  rng = np.random.default_rng(0)
-  size = len(values)
-  means = [
-    values[rng.integers(0, size, size)].mean() for _ in range(_RESAMPLES)
-  ]
-  low, high = np.quantile(means, [0.025, 0.975])
-  return float(low), float(high)
-
-
 def _solved(scores: dict[str, float]) -> set[str]:
   return {name for name, score in scores.items() if score > 0}
 
 
 def _shares(row: Row) -> dict[str, float]:
-  e_step = row.e_step or {}
+  e_step = row.e_step
   return {n: c / e_step['sampled'] for n, c in e_step['reasons'].items()}

@@ -1,5 +1,6 @@
 """What one sees of a run while it runs: bars, log lines, and profiles."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +11,12 @@ import jax
 from etils import epath
 from tqdm import tqdm
 
-from rest import metrics
 from rest.run.log import Journal
 from rest.types import Graded
 
 _TICKS_BEFORE = 4  # Samples or steps before a profile: all is compiled by then.
 _PROFILE_SECONDS = 5.0  # Length of a profile.
+_EVERY = 30.0  # Seconds between lines of a bar that nobody watches.
 
 
 class Live:
@@ -56,7 +57,7 @@ class Live:
     self, title: str, problems: int, samples: int, unjudged: Callable[[], int]
   ) -> Iterator['Drawing']:
     """Shows how drawing goes; `samples` a problem, `unjudged` now waiting."""
-    with metrics.progress(problems * samples, title, 'samples') as bar:
+    with progress(problems * samples, title, 'samples') as bar:
       yield Drawing(bar, samples, unjudged)
     self._end_profile()
 
@@ -143,3 +144,43 @@ class Drawing:
       if self._samples > 1:
         text += f', {self._solved / self._problems:.1%} of problems solved'
     return f'{text}, {self._unjudged()} to judge'
+
+
+def progress(total: int, title: str, unit: str) -> tqdm:
+  """Returns a progress bar; where nobody watches, a line every half minute."""
+  common: dict[str, Any] = {
+    'total': total,
+    'desc': title,
+    'unit': f' {unit}',
+    'leave': False,
+  }
+  if sys.stderr.isatty():
+    return tqdm(
+      **common,
+      mininterval=0.2,
+      dynamic_ncols=True,
+      bar_format='{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} '
+      '[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]',
+    )
+  return tqdm(
+    **common,
+    mininterval=_EVERY,
+    delay=_EVERY,
+    smoothing=0,  # The rate since the start: lines are far apart.
+    file=_Lines(),
+    bar_format='{desc} {n_fmt} of {total_fmt}, {rate_noinv_fmt}, '
+    '{remaining} to go{postfix}',
+  )
+
+
+class _Lines:
+  """Takes what a bar writes, and prints it as lines."""
+
+  def write(self, text: str) -> None:
+    # Bars go back to the start of the line, and up over those below.
+    line = text.replace('\x1b[A', '').strip()
+    if line:
+      sys.stderr.write(f'{line}\n')
+
+  def flush(self) -> None:
+    sys.stderr.flush()

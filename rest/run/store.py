@@ -184,6 +184,11 @@ class Parts:
     """Returns the index of each problem whose samples are on disk, by id."""
     return {self.read(i)[0].problem_id: i for i in sorted(self.done())}
 
+  def read_done(self) -> Iterator[list[Graded]]:
+    """Reads the samples on disk, a problem at a time, in order of index."""
+    for index in sorted(self.done()):
+      yield self.read(index)
+
   def read_all(self, count: int) -> Iterator[list[Graded]]:
     """Reads the samples of problems 0 to count - 1, a problem at a time."""
     for index in range(count):

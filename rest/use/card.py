@@ -10,8 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from rest import metrics
-from rest.run import store
+from rest.run import store, tables
+from rest.run.scores import Row, chosen, gain, percent, points, read_row
 
 PAPER = '[Beyond Human Data](https://arxiv.org/abs/2312.06585), Singh et al.'
 
@@ -38,6 +38,7 @@ def model_card(record: dict[str, Any], folders: list[epath.Path]) -> str:
   """
   config = record['config']
   base, iteration = _base_name(record), f'iteration {len(folders) - 1}'
+  rows = [read_row(folder, index) for index, folder in enumerate(folders)]
   source = (
     'solutions that it wrote itself and a verifier found right'
     if config['em.source'] == 'model'
@@ -47,8 +48,8 @@ def model_card(record: dict[str, Any], folders: list[epath.Path]) -> str:
     f'{_HEADER}\n# {base} after ReST-EM on {config["task.name"]}, {iteration}',
     f'`{base}`, fine-tuned on {source}: ReST-EM ({PAPER}), {iteration} of a '
     f'run of `rest {record["versions"]["rest"]}`.',
-    *_how(record, folders[1:]),
-    *_scores(config, folders),
+    *_how(record, rows[1:]),
+    *_scores(record, rows),
     *_use(record, folders[-1]),
     *_details(record),
   ]
@@ -60,7 +61,7 @@ def _base_name(record: dict[str, Any]) -> str:
   return PurePath(record['config']['model.path']).name
 
 
-def _how(record: dict[str, Any], trained: list[epath.Path]) -> list[str]:
+def _how(record: dict[str, Any], trained: list[Row]) -> list[str]:
   config = record['config']
   facts = [
     f'- Base model: `{_base_name(record)}`, digest `{record["base"]}`. Its '
@@ -72,11 +73,8 @@ def _how(record: dict[str, Any], trained: list[epath.Path]) -> list[str]:
   if config['em.source'] == 'model':
     facts.append(_sampling(config))
   facts.append(_training(config))
-  made = [
-    {'iteration': str(number), **_made(folder)}
-    for number, folder in enumerate(trained, start=1)
-  ]
-  return ['## How it was made', '\n'.join(facts), _table(made)]
+  made = tables.as_markdown([_made(row) for row in trained])
+  return ['## How it was made', '\n'.join(facts), made]
 
 
 def _sampling(config: dict[str, Any]) -> str:
@@ -118,11 +116,10 @@ def _decoding(config: dict[str, Any], section: str) -> str:
   return ', '.join(f'{name} {config[f"{section}.{name}"]}' for name in names)
 
 
-def _made(folder: epath.Path) -> dict[str, str]:
+def _made(row: Row) -> dict[str, str]:
   """Returns what an iteration drew, kept and trained on."""
-  drawn = store.read_json(folder / 'e_step.json')
-  trained = store.read_json(folder / 'm_step.json')
-  cells = {
+  drawn, trained = row.e_step, row.m_step
+  cells = {'iteration': str(row.iteration)} | {
     name: f'{drawn[name]:,}' if drawn else '-'
     for name in ('problems', 'sampled', 'correct', 'kept', 'solved')
   }
@@ -133,14 +130,19 @@ def _made(folder: epath.Path) -> dict[str, str]:
   }
 
 
-def _scores(config: dict[str, Any], folders: list[epath.Path]) -> list[str]:
-  rows = []
-  for split in ('validation', 'test'):
-    for name, folder in (('base', folders[0]), ('this model', folders[-1])):
-      scores = store.read_json(folder / f'{split}.json')
-      if scores:
-        rows.append({'problems': split, 'model': name, **_cells(scores)})
-  if not rows:
+def _scores(record: dict[str, Any], rows: list[Row]) -> list[str]:
+  config, base, last = record['config'], rows[0], rows[-1]
+  measured = [
+    {'problems': split, 'model': name, **_cells(scores)}
+    for split, name, scores in (
+      ('validation', 'base', base.validation),
+      ('validation', 'this model', last.validation),
+      ('test', 'base', base.test),
+      ('test', 'this model', last.test),
+    )
+    if scores
+  ]
+  if not measured:
     return ['## Scores', 'None were measured.']
   notes = (
     'Intervals are Wilson score intervals over problems. Validation problems '
@@ -151,39 +153,35 @@ def _scores(config: dict[str, Any], folders: list[epath.Path]) -> list[str]:
       f' pass@k and maj@k: from {config["eval.num_samples"]} samples a problem '
       f'at {_decoding(config, "eval")}.'
     )
-  return ['## Scores', _table(rows), _gain(folders) + notes]
+  if found := gain(base, last):
+    value, low, high = points(found)
+    notes = (
+      f'Test pass@1 against the base: {value} points (95 % paired bootstrap '
+      f'interval {low} to {high}). {notes}'
+    )
+  if last.validation:
+    best = chosen(rows, record)
+    name = f'iteration {best.iteration}' if best.iteration else 'the base'
+    notes += (
+      ' Of the iterations up to this one, validation chooses '
+      f'{"this one" if best is last else name}.'
+    )
+  return ['## Scores', tables.as_markdown(measured), notes]
 
 
 def _cells(scores: dict[str, Any]) -> dict[str, str]:
   cells = {
     'n': f'{scores["problems"]:,}',
     'pass@1, greedy [95 %]': (
-      f'{_percent(scores["pass_1"])} '
-      f'[{_percent(scores["low"])}, {_percent(scores["high"])}]'
+      f'{percent(scores["pass_1"])} '
+      f'[{percent(scores["low"])}, {percent(scores["high"])}]'
     ),
   }
   for k, share in scores['pass_at_k'].items():
-    cells[f'pass@{k}, sampled'] = _percent(share)
+    cells[f'pass@{k}, sampled'] = percent(share)
   if scores['maj_at_k'] is not None:
-    cells['maj@k'] = _percent(scores['maj_at_k'])
+    cells['maj@k'] = percent(scores['maj_at_k'])
   return cells
-
-
-def _gain(folders: list[epath.Path]) -> str:
-  before, after = (
-    (store.read_json(folder / 'test.json') or {}).get('scores', {})
-    for folder in (folders[0], folders[-1])
-  )
-  common = sorted(before.keys() & after.keys())
-  if not common:
-    return ''
-  gain, low, high = metrics.paired_gain(
-    [before[name] for name in common], [after[name] for name in common]
-  )
-  return (
-    f'Test pass@1 against the base: {100 * gain:+.1f} points (95 % paired '
-    f'bootstrap interval {100 * low:+.1f} to {100 * high:+.1f}). '
-  )
 
 
 def _use(record: dict[str, Any], folder: epath.Path) -> list[str]:
@@ -234,14 +232,6 @@ def _details(record: dict[str, Any]) -> list[str]:
   ]
 
 
-def _table(rows: list[dict[str, str]]) -> str:
-  """Returns a Markdown table; a row lacks what it has no value for."""
-  columns = list(dict.fromkeys(name for row in rows for name in row))
-  lines = [columns, ['---'] * len(columns)]
-  lines += [[row.get(name, '-') for name in columns] for row in rows]
-  return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
-
-
 def _literal(text: str) -> str:
   """Returns Python for a text, a line of it a line."""
   lines = text.splitlines(keepends=True)
@@ -255,7 +245,3 @@ def _fenced(language: str, text: str) -> str:
   ticks = [len(run) for run in re.findall('`+', text)]
   fence = '`' * max(3, 1 + max(ticks, default=0))
   return '\n'.join([fence + language, text.rstrip('\n'), fence])
-
-
-def _percent(share: float) -> str:
-  return f'{100 * share:.1f} %'

@@ -17,7 +17,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from rest.model import sharding, weights
-from rest.run import store
+from rest.run import scores, store
 from rest.run.opened import Opened, open_run
 from rest.types import Tokenizer
 from rest.use import card
@@ -30,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> None:
   jax.config.update('jax_platforms', 'cpu')
   try:
     run = open_run(arguments.workdir, arguments.base)
-    iteration = run.check(arguments.iteration)
+    iteration = arguments.iteration
+    if iteration is None:
+      iterations = (0, *run.trained())
+      rows = [scores.read_row(run.folder(i), i) for i in iterations]
+      iteration = scores.chosen(rows, run.record).iteration
+    iteration = run.check(iteration)
     if iteration == 0:
       raise ValueError(
         f'Nothing is trained in iteration 0: it is the base model, {run.base}.'
@@ -102,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--iteration',
     type=int,
-    help='whose model; default: the last whose M-step is finished',
+    help='whose model; default: the one that validation chooses',
   )
   parser.add_argument('--out', required=True, help='directory to write')
   parser.add_argument(

@@ -25,11 +25,12 @@ from typing import Any
 from etils import epath
 from jax.sharding import Mesh
 
-from rest import metrics, tasks
+from rest import tasks
 from rest.e_step.draw import prompt_tokens
 from rest.model import sharding, tokenizer, weights
 from rest.model.transformer import Transformer
 from rest.run import opened, store
+from rest.run.progress import progress
 from rest.sampler import Ask, Sampler, SamplerConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Completion, Problem, Task, Tokenizer
@@ -252,7 +253,7 @@ def _answer_lines(
   config = replace(source.config, rows=rows)
   sampler = _make_sampler(source, config, mesh, arguments.seed)
   drawn: dict[tuple[int, int], Completion] = {}
-  with metrics.progress(total, 'sampling', 'samples') as bar:
+  with progress(total, 'sampling', 'samples') as bar:
     for index, sample, completion in answer(
       sampler, source.tokenizer, source.task, problems, count
     ):

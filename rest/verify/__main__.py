@@ -29,11 +29,11 @@ from etils import epath
 
 from rest import tasks
 from rest.config import EStepConfig, VerifyConfig
-from rest.e_step.choose import keep
+from rest.e_step.choose import choose
 from rest.model import tokenizer
 from rest.run import dataset, store
 from rest.tasks import files
-from rest.types import Graded, Kept, Tests, Tokenizer, Verdict
+from rest.types import Graded, Tests, Tokenizer, Verdict
 from rest.verify.answers import reader
 from rest.verify.pool import Pool
 from rest.verify.program import malformed
@@ -159,8 +159,8 @@ def _regrade_iteration(
 ) -> None:
   """Prints which samples an iteration's dataset would gain and lose now."""
   problems = {problem.id: problem for problem in task.problems('train')}
-  parts = store.Parts(folder / 'parts')
-  before = [row for i in sorted(parts.done()) for row in parts.read(i)]
+  groups = store.Parts(folder / 'parts').read_done()
+  before = [row for rows in groups for row in rows]
 
   def requests() -> Iterator[tuple[Graded, Request]]:
     for row in before:
@@ -172,26 +172,29 @@ def _regrade_iteration(
   path = folder / 'dataset.jsonl'
   # An iteration that was interrupted has no dataset yet.
   kept = dataset.read_dataset(path) if path.exists() else None
-  was_in = _names(_kept(before, estep, pool) if kept is None else kept)
-  is_in = _names(_kept(now, estep, pool))
-  changes: collections.Counter[str] = collections.Counter()
+  # Hinted samples are not judged again.
+  was_in = (
+    _kept(before, estep, pool)
+    if kept is None
+    else {(row.problem_id, row.sample) for row in kept if not row.hinted}
+  )
+  is_in = _kept(now, estep, pool)
+  differ = 0
   for old, new in zip(before, now, strict=True):
     name = (old.problem_id, old.sample)
-    differs = _outcome(old.verdict) != _outcome(new.verdict)
-    changes['differ'] += differs
+    was, becomes = _outcome(old.verdict), _outcome(new.verdict)
+    differ += was != becomes
     if (name in was_in) == (name in is_in):
       continue
+    why = f'{was} ({old.verdict.reason}) -> {becomes} ({new.verdict.reason})'
+    if was == becomes:
+      why = f'still {becomes}, unlike others of its problem'
     change = 'enters' if name in is_in else 'leaves'
-    changes[change] += 1
-    why = f'{_outcome(old.verdict)} ({old.verdict.reason})'
-    why += f' -> {_outcome(new.verdict)} ({new.verdict.reason})'
-    if not differs:
-      why = f'still {_outcome(new.verdict)}, unlike others of its problem'
     print(f'{change} {old.problem_id} sample {old.sample}: {why}')
   print(
-    f'{folder.name}: of {len(now)} verdicts {changes["differ"]} differ; of '
-    f'{len(was_in)} samples kept {changes["leaves"]} leave, and '
-    f'{changes["enters"]} enter'
+    f'{folder.name}: of {len(now)} verdicts {differ} differ; of '
+    f'{len(was_in)} samples kept {len(was_in - is_in)} leave, and '
+    f'{len(is_in - was_in)} enter'
   )
   if codec is not None:
     drawn = [(row.completion.tokens, row.completion.text) for row in before]
@@ -212,16 +215,14 @@ def _parted(
 
 def _kept(
   rows: Iterable[Graded], estep: EStepConfig, pool: Pool
-) -> Iterator[Kept]:
-  """Yields what is kept of rows that come a problem at a time."""
-  for _, group in itertools.groupby(rows, key=lambda row: row.problem_id):
+) -> set[tuple[str, int]]:
+  """Returns problem and number of what is kept of rows, sorted by problem."""
+  kept: set[tuple[str, int]] = set()
+  for problem, group in itertools.groupby(rows, lambda row: row.problem_id):
     samples = list(group)
-    yield from keep(samples, estep, reader(samples, pool))
-
-
-def _names(rows: Iterable[Kept]) -> set[tuple[str, int]]:
-  """Returns problem and number; hinted samples are not judged again."""
-  return {(row.problem_id, row.sample) for row in rows if not row.hinted}
+    choices = choose(samples, estep, reader(samples, pool))
+    kept |= {(problem, choice.row.sample) for choice in choices if choice.kept}
+  return kept
 
 
 def _judged(

@@ -15,8 +15,11 @@ import pytest
 from etils import epath
 
 from rest import tasks
-from rest.e_step.choose import EStepConfig, equations, keep, weigh
-from rest.e_step.draw import Tools, e_step, keep_drawn, random_key
+from rest.config import EStepConfig
+from rest.e_step.choose import Choice, choose, equations, weigh
+from rest.e_step.draw import Tools, random_key
+from rest.e_step.generate import e_step
+from rest.e_step.variants import keep_drawn
 from rest.model import tokenizer, weights
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.run import store
@@ -42,8 +45,12 @@ def _row(
   return Graded('p', sample, 'q', completion, Verdict(reward, '', 'math-1'))
 
 
+def _kept(rows: list[Graded], config: EStepConfig) -> list[Choice]:
+  return [choice for choice in choose(rows, config) if choice.kept]
+
+
 def _samples(rows: list[Graded], config: EStepConfig) -> list[int]:
-  return [row.sample for row in keep(rows, config)]
+  return [choice.row.sample for choice in _kept(rows, config)]
 
 
 def test_only_finished_correct_samples_are_kept():
@@ -110,16 +117,20 @@ def test_the_cap_takes_what_weighs_most_first():
   rows = [_row(i, float(i in (2, 5))) for i in range(8)]
   config = EStepConfig(weight='exponential', cap=3)
   assert _samples(rows, config) == [0, 2, 5]
-  assert [row.weight for row in keep(rows, config)] == [1.0, math.e, math.e]
+  assert [choice.weight for choice in _kept(rows, config)] == [
+    1.0,
+    math.e,
+    math.e,
+  ]
   assert _samples(rows, EStepConfig(weight='best', cap=1)) == [2]
 
 
 def test_the_one_solution_kept_is_any_of_them_alike():
   rng = np.random.default_rng(0)
   chosen = collections.Counter(
-    kept.text
+    choice.row.completion.text
     for _ in range(3000)
-    for kept in keep(
+    for choice in _kept(
       [_row(i, text='abc'[k]) for i, k in enumerate(rng.permutation(3))],
       EStepConfig(cap=1),
     )
@@ -129,7 +140,7 @@ def test_the_one_solution_kept_is_any_of_them_alike():
 
 def test_a_cap_of_zero_keeps_all():
   rows = [_row(i) for i in range(40)]
-  assert len(keep(rows, EStepConfig(cap=0))) == 40
+  assert len(_kept(rows, EStepConfig(cap=0))) == 40
 
 
 def test_random_keys_differ_by_problem_and_by_purpose():
@@ -191,8 +202,8 @@ def test_stopping_at_the_cap_gives_the_dataset_of_sampling_everything(
     everything = list(store.read_lines(tmp_path / name))
     assert rows == everything[: len(rows)]
     # Up to the sample that met the cap, and no further.
-    assert len(rows) == 8 or len(keep(rows, CONFIG)) == 2
-    assert len(keep(rows[:-1], CONFIG)) < 2
+    assert len(rows) == 8 or len(_kept(rows, CONFIG)) == 2
+    assert len(_kept(rows[:-1], CONFIG)) < 2
     sampled.append(len(rows))
   assert min(sampled) < 8
   summary = store.read_json(stopped / 'e_step.json')

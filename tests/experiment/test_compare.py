@@ -6,13 +6,6 @@ import pytest
 
 from rest.experiment import compare
 from rest.run import store
-from rest.types import Completion, Graded, Verdict
-
-
-def _row(problem: str, sample: int, reward: float | None) -> Graded:
-  text = '#### 1' if reward else f'#### {sample + 2}'
-  completion = Completion(text, (1,), (-1.0,), 'token')
-  return Graded(problem, sample, 'q', completion, Verdict(reward, '', 'math-1'))
 
 
 def _iteration(
@@ -45,14 +38,13 @@ def experiment(tmp_path) -> compare.Experiment:
 
 
 def test_validation_chooses_the_iteration_even_where_test_is_lower(experiment):
-  assert compare.best(experiment.arms['one'][0]) == 2
-  assert compare.best(experiment.arms['two'][0]) == 1
-  one, two = compare.read(experiment)['test']
+  panels = compare.read(experiment)
+  one, two = panels['test']
   assert [p.notes for p in (one, two)] == [
     'iteration 2/2, 20/20 examples',
     'iteration 1/1, 10/10 examples',
   ]
-  lines = compare.table(experiment).splitlines()
+  lines = compare.table(experiment, panels).splitlines()
   assert 'n = 4 problems (test), 2 seeds' in lines[0]
   assert '100.0 [100.0, 100.0]' in lines[3]
   assert '+75.0 [' in lines[3]
@@ -63,21 +55,22 @@ def test_an_interval_of_seeds_that_agree_on_all_problems_is_a_point(experiment):
   by_iteration = compare.Experiment(
     'Title', experiment.arms, 'iteration', ('test',)
   )
-  points = compare.read(by_iteration)['test']
-  assert [(p.series, p.x) for p in points] == [
+  panels = compare.read(by_iteration)
+  assert [(p.series, p.x) for p in panels['test']] == [
     (arm, str(i)) for arm in ('one', 'two') for i in range(3)
   ]
-  last = compare.table(by_iteration).splitlines()[-1]
+  last = compare.table(by_iteration, panels).splitlines()[-1]
   assert last.endswith('+0.0 [+0.0, +0.0]')  # Over the first arm.
 
 
 @pytest.mark.parametrize('axis', ['iteration', 'arm'])
 def test_figures_are_the_same_bytes_every_time(experiment, axis):
   shown = compare.Experiment('T', experiment.arms, axis, ('test',))
-  assert compare.picture(shown, 'png').startswith(b'\x89PNG')
-  svg = compare.picture(shown, 'svg')
+  panels = compare.read(shown)
+  assert compare.picture(shown, panels, 'png').startswith(b'\x89PNG')
+  svg = compare.picture(shown, panels, 'svg')
   assert b'n = 4 problems' in svg
-  assert svg == compare.picture(shown, 'svg')
+  assert svg == compare.picture(shown, compare.read(shown), 'svg')
 
 
 def test_problems_are_sorted_by_one_half_and_measured_on_the_other(tmp_path):
@@ -86,8 +79,9 @@ def test_problems_are_sorted_by_one_half_and_measured_on_the_other(tmp_path):
   _iteration(tmp_path, 0, [0.0], halves=before)
   _iteration(tmp_path, 1, [1.0], halves=after)
   shown = compare.Experiment('T', {'a': [tmp_path]}, 'difficulty', ('test',))
+  panels = compare.read(shown)
   base, tuned = (
-    {p.x: p.scores[0] for p in compare.read(shown)['test'] if p.series == name}
+    {p.x: p.scores[0] for p in panels['test'] if p.series == name}
     for name in ('a: base', 'a')
   )
   assert base == {
@@ -98,7 +92,7 @@ def test_problems_are_sorted_by_one_half_and_measured_on_the_other(tmp_path):
     '< 25 % (2)': {'hard': 0.7, 'lucky': 0.5},
     '>= 75 % (1)': {'easy': 1.0},
   }
-  assert 'n = 3 problems' in compare.caption(shown)
+  assert 'n = 3 problems' in compare.caption(shown, panels)
 
 
 def test_seeds_sort_a_problem_together_and_none_is_left_out(tmp_path):
@@ -110,26 +104,3 @@ def test_seeds_sort_a_problem_together_and_none_is_left_out(tmp_path):
   shown = compare.Experiment('T', {'a': workdirs}, 'difficulty', ('test',))
   places = {p.x: set(p.scores[0]) for p in compare.read(shown)['test']}
   assert places == {'25-50 % (1)': {'a'}, '50-75 % (1)': {'b'}}
-
-
-def test_bins_begin_at_their_lower_edge():
-  edges = (0.0, 0.2499, 0.25, 0.4999, 0.5, 0.75, 1.0)
-  assert [compare.bin_of(edge) for edge in edges] == [0, 0, 1, 1, 2, 3, 3]
-
-
-def test_training_scores_are_the_next_e_steps_and_unknown_ones_are_left_out(
-  tmp_path,
-):
-  parts = store.Parts(tmp_path / 'iteration_1/parts')
-  parts.write(0, [_row('a', i, r) for i, r in enumerate((1.0, 0.0, None))])
-  parts.write(1, [_row('b', i, None) for i in range(3)])
-  assert compare.by_problem(tmp_path, 0, 'train') == {'a': 0.5}
-
-
-def test_votes_and_pass_at_k_are_read_from_the_samples(tmp_path):
-  parts = store.Parts(tmp_path / 'iteration_0/test/sampled')
-  parts.write(0, [_row('a', i, float(i < 2)) for i in range(4)])
-  assert compare.by_problem(tmp_path, 0, 'maj') == {'a': 1.0}
-  assert compare.by_problem(tmp_path, 0, 'pass@2')['a'] == pytest.approx(5 / 6)
-  with pytest.raises(ValueError, match='not measured'):
-    compare.by_problem(tmp_path, 0, 'suites/gsm8k')

@@ -10,20 +10,11 @@ import pytest
 import report_run
 
 from rest import report
-from rest.e_step import summary
-from rest.e_step.fates import (
-  DUPLICATE,
-  INCORRECT,
-  KEPT,
-  OUTVOTED,
-  OVER_CAP,
-  UNFINISHED,
-  fates,
-)
+from rest.e_step.choose import DUPLICATE, INCORRECT, KEPT, OUTVOTED, to_kept
 from rest.report import page, series
-from rest.report.read import Row, chosen
-from rest.report.table import split_gain
-from rest.types import Completion, Graded, Verdict
+from rest.run import store
+from rest.run.dataset import write_dataset
+from rest.run.scores import chosen
 
 
 @pytest.fixture(scope='module')
@@ -52,64 +43,6 @@ def _pages(html: str) -> dict[str, list]:
   return {name: _unpack(text) for name, text in found}
 
 
-def _graded(sample: int, text: str, reward=1.0, finished=True) -> Graded:
-  completion = Completion(text, (1,), (-1.0,), 'token' if finished else 'limit')
-  return Graded('p', sample, 'q', completion, Verdict(reward, '', 'math-1'))
-
-
-def test_every_sample_has_one_fate():
-  rows = [
-    _graded(0, 'a'),
-    _graded(1, 'a '),
-    _graded(2, 'b', reward=0.0),
-    _graded(3, 'c', finished=False),
-    _graded(4, 'd'),
-    _graded(5, 'e'),
-    _graded(6, 'e'),
-  ]
-  expected = [KEPT, DUPLICATE, INCORRECT, UNFINISHED, KEPT, OVER_CAP]
-  assert fates(rows, {0, 4}, 2, str) == [*expected, DUPLICATE]
-  assert fates(rows, {0, 1}, 2, None)[4:] == [OVER_CAP] * 3
-
-
-def test_a_right_answer_that_lost_the_vote_is_no_duplicate():
-  texts = ['1', '1', '2', '2', '2', '2']
-  rows = [_graded(i, t, reward=float(t == '1')) for i, t in enumerate(texts)]
-  expected = [OUTVOTED, OUTVOTED, KEPT, KEPT, INCORRECT, INCORRECT]
-  assert fates(rows, {2, 3}, 2, None) == expected
-  assert fates(rows, {2}, 10, str)[:3] == [OUTVOTED, OUTVOTED, KEPT]
-  counts = summary.Tally()
-  counts.add(rows, expected)
-  text = summary.describe(counts.summary(), 2)
-  assert '2 right but not the commonest answer' in text
-
-
-def test_an_e_step_is_told_in_words():
-  counts = summary.Tally()
-  rows = [_graded(0, 'a'), _graded(1, 'a'), _graded(2, 'b', reward=0.0)]
-  counts.add(rows, fates(rows, {0}, 10, str))
-  text = summary.describe(counts.summary(), 10)
-  assert text.startswith('kept 1 of 3 samples (dropped: 1 wrong, 1 right but')
-  assert '1 of 1 problems have a solution; ' in text
-  assert text.endswith(
-    'ended by an end token 100.0%, by a stop string 0.0%, cut off at the '
-    'length limit 0.0%; without a readable answer 0.0%'
-  )
-
-
-def test_a_gain_is_of_answers_now_readable_and_of_answers_now_right():
-  def row(scores: dict[str, float], unreadable: tuple[str, ...]) -> Row:
-    test = {'scores': scores, 'unreadable': unreadable}
-    return Row(0, None, None, None, test, {}, {})
-
-  names = 'abcdefghij'
-  before = row({n: float(n in 'ij') for n in names}, ('a', 'b', 'c'))
-  after = row({n: float(n in 'abdehj') for n in names}, ('c', 'i'))
-  # a, b can be read now and i no longer; d, e, h were wrong.
-  assert split_gain(before, after) == pytest.approx((0.1, 0.3))
-  assert split_gain(before, Row(0, None, None, None, {}, {}, {})) is None
-
-
 def test_steps_taken_twice_count_once_and_phases_add_up(workdir):
   run = report.read_run(workdir)
   assert [step['loss'] for step in run.steps[1]] == [2.0]
@@ -121,7 +54,7 @@ def test_numbers_behind_figures_are_those_of_the_files(workdir):
   test, _, train = series.accuracies(run)
   assert test.values == pytest.approx([0, 1 / 3, 2 / 3])
   # Three of four samples of every second problem; then of every one.
-  assert train.iterations == [0, 1]
+  assert train.places == (0, 1)
   assert train.values == pytest.approx([3 / 8, 3 / 4])
   (transfer,) = series.transfers(run).values()
   assert transfer.values == test.values
@@ -131,7 +64,7 @@ def test_numbers_behind_figures_are_those_of_the_files(workdir):
     ('easy', 3),
     ('very hard', 3),
   ]
-  assert chosen(run).iteration == 2
+  assert chosen(run.rows, run.record).iteration == 2
 
 
 def test_the_page_holds_every_sample_and_what_became_of_it(html):
@@ -149,6 +82,27 @@ def test_the_page_holds_every_sample_and_what_became_of_it(html):
     became = [e_step['outcomes'][ord(code) - 48][2] for code in codes]
     assert became == [KEPT, DUPLICATE, KEPT, INCORRECT]
   assert len(pages['0-1-0']) == 6
+
+
+def test_the_page_tells_right_answers_that_lost_a_vote(tmp_path):
+  workdir = report_run.write_run(tmp_path / 'run', problems=1)
+  record = store.read_record(workdir)
+  record['config']['estep.weight'] = 'majority'
+  store.write_json(workdir / 'run.json', record)
+  rows = [
+    report_run.graded('set/0', sample, text)
+    for sample, text in enumerate(['It is 3.', 'It is 4.', 'So it is 4.'])
+  ]
+  for iteration in (1, 2):
+    folder = workdir / f'iteration_{iteration}'
+    store.Parts(folder / 'parts').write(0, rows)
+    kept = [to_kept(row) for row in rows[1:]]
+    write_dataset(folder / 'dataset.jsonl', kept, report_run.CODEC)
+  page.write_page([workdir], workdir / 'report.html')
+  e_step, _ = _index((workdir / 'report.html').read_text())['runs'][0]['sets']
+  codes = e_step['codes']['1'][0]
+  became = [e_step['outcomes'][ord(code) - 48][2] for code in codes]
+  assert became == [OUTVOTED, KEPT, KEPT]
 
 
 def test_nothing_that_a_model_or_a_config_says_becomes_markup(html):

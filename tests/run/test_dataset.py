@@ -3,20 +3,22 @@
 import pathlib
 import random
 import unicodedata
+from dataclasses import replace
 
 import pytest
 import vocabularies
 from letters import Letters
 
 from rest import tasks
-from rest.e_step.choose import EStepConfig, keep, to_kept
+from rest.config import EStepConfig
+from rest.e_step.choose import choose, to_kept
 from rest.e_step.draw import prompt_tokens
 from rest.model import tokenizer
 from rest.run import dataset
 from rest.run.dataset import read_dataset, says, write_dataset
 from rest.sampler.order import Draft
 from rest.sampler.text import complete, has_stop
-from rest.types import Completion, Graded, Tokenizer, Verdict
+from rest.types import Completion, Graded, Kept, Tokenizer, Verdict
 
 DATA = pathlib.Path(__file__).parents[1] / 'data/tasks'
 # Code and prose in which stop strings begin inside a token.
@@ -210,9 +212,12 @@ def test_a_dataset_whose_tokens_say_something_else_is_refused(tmp_path):
 
 def test_datasets_hold_nothing_that_rounding_could_change(tmp_path):
   path = tmp_path / 'dataset.jsonl'
+
+  def kept(row: Graded) -> list[Kept]:
+    return [to_kept(c.row, c.weight) for c in choose([row], EStepConfig())]
+
   row = _graded('ab', (65, 66, 1))
-  kept = keep([row], EStepConfig())
-  write_dataset(path, kept, Letters())
+  write_dataset(path, kept(row), Letters())
   other = Completion('ab', (65, 66, 1), (-0.5,), 'stop')
-  assert keep([_graded('ab', other.tokens)], EStepConfig()) == kept
+  assert kept(replace(row, completion=other)) == kept(row)
   assert 'logprob' not in path.read_text()

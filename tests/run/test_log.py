@@ -10,10 +10,9 @@ import pytest
 from etils import epath
 from tqdm import tqdm
 
-from rest import metrics
 from rest.run import tensorboard
 from rest.run.log import Journal, LoggingConfig, read_journal
-from rest.run.progress import Drawing
+from rest.run.progress import Drawing, progress
 from rest.types import Preempted
 
 
@@ -144,8 +143,8 @@ def test_bars_are_lines_where_nobody_watches(monkeypatch):
   stream = io.StringIO()
   monkeypatch.setattr(sys, 'stderr', stream)
   with (
-    metrics.progress(4, 'iteration 1: training', 'steps') as bar,
-    metrics.progress(2, 'validation', 'samples') as inner,
+    progress(4, 'iteration 1: training', 'steps') as bar,
+    progress(2, 'validation', 'samples') as inner,
   ):
     bar.set_postfix_str('loss 0.5', refresh=False)
     bar.update(2)

@@ -12,7 +12,7 @@ import pytest
 import small_run
 
 from rest.model import sharding, tokenizer, weights
-from rest.run import opened
+from rest.run import opened, store
 from rest.sampler import Ask, Sampler, SamplerConfig
 from rest.use import export
 
@@ -177,6 +177,19 @@ def test_an_iteration_without_a_model_is_named(
     str(run), f'--iteration={iteration}', f'--out={out}'
   )
   assert not out.exists()
+
+
+def test_by_default_goes_out_what_validation_chooses(run, tmp_path):
+  chosen = tmp_path / 'run'
+  shutil.copytree(run, chosen)
+  record = store.read_record(chosen)
+  record['config']['em.stop_on_validation'] = True
+  store.write_json(chosen / 'run.json', record)
+  for iteration, share in enumerate((0.9, 0.5)):
+    path = chosen / f'iteration_{iteration}/validation.json'
+    store.write_json(path, store.read_json(path) | {'pass_1': share})
+  out = f'--out={tmp_path / "out"}'
+  assert 'it is the base model' in _refused(str(chosen), out)
 
 
 def test_what_is_no_run_is_named(tmp_path):

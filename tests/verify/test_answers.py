@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from rest.e_step.choose import EStepConfig, keep
+from rest.config import EStepConfig
+from rest.e_step.choose import choose
 from rest.types import Completion, Graded, Verdict
 from rest.verify import Pool, VerifyConfig
 from rest.verify.answers import alike, reader, vote
@@ -80,8 +81,9 @@ def test_plain_numbers_are_equal_exactly_where_the_verifier_says_so(pool):
 def test_a_vote_counts_answers_not_spellings(pool):
   rows = _rows([r'\frac{1}{2}', '1/2', '0.5', '2', '2'], right='0.5')
   assert vote(rows, pool) == 1.0
-  kept = keep(rows, EStepConfig(weight='majority'), reader(rows, pool))
-  assert [row.sample for row in kept] == [0, 1, 2]
+  config = EStepConfig(weight='majority')
+  choices = choose(rows, config, reader(rows, pool))
+  assert [choice.kept for choice in choices] == [True] * 3 + [False] * 2
   assert vote(_rows(['1/2', '0.5', '2'], right='2'), pool) == 0.0
 
 
