@@ -128,7 +128,7 @@ def _by_iteration(
   for iteration in range(min(len(run.rows) for run in runs)):
     try:
       found = [scores.by_problem(run, iteration, score) for run in runs]
-    except ValueError:  # Not measured.
+    except scores.NotMeasured:
       break
     if not all(found):
       break

@@ -12,7 +12,7 @@ from etils import epath
 
 from rest.run import store
 
-_NAME = 'digests.json'
+NAME = 'digests.json'
 
 
 def note(path: epath.PathLike, digest: str | None = None) -> None:
@@ -25,7 +25,7 @@ def note(path: epath.PathLike, digest: str | None = None) -> None:
   path = epath.Path(path)
   known = _known(path)
   known[path.name] = digest or _digest(path)
-  store.write_json(path.parent / _NAME, known)
+  store.write_json(path.parent / NAME, known)
 
 
 def noted(path: epath.PathLike) -> str | None:
@@ -55,7 +55,7 @@ def is_there(path: epath.PathLike, say: Callable[[str], None]) -> bool:
 def _known(path: epath.Path) -> dict[str, str]:
   """Returns all digests of a folder; none where they are damaged themselves."""
   try:
-    known = store.read_json(path.parent / _NAME)
+    known = store.read_json(path.parent / NAME)
   except (ValueError, OSError):
     known = None
   return known if isinstance(known, dict) else {}

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from rest import metrics
-from rest.run import store
+from rest.run import digests, store
 from rest.run.log import read_journal
 from rest.types import Graded
 from rest.verify import Pool, VerifyConfig
@@ -23,6 +23,10 @@ from rest.verify.answers import verifier_of, vote
 _EDGES = (0.25, 0.5, 0.75)
 DIFFICULTIES = ('very hard', 'hard', 'medium', 'easy')
 RANGES = ('< 25 %', '25-50 %', '50-75 %', '>= 75 %')
+
+
+class NotMeasured(ValueError):
+  """A run has no such score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,11 @@ def read_row(folder: epath.Path, iteration: int) -> Row:
   suites = sorted((folder / 'suites').glob('*.json'))
   return Row(
     iteration=iteration,
-    suites={path.stem: store.read_json(path) for path in suites},
+    suites={
+      path.stem: store.read_json(path)
+      for path in suites
+      if path.name != digests.NAME
+    },
     **known,
   )
 
@@ -251,7 +259,7 @@ def by_problem(run: Results, iteration: int, score: str) -> dict[str, float]:
       E-step that it drew), 'maj' or 'pass@4'.
 
   Raises:
-    ValueError: The run did not measure it.
+    NotMeasured: The run has none.
   """
   row = run.rows[iteration]
   if score == 'train':
@@ -270,7 +278,7 @@ def by_problem(run: Results, iteration: int, score: str) -> dict[str, float]:
     f'suites/{label}': suite for label, suite in row.suites.items()
   }
   if not (scores := known.get(score)):
-    raise ValueError(
+    raise NotMeasured(
       f'{run.workdir} has no iteration_{iteration}/{score}.json: it was not '
       'measured.'
     )

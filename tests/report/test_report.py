@@ -86,7 +86,7 @@ def test_the_page_holds_every_sample_and_what_became_of_it(html):
 
 def test_the_page_tells_right_answers_that_lost_a_vote(tmp_path):
   workdir = report_run.write_run(tmp_path / 'run', problems=1)
-  record = store.read_record(workdir)
+  record = store.read_json(workdir / 'run.json')
   record['config']['estep.weight'] = 'majority'
   store.write_json(workdir / 'run.json', record)
   rows = [

@@ -10,7 +10,7 @@ from etils import epath
 
 from rest.experiment import compare
 from rest.report import sections
-from rest.run import scores, store
+from rest.run import digests, scores, store
 from rest.types import Completion, Graded, Verdict
 from rest.use import card
 
@@ -31,7 +31,7 @@ def _validated(
     store.write_json(path, store.read_json(path) | {'pass_1': share})
     made = {'examples': 1, 'chosen': 1, 'steps': 1, 'loss': 1.0}
     store.write_json(path.parent / 'm_step.json', made)
-  record = store.read_record(workdir)
+  record = store.read_json(workdir / 'run.json')
   record['config'] |= {'em.stop_on_validation': stops}
   store.write_json(workdir / 'run.json', record)
   return scores.read_run(workdir)
@@ -87,6 +87,12 @@ def test_all_who_read_a_run_take_the_iteration_that_validation_chooses(
   run = _validated(tmp_path, stops, *shares)
   assert scores.chosen(run.rows, run.record).iteration == expected
   assert set(_readers(run).values()) == {expected}
+
+
+def test_digests_of_suites_are_no_suite(tmp_path):
+  report_run.write_run(tmp_path)
+  digests.note(tmp_path / 'iteration_0/suites/other-set.json')
+  assert [*scores.read(tmp_path)[0].suites] == ['other-set']
 
 
 def test_without_validation_the_last_iteration_is_chosen(tmp_path):

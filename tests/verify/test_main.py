@@ -123,7 +123,8 @@ def test_regrading_tells_which_samples_enter_and_leave(tmp_path):
   estep = {'estep.num_samples': 6, 'estep.cap': 2}
   config = {'task.name': 'arithmetic', 'task.num_train': 2, **estep}
   config['model.path'] = small_run.BASE
-  store.write_json(tmp_path / 'run.json', {'config': config})
+  record = {'config': config, 'data': '', 'base': '', 'leaks': []}
+  store.write_json(tmp_path / 'run.json', record)
   task = tasks.make(tasks.TaskConfig(name='arithmetic', num_train=2))
   first, second = task.problems('train')
   right, wrong = f'#### {first.answer}', '#### -1'
