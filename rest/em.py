@@ -13,12 +13,11 @@ from jax.sharding import Mesh
 
 from rest import report
 from rest.config import MStepConfig
-from rest.e_step.draw import Tools
+from rest.e_step.draw import Tools, e_step
 from rest.e_step.evaluate import evaluate
-from rest.e_step.generate import e_step
 from rest.e_step.policy import Policy
 from rest.e_step.summary import describe
-from rest.e_step.variants import keep_drawn
+from rest.e_step.variants import add_hinted, keep_drawn
 from rest.m_step.examples import asked, training_examples
 from rest.m_step.fine_tune import fine_tune
 from rest.m_step.validate import validator
@@ -123,6 +122,7 @@ def generate(run: Run, policy: Policy, iteration: int) -> None:
       here.folder,
       iteration,
       config.verify.max_unknown,
+      add_hinted if config.estep.rationalize else None,
     ).waiting
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from rest import tasks
 from rest.config import EStepConfig
-from rest.e_step.draw import Tools
-from rest.e_step.generate import e_step
+from rest.e_step.draw import Tools, e_step
 from rest.model import sharding, tokenizer
 from rest.run import store
 from rest.run.dataset import read_dataset

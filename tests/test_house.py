@@ -19,7 +19,7 @@ FLOORS = [line.replace('*', '').split() for line in TABLE.splitlines()]
 HOST = re.findall(r'(\w+)\*', TABLE)
 # Rooms within the verifier, which is large; from bottom to top.
 VERIFY_FLOORS = (
-  ('sandbox', 'child', 'exact', 'request'),
+  ('sandbox', 'child', 'exact'),
   ('math',),
   ('pool',),
   ('answers', 'program'),
@@ -32,7 +32,7 @@ DEVICE_FILES = tuple(
 # In the others, what is not.
 HOST_FILES = (
   *('model/tokenizer.py', 'model/hardware.py', 'use/card.py'),
-  *('e_step/choose.py', 'e_step/dataset.py', 'e_step/verdicts.py'),
+  *('e_step/choose.py', 'e_step/verdicts.py'),
   *('e_step/summary.py', 'experiment/compare.py', 'experiment/share.py'),
 )
 DEVICE_LIBRARIES = {'jax', 'flax', 'optax', 'orbax', 'tensorflow'}

@@ -1,4 +1,4 @@
-"""Draws solutions to problems and judges them.
+"""The E-step: draws solutions to problems, judges them, keeps the right ones.
 
 Verdicts are reached in the pool's interpreters while the next samples are being
 drawn. A problem is on disk once all its samples are judged; a run that was
@@ -7,13 +7,16 @@ killed draws only the problems that are not.
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from etils import epath
 from jax.sharding import Mesh
 
-from rest.e_step.dataset import check_cut_off
+from rest.config import EStepConfig
+from rest.e_step.choose import check_cut_off, make_dataset, meets_cap
+from rest.e_step.summary import describe
 from rest.e_step.verdicts import Answers
 from rest.run import processes, store
 from rest.run.progress import Live
@@ -52,6 +55,72 @@ class Timing:
   """Where the time of drawing and judging went."""
 
   waiting: float = 0.0  # Seconds of the device, for verdicts.
+
+
+class More(Protocol):
+  """Draws further samples, with the arguments of `variants.add_hinted`."""
+
+  def __call__(
+    self,
+    tools: Tools,
+    problems: Sequence[Problem],
+    num_samples: int,
+    parts: store.Parts,
+    folder: epath.Path,
+    title: str,
+    /,
+  ) -> Iterator[list[Graded]]:
+    """Returns all samples by problem, in order of problem."""
+    ...
+
+
+def e_step(
+  tools: Tools,
+  problems: Sequence[Problem],
+  config: EStepConfig,
+  folder: epath.Path,
+  iteration: int,
+  max_unknown: float,
+  more: More | None = None,
+) -> Timing:
+  """Makes the dataset of an iteration from the sampler's current weights.
+
+  Args:
+    tools: The sampler holds the policy of the iteration before.
+    problems: The training problems, in order.
+    config: N, and what is kept.
+    folder: Gets parts/ (all samples), dataset.jsonl and e_step.json.
+    iteration: Counted from 1; part of every sample's random key.
+    max_unknown: Share of unknown verdicts above which this is an error.
+    more: What else is drawn, once all samples are there: see `variants`.
+
+  Raises:
+    Preempted: `tools.should_stop` said so; what was drawn is on disk.
+    Halted: Too many verdicts could not be reached, or too many samples
+      were cut off.
+  """
+  parts = store.Parts(folder / 'parts')
+  title = f'iteration {iteration}'
+  timing = draw_missing(
+    tools,
+    problems,
+    config.num_samples,
+    parts,
+    key=title,
+    title=title,
+    is_enough=lambda rows: meets_cap(rows, config),
+    max_cut_off=config.max_cut_off,
+  )
+  groups = parts.read_all(len(problems))
+  if more:
+    groups = more(tools, problems, config.num_samples, parts, folder, title)
+  if processes.is_first():
+    summary = make_dataset(
+      groups, tools.tokenizer, config, folder, max_unknown, tools.pool
+    )
+    tools.live.journal.say(f'{title}: {describe(summary, config.cap)}')
+  processes.barrier(title)
+  return timing
 
 
 def draw_missing(

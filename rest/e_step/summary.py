@@ -10,18 +10,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rest.e_step.choose import (
-  DUPLICATE,
-  INCORRECT,
-  KEPT,
-  OUTVOTED,
-  OVER_CAP,
-  UNFINISHED,
-  UNKNOWN,
-  Choice,
-)
+from rest.types import Graded
+
+KEPT = 'kept'
+OVER_CAP = 'over the cap'
+OUTVOTED = 'outvoted'  # Right, but another answer was the commonest.
+DUPLICATE = 'duplicate'
+UNFINISHED = 'cut off'
+INCORRECT = 'incorrect'
+UNKNOWN = 'unknown'
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # Of `EStepSummary.lengths`.
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+  """What became of a sample.
+
+  Attributes:
+    row: The sample.
+    weight: What it would weigh in training, f of its reward.
+    fate: KEPT, or why not.
+  """
+
+  row: Graded
+  weight: float
+  fate: str
+
+  @property
+  def kept(self) -> bool:
+    """Whether it is trained on."""
+    return self.fate == KEPT
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from etils import epath
 
 from rest.config import EStepConfig
-from rest.e_step.dataset import make_dataset
+from rest.e_step.choose import make_dataset
 from rest.e_step.draw import Tools, draw_missing
 from rest.e_step.summary import EStepSummary
 from rest.run import dataset, store

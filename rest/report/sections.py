@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from rest.e_step.choose import (
+from rest.e_step.summary import (
   DUPLICATE,
   INCORRECT,
   OUTVOTED,

@@ -17,10 +17,9 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 
 from rest.config import VerifyConfig
-from rest.types import Tests, Verdict
+from rest.types import Problem, Task, Tests, Verdict
 from rest.verify import exact, math
 from rest.verify.child import Child
-from rest.verify.request import Request, Stats
 
 _ANSWERS = {'math': math, 'exact': exact}  # Who judge an extracted answer.
 _VERIFIERS = (*_ANSWERS, 'program', 'hang')
@@ -29,6 +28,55 @@ _STARTS = 3  # Attempts to start a worker, before the pool gives up.
 _HANG_SECONDS = 0.1  # How long the self-test's hang may last.
 _SANDBOX = 'Programs run in a sandbox of level {!r}.'
 _WEAK = ' WARNING: that stops hardly anything; see verify.allow_weak_sandbox.'
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+  """One text to be judged.
+
+  Attributes:
+    verifier: 'math', 'exact' or 'program'; or 'hang', which never answers,
+      for drills.
+    text: The completion; for 'program', the whole program.
+    gold: The reference answer or solution, for 'math' and 'exact'.
+    tests: How the program is judged, for 'program'.
+  """
+
+  verifier: str
+  text: str
+  gold: str = ''
+  tests: Tests | None = None
+
+
+def make_request(task: Task, problem: Problem, text: str) -> Request:
+  """Returns what the pool is asked about a completion's text."""
+  if task.verifier == 'program':
+    program = task.program(problem, text)
+    return Request('program', program, tests=problem.tests)
+  return Request(task.verifier, text, gold=problem.answer or '')
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+  """What a pool has done so far.
+
+  Attributes:
+    correct: Verdicts of reward 1.
+    incorrect: Verdicts of reward below 1.
+    unknown: Verdicts of no reward.
+    cached: How many of these verdicts came from the cache.
+    retried: Requests asked a second time.
+    killed: Workers that hung or died, and were replaced.
+    waiting: Requests without a verdict now.
+  """
+
+  correct: int
+  incorrect: int
+  unknown: int
+  cached: int
+  retried: int
+  killed: int
+  waiting: int
 
 
 class Pool:

@@ -4,7 +4,8 @@ import random
 from collections.abc import Sequence
 
 from rest.config import EStepConfig
-from rest.e_step.choose import (
+from rest.e_step.choose import choose
+from rest.e_step.summary import (
   DUPLICATE,
   INCORRECT,
   KEPT,
@@ -12,9 +13,9 @@ from rest.e_step.choose import (
   OVER_CAP,
   UNFINISHED,
   UNKNOWN,
-  choose,
+  Tally,
+  describe,
 )
-from rest.e_step.summary import Tally, describe
 from rest.types import Completion, Graded, Verdict
 
 

@@ -16,9 +16,9 @@ from etils import epath
 
 from rest import tasks
 from rest.config import EStepConfig
-from rest.e_step.choose import Choice, choose, equations, weigh
-from rest.e_step.draw import Tools, random_key
-from rest.e_step.generate import e_step
+from rest.e_step.choose import choose, equations, weigh
+from rest.e_step.draw import Tools, e_step, random_key
+from rest.e_step.summary import Choice
 from rest.e_step.variants import keep_drawn
 from rest.model import tokenizer, weights
 from rest.model.sharding import MeshConfig, make_mesh

@@ -10,7 +10,8 @@ import pytest
 import report_run
 
 from rest import report
-from rest.e_step.choose import DUPLICATE, INCORRECT, KEPT, OUTVOTED, to_kept
+from rest.e_step.choose import to_kept
+from rest.e_step.summary import DUPLICATE, INCORRECT, KEPT, OUTVOTED
 from rest.report import page, series
 from rest.run import store
 from rest.run.dataset import write_dataset

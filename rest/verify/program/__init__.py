@@ -8,8 +8,7 @@ import functools
 
 from rest.config import VerifyConfig
 from rest.types import Tests, Verdict
-from rest.verify.pool import Pool
-from rest.verify.request import Request
+from rest.verify.pool import Pool, Request
 
 
 def run(program: str, tests: Tests) -> Verdict:
