@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from rest.model.transformer import ModelConfig, query_scale, softcap
-from rest.sampler import kernel
-from rest.sampler.cache import ROWS, SPECS, LayerCache, has_kernels
+from rest.sampler.kernels import attend
+from rest.sampler.table import ROWS, SPECS, LayerCache, has_kernels
 
 _NEVER = -1e30  # The logit of a key that must not be seen.
 
@@ -103,7 +103,7 @@ def decode_attention(
   q_BKGH = (q_BTKGH[:, 0] * query_scale(config)).astype(cache.v2_BKSH.dtype)
   cap = config.attention_softcap
   if runs_kernels:
-    out_BKGH, k2_BKSH, v2_BKSH = kernel.attend(
+    out_BKGH, k2_BKSH, v2_BKSH = attend(
       q_BKGH, k_BTKH[:, 0], v_BTKH[:, 0], cache, where, window, cap
     )
     return out_BKGH[:, None], (k2_BKSH, v2_BKSH)

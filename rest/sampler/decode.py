@@ -15,7 +15,7 @@ from rest.model.attention import attention
 from rest.model.sharding import AXES
 from rest.model.transformer import Transformer, backbone
 from rest.sampler.attention import Where, three_levels
-from rest.sampler.cache import (
+from rest.sampler.table import (
   Dropped,
   Load,
   Rows,
@@ -25,7 +25,7 @@ from rest.sampler.cache import (
   fill,
   pick,
 )
-from rest.sampler.choice import choose, uniforms
+from rest.sampler.token_choice import choose, uniforms
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Program:
   Attributes:
     steps: Tokens a row, at most, before the host looks.
     read: Entries of the suffix that attention reads.
-    candidates: Best tokens looked at (`choice.candidates_for`).
+    candidates: Best tokens looked at (`token_choice.candidates_for`).
     mesh: Of the devices.
   """
 

@@ -2,8 +2,8 @@
 
 import bisect
 
-from rest.sampler.cache import BUFFERS, TableShape
 from rest.sampler.order import Draft, Order, Owners
+from rest.sampler.table import BUFFERS, TableShape
 
 _Buffer = tuple[int, int]  # A slot, and one of its buffers.
 _Item = tuple[_Buffer, Order]  # A buffer that holds its question, and an order.

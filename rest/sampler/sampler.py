@@ -15,10 +15,8 @@ from rest.config import SamplerConfig
 from rest.model.sharding import PARAMETERS, leaf_name, spec
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import ModelConfig, Transformer, unstack
-from rest.sampler import cache
 from rest.sampler.attention import read_for
-from rest.sampler.cache import Dropped, LayerCache, Table
-from rest.sampler.choice import candidates_for
+from rest.sampler.capacity import Capacity, size_table, smallest
 from rest.sampler.decode import (
   Knobs,
   Program,
@@ -27,10 +25,23 @@ from rest.sampler.decode import (
   load_questions,
 )
 from rest.sampler.order import Ask, Draft, Order
-from rest.sampler.plan import Plan, make_plan, smallest
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Call, Stats, Watch
+from rest.sampler.table import (
+  Dropped,
+  LayerCache,
+  Move,
+  Rows,
+  Slots,
+  Table,
+  empty_table,
+  idle_state,
+  move_cache,
+  move_rows,
+  table_shardings,
+)
 from rest.sampler.text import complete, has_stop
+from rest.sampler.token_choice import candidates_for
 from rest.types import Completion, Tokenizer
 
 _ENDS = 8  # End tokens that a model may have.
@@ -80,7 +91,7 @@ class Sampler:
     self._seed = seed
     self._stop: tuple[str, ...] = ()
     self._table: Table | None = None
-    self._plan: Plan | None = None
+    self._capacity: Capacity | None = None
     self._watch = Watch()
     self.set_weights(model)
 
@@ -98,7 +109,7 @@ class Sampler:
     self._table = None
     del self.model
 
-  def plan(self, prefix: int, samples: int) -> Plan:
+  def capacity(self, prefix: int, samples: int) -> Capacity:
     """Returns the table for prompts behind so many shared tokens.
 
     Args:
@@ -108,7 +119,7 @@ class Sampler:
     Raises:
       ValueError: It does not fit.
     """
-    return make_plan(
+    return size_table(
       self._config, self._model_config, self._mesh, prefix, samples
     )
 
@@ -173,7 +184,7 @@ class Sampler:
     first = next(numbered, None)
     if first is None:
       return iter(())
-    plan = make_plan(
+    capacity = size_table(
       config,
       self._model_config,
       self._mesh,
@@ -181,26 +192,28 @@ class Sampler:
       samples or max(1, len(first[1].samples)),
     )
     checked = _checked(first, numbered, len(prefix), config, self._model_config)
-    chunk = plan.shape.samples
+    chunk = capacity.shape.samples
     if isinstance(asks, Sequence):
       # Few problems: each goes to several slots.
       total = sum(len(ask.samples) for ask in asks)
-      chunk = min(chunk, max(plan.shape.rows, total // (2 * plan.shape.slots)))
+      chunk = min(
+        chunk, max(capacity.shape.rows, total // (2 * capacity.shape.slots))
+      )
     scheduler = Scheduler(
-      plan.shape,
+      capacity.shape,
       checked,
       chunk,
-      plan.questions,
+      capacity.questions,
       config.max_tokens,
       self._seed,
       withdrawn,
       self._shards,
     )
-    return self._run(plan, scheduler, prefix, config, stop)
+    return self._run(capacity, scheduler, prefix, config, stop)
 
   def _run(
     self,
-    plan: Plan,
+    capacity: Capacity,
     scheduler: Scheduler,
     prefix: Sequence[int],
     config: SamplerConfig,
@@ -209,69 +222,73 @@ class Sampler:
     begin = time.monotonic()
     self._stop = stop
     knobs = self._knobs(config, len(prefix))
-    table = self._take_table(plan)
+    table = self._take_table(capacity)
     if prefix:
-      tokens_XT = np.zeros((self._shards, plan.shape.prefix), np.int32)
+      tokens_XT = np.zeros((self._shards, capacity.shape.prefix), np.int32)
       tokens_XT[:, : len(prefix)] = prefix
       with jax.set_mesh(self._mesh):
         table = load_prefix(self.model, table, tokens_XT, knobs.prefix)
     calls: deque[Call] = deque()
     self._watch = Watch()
-    dropped_QR = _no_rows(plan)
+    dropped_QR = _no_rows(capacity)
     while True:
       while load := scheduler.load():
         with jax.set_mesh(self._mesh):
           table = load_questions(self.model, table, load, knobs.prefix)
       if scheduler.is_open:
         self._watch.before(calls)
-        program = self._program(plan, scheduler, config, len(calls))
+        program = self._program(capacity, scheduler, config, len(calls))
         dropped = Dropped(dropped_QR, scheduler.withdraw())
         with jax.set_mesh(self._mesh):
           table, drawn = decode(self.model, table, knobs, dropped, program)
         owners = [list(slot) for slot in scheduler.owners]
         calls.append(Call(drawn, owners))
         # A new array: the device may still read the old one.
-        dropped_QR = _no_rows(plan)
+        dropped_QR = _no_rows(capacity)
       elif not calls:
         break
       if len(calls) > 1 or not scheduler.is_open:
         yield from self._collect(calls.popleft(), scheduler, dropped_QR)
       if not scheduler.is_open:
         continue
-      target = smallest(plan, self._mesh, scheduler.fits)
-      if target != plan.shape or scheduler.is_uneven():
+      target = smallest(capacity, self._mesh, scheduler.fits)
+      if target != capacity.shape or scheduler.is_uneven():
         # What waits may begin in a call under way, in a row not yet known.
         while calls and scheduler.waiting:
           yield from self._collect(calls.popleft(), scheduler, dropped_QR)
         if moves := scheduler.rearrange(target):
           table = self._rearrange(table, *moves)
-          plan = replace(plan, shape=target)
-          dropped_QR = _no_rows(plan)  # What was dropped is not moved.
-    self._table, self._plan = table, plan
+          capacity = replace(capacity, shape=target)
+          dropped_QR = _no_rows(capacity)  # What was dropped is not moved.
+    self._table, self._capacity = table, capacity
     self.stats.idle_seconds += self._watch.idle
     self.stats.seconds += time.monotonic() - begin
 
   def _program(
-    self, plan: Plan, scheduler: Scheduler, config: SamplerConfig, ahead: int
+    self,
+    capacity: Capacity,
+    scheduler: Scheduler,
+    config: SamplerConfig,
+    ahead: int,
   ) -> Program:
     """Returns what to compile for; `ahead` calls are not collected yet."""
-    longest = scheduler.longest + (ahead + 1) * plan.steps
+    longest = scheduler.longest + (ahead + 1) * capacity.steps
     return Program(
-      steps=plan.steps,
-      read=read_for(longest, plan.shape.suffix, self._model_config, self._mesh),
+      steps=capacity.steps,
+      read=read_for(
+        longest, capacity.shape.suffix, self._model_config, self._mesh
+      ),
       candidates=self._candidates(config),
       mesh=self._mesh,
     )
 
-  def _rearrange(
-    self, table: Table, move: cache.Move, slots: cache.Slots
-  ) -> Table:
+  def _rearrange(self, table: Table, move: Move, slots: Slots) -> Table:
     """Returns the table with what is left shared out evenly."""
     with jax.set_mesh(self._mesh):
-      rows = cache.moved_rows(table.rows, move, self._mesh)
+      rows = move_rows(table.rows, move, self._mesh)
       caches = []
       while table.caches:  # Each layer's old cache is freed before the next.
-        caches.append(cache.moved(table.caches.pop(0), move, self._mesh))
+        caches.append(move_cache(table.caches.pop(0), move, self._mesh))
     return self._put(caches, slots, rows)
 
   def _collect(
@@ -313,24 +330,22 @@ class Sampler:
     top_k = config.top_k if config.temperature else config.top_k or 1
     return candidates_for(top_k, self._model_config.vocab)
 
-  def _take_table(self, plan: Plan) -> Table:
+  def _take_table(self, capacity: Capacity) -> Table:
     """Returns a table at rest; its buffers are used again where they fit."""
     table, self._table = self._table, None
-    if table is None or self._plan != plan:
+    if table is None or self._capacity != capacity:
       del table
-      table = cache.empty(self._model_config, plan.shape, self._mesh)
-    return self._put(table.caches, *cache.idle(plan.shape))
+      table = empty_table(self._model_config, capacity.shape, self._mesh)
+    return self._put(table.caches, *idle_state(capacity.shape))
 
-  def _put(
-    self, caches: list[LayerCache], slots: cache.Slots, rows: cache.Rows
-  ) -> Table:
+  def _put(self, caches: list[LayerCache], slots: Slots, rows: Rows) -> Table:
     """Returns a table of caches on the device and state on the host.
 
     Whoever made them, their shardings are spelled alike: another spelling of
     the same place would be compiled for again.
     """
     table = Table(caches, slots, rows)
-    where = cache.shardings(table, self._mesh)
+    where = table_shardings(table, self._mesh)
     return Table(
       jax.device_put(caches, where.caches),
       jax.device_put(slots, where.slots),
@@ -359,8 +374,8 @@ def _hand_over(model: Transformer, mesh: Mesh) -> Transformer:
   return jax.tree_util.tree_map_with_path(convert, unstack(model))
 
 
-def _no_rows(plan: Plan) -> np.ndarray:
-  return np.full((plan.shape.slots, plan.shape.rows), -1, np.int32)
+def _no_rows(capacity: Capacity) -> np.ndarray:
+  return np.full((capacity.shape.slots, capacity.shape.rows), -1, np.int32)
 
 
 def _check(

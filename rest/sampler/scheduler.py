@@ -6,10 +6,17 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from rest.sampler.cache import BUFFERS, Load, Move, Slots, TableShape, idle
+from rest.sampler.capacity import widths
 from rest.sampler.order import Ask, Draft, Order, Owners
-from rest.sampler.plan import widths
 from rest.sampler.rearrange import share_out
+from rest.sampler.table import (
+  BUFFERS,
+  Load,
+  Move,
+  Slots,
+  TableShape,
+  idle_state,
+)
 
 _COPIES = 4  # Slots that a load can fill, for each question it prefills.
 _AHEAD = 8  # Loads' worth of orders among which those of a width are found.
@@ -232,7 +239,7 @@ class Scheduler:
     """
     owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
     buffers = (shape.slots, BUFFERS)
-    slots, rows = idle(shape)
+    slots, rows = idle_state(shape)
     move = Move(
       slot_QE=np.zeros(buffers, np.int32),
       buffer_QE=np.zeros(buffers, np.int32),

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from rest.sampler.cache import BUFFERS, LayerCache, pick
-from rest.sampler.kernel_body import (
+from rest.sampler.kernels.body import (
   attend_prefix,
   attend_question,
   attend_suffix,
 )
+from rest.sampler.table import BUFFERS, LayerCache, pick
 
 _TILE = 16  # Fewest queries that a matrix instruction takes.
 _PARTS = 4  # Most that the prefix is cut into: the third kernel reads them all.

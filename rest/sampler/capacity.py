@@ -11,11 +11,11 @@ from jax.sharding import AbstractMesh, Mesh
 from rest.config import SamplerConfig
 from rest.model import hardware
 from rest.model.transformer import ModelConfig
-from rest.sampler.cache import BUFFERS, TableShape
+from rest.sampler.table import BUFFERS, TableShape
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Capacity:
   """A table and what it takes on each device.
 
   Attributes:
@@ -74,14 +74,14 @@ class Plan:
     )
 
 
-def make_plan(
+def size_table(
   config: SamplerConfig,
   model: ModelConfig,
   mesh: Mesh | AbstractMesh,
   prefix: int,
   samples: int,
   device: hardware.Device | None = None,
-) -> Plan:
+) -> Capacity:
   """Chooses the table for a load.
 
   It depends on the load only through `prefix` and `samples`, so that a part of
@@ -117,7 +117,7 @@ def make_plan(
   unit = per_slot * data * (tensor if per_slot % tensor else 1)
   available = int(device.memory * config.memory_share)
 
-  def attempt(rows: int) -> Plan:
+  def attempt(rows: int) -> Capacity:
     shape = TableShape(
       slots=max(1, rows // unit) * unit // per_slot,
       rows=per_slot,
@@ -130,20 +130,20 @@ def make_plan(
     least = min(max(least, mesh.size), shape.size)
     return _weigh(model, mesh, shape, least, steps, weight_bytes, available)
 
-  plan = attempt(rows)
-  while not config.rows and plan.total_bytes > available:
-    if plan.shape.size <= unit:
+  capacity = attempt(rows)
+  while not config.rows and capacity.total_bytes > available:
+    if capacity.shape.size <= unit:
       break
-    plan = attempt(plan.shape.size // 2)
-  if plan.total_bytes > available:
+    capacity = attempt(capacity.shape.size // 2)
+  if capacity.total_bytes > available:
     raise ValueError(
-      f'The sampler needs {plan.total_bytes / 2**30:.2f} GiB a device, but '
-      f'{available / 2**30:.2f} GiB are there ({plan}): lower sampling.rows '
-      f'(now {plan.shape.size}), sampling.max_tokens ({config.max_tokens}) or '
-      f'sampling.max_prompt_tokens ({config.max_prompt_tokens}), or raise '
-      'mesh.tensor.'
+      f'The sampler needs {capacity.total_bytes / 2**30:.2f} GiB a device, '
+      f'but {available / 2**30:.2f} GiB are there ({capacity}): lower '
+      f'sampling.rows (now {capacity.shape.size}), sampling.max_tokens '
+      f'({config.max_tokens}) or sampling.max_prompt_tokens '
+      f'({config.max_prompt_tokens}), or raise mesh.tensor.'
     )
-  return plan
+  return capacity
 
 
 def find_device() -> hardware.Device:
@@ -163,44 +163,48 @@ def bucket(tokens: int) -> int:
   return -(-tokens // step) * step
 
 
-def widths(capacity: int) -> list[int]:
+def widths(tokens: int) -> list[int]:
   """Returns the widths that questions are prefilled at, the smallest first.
 
   Args:
-    capacity: Of the table, for a question.
+    tokens: Of a question that the table has room for.
   """
-  found = [capacity]
+  found = [tokens]
   while found[0] >= 128 and found[0] % 2 == 0:
     found.insert(0, found[0] // 2)
   return found
 
 
 def smallest(
-  plan: Plan, mesh: Mesh | AbstractMesh, fits: Callable[[TableShape], bool]
+  capacity: Capacity,
+  mesh: Mesh | AbstractMesh,
+  fits: Callable[[TableShape], bool],
 ) -> TableShape:
   """Returns the smallest table, of a few sizes, that serves what is left.
 
   Args:
-    plan: The present table.
+    capacity: The present table.
     mesh: Of the devices, which must share it out evenly.
     fits: Whether what is left fits.
   """
-  found = plan.shape
-  for shape in sizes(plan, mesh):
+  found = capacity.shape
+  for shape in sizes(capacity, mesh):
     if not fits(shape):
       break
     found = shape
   return found
 
 
-def sizes(plan: Plan, mesh: Mesh | AbstractMesh) -> Iterator[TableShape]:
+def sizes(
+  capacity: Capacity, mesh: Mesh | AbstractMesh
+) -> Iterator[TableShape]:
   """Yields the tables that a table may shrink to, itself first.
 
   Sizes go down by an eighth of a slot's rows, 16 14 12 10 8 7 6 5 4 3 2 1, and
   then by halves of the slots.
   """
-  shape, shards = plan.shape, mesh.shape['data'] * mesh.shape['fsdp']
-  while shape.size >= plan.least_rows:
+  shape, shards = capacity.shape, mesh.shape['data'] * mesh.shape['fsdp']
+  while shape.size >= capacity.least_rows:
     if shape.slots % shards == 0 and shape.size % mesh.size == 0:
       yield shape
     if shape.rows > 1:
@@ -231,14 +235,16 @@ def _weight_bytes(model: ModelConfig, tensor: int) -> int:
   return (embeddings + model.layers * layer) * size // tensor
 
 
-def _weigh(model, mesh, shape, least, steps, weight_bytes, available) -> Plan:
+def _weigh(
+  model, mesh, shape, least, steps, weight_bytes, available
+) -> Capacity:
   data = mesh.shape['data'] * mesh.shape['fsdp']
   tensor = mesh.shape['tensor']
   size = jnp.dtype(model.dtype).itemsize
   token = 2 * model.layers * model.kv_heads // tensor * model.head_width * size
   slots = shape.slots // data
   questions = data * max(1, min(8, 8192 // shape.question, slots))
-  return Plan(
+  return Capacity(
     shape=shape,
     least_rows=least,
     steps=steps,

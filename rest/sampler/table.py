@@ -171,7 +171,7 @@ class Move(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'shape', 'mesh'))
-def empty(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
+def empty_table(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
   """Returns a table with idle rows and nothing to do."""
   dtype = jnp.dtype(config.dtype)
 
@@ -192,9 +192,9 @@ def empty(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
 
   table = Table(
     [layer() for _ in range(config.layers)],
-    *jax.tree.map(jnp.asarray, idle(shape)),
+    *jax.tree.map(jnp.asarray, idle_state(shape)),
   )
-  return jax.lax.with_sharding_constraint(table, shardings(table, mesh))
+  return jax.lax.with_sharding_constraint(table, table_shardings(table, mesh))
 
 
 def has_kernels(config: ModelConfig, mesh: Mesh) -> bool:
@@ -203,7 +203,7 @@ def has_kernels(config: ModelConfig, mesh: Mesh) -> bool:
   return runs_kernels(platform, config.dtype, config.head_width)
 
 
-def idle(shape: TableShape) -> tuple[Slots, Rows]:
+def idle_state(shape: TableShape) -> tuple[Slots, Rows]:
   """Returns, in NumPy, slots with nothing asked and rows at rest."""
   q, r, e, i = shape.slots, shape.rows, BUFFERS, shape.samples
 
@@ -220,7 +220,7 @@ def idle(shape: TableShape) -> tuple[Slots, Rows]:
   return slots, Rows._make([zeros(q, r) - 1, zeros(q, r), zeros(q, r)])
 
 
-def shardings(table: Table, mesh: Mesh) -> Table:
+def table_shardings(table: Table, mesh: Mesh) -> Table:
   """Returns each array's sharding: slots and rows on data, K on tensor."""
 
   layer = LayerCache._make(NamedSharding(mesh, spec) for spec in SPECS)
@@ -335,7 +335,7 @@ def fill(
 
 
 @functools.partial(jax.jit, static_argnames='mesh')
-def moved(cache: LayerCache, move: Move, mesh: Mesh) -> LayerCache:
+def move_cache(cache: LayerCache, move: Move, mesh: Mesh) -> LayerCache:
   """Returns a layer's cache in a rearranged table; one at a time, for memory.
 
   Args:
@@ -364,13 +364,13 @@ def moved(cache: LayerCache, move: Move, mesh: Mesh) -> LayerCache:
 
 
 @functools.partial(jax.jit, static_argnames='mesh')
-def moved_rows(rows: Rows, move: Move, mesh: Mesh) -> Rows:
+def move_rows(rows: Rows, move: Move, mesh: Mesh) -> Rows:
   """Returns the rows of a rearranged table; those that have ended stay idle.
 
   Args:
     rows: As the calls under way leave them.
     move: What is kept.
-    mesh: As in `moved`.
+    mesh: As in `move_cache`.
   """
 
   def local(rows, move):

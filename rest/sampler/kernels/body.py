@@ -1,4 +1,4 @@
-"""The kernels of decoding attention, from inside (see `kernel.py`).
+"""The kernels of decoding attention, from inside (see `launch.py`).
 
 A running softmax is a triple: sums of values, not normalised, the largest logit
 and the sum of weights relative to it, all in float32.
@@ -10,7 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from rest.model.transformer import softcap
-from rest.sampler.cache import BUFFERS
+from rest.sampler.table import BUFFERS
 
 _NEVER = -1e30  # The logit of a key that must not be seen.
 
