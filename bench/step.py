@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from rest.model import sharding, transformer
 from rest.model.transformer import ModelConfig, Transformer, backbone
-from rest.sampler.attention import Where, decode_attention, three_levels
+from rest.sampler.attention import decode_attention, three_levels
 from rest.sampler.capacity import Capacity
 from rest.sampler.decode import Knobs, Program, decode
 from rest.sampler.table import (
@@ -29,6 +29,7 @@ from rest.sampler.table import (
   Dropped,
   Table,
   TableShape,
+  Where,
   empty_table,
   idle_state,
   table_shardings,
@@ -92,7 +93,7 @@ def check(config: ModelConfig, draws: int = 4) -> dict[str, float]:
       layer = layer._replace(k2=jnp.swapaxes(layer.k2, 2, 3))
     q, k, v = new
     out, (k2, v2) = decode_attention(
-      config, where, 512, 0, runs_kernels, q, k, v, layer
+      config, 512, 0, runs_kernels, q, k, v, layer, where
     )
     return out, k2 if runs_kernels else jnp.swapaxes(k2, 2, 3), v2
 

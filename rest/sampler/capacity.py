@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh, Mesh
 from rest.config import SamplerConfig
 from rest.model import hardware
 from rest.model.transformer import ModelConfig
-from rest.sampler.table import BUFFERS, TableShape
+from rest.sampler.table import BUFFERS, TableShape, shards_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,11 @@ class Capacity:
       + self.work_bytes
     )
 
+  @property
+  def fits(self) -> bool:
+    """Whether the device has the memory."""
+    return self.total_bytes <= self.available_bytes
+
   def __str__(self) -> str:
     s = self.shape
     parts = ' + '.join(
@@ -82,10 +87,14 @@ def size_table(
   samples: int,
   device: hardware.Device | None = None,
 ) -> Capacity:
-  """Chooses the table for a load.
+  """Chooses the table for a list of problems.
 
-  It depends on the load only through `prefix` and `samples`, so that a part of
-  the problems, drawn again, is drawn in the same table.
+  It depends on them only through `prefix` and `samples`, so that a part of the
+  problems, drawn again, is drawn in the same table.
+
+  Invariant: slots are shared out evenly, and rows over all devices. Example: 30
+  samples a problem on one H200 of 141 GB, a 1.5B model: R = 16 rows a slot, and
+  of 2048 rows 128 slots; where they do not fit, 64 slots, and so on.
 
   Args:
     config: What the user set.
@@ -99,23 +108,18 @@ def size_table(
     ValueError: The table does not fit the devices or their memory.
   """
   device = device or find_device()
-  is_cpu = device.platform == 'cpu'
-  data = mesh.shape['data'] * mesh.shape['fsdp']
-  tensor = mesh.shape['tensor']
-  if model.kv_heads % tensor:
+  if model.kv_heads % mesh.shape['tensor']:
     raise ValueError(
       f'mesh.tensor must divide the {model.kv_heads} key/value heads; got '
-      f'{tensor}.'
+      f'{mesh.shape["tensor"]}.'
     )
+  is_cpu = device.platform == 'cpu'
+  shards, tensor = shards_of(mesh), mesh.shape['tensor']
   # Measured: bench/NOTES.md. Accelerators have a fixed cost a step, which many
   # rows share.
-  most = 8 if is_cpu else 16
-  weight_bytes = _weight_bytes(model, tensor)
-  steps = config.steps_per_call or _steps(weight_bytes, device)
-  per_slot = config.rows_per_slot or min(most, _power(samples))
-  rows = config.rows or (64 if is_cpu else 2048 * data)
-  unit = per_slot * data * (tensor if per_slot % tensor else 1)
-  available = int(device.memory * config.memory_share)
+  per_slot = config.rows_per_slot or min(8 if is_cpu else 16, _power(samples))
+  rows = config.rows or (64 if is_cpu else 2048 * shards)
+  unit = per_slot * shards * (tensor if per_slot % tensor else 1)
 
   def attempt(rows: int) -> Capacity:
     shape = TableShape(
@@ -126,20 +130,16 @@ def size_table(
       suffix=bucket(config.max_tokens),
       samples=_power(2 * samples - 1),
     )
-    least = config.min_rows or (shape.size if is_cpu else 32 * data)
-    least = min(max(least, mesh.size), shape.size)
-    return _weigh(model, mesh, shape, least, steps, weight_bytes, available)
+    return _weigh(config, model, mesh, device, shape)
 
   capacity = attempt(rows)
-  while not config.rows and capacity.total_bytes > available:
-    if capacity.shape.size <= unit:
-      break
+  while not config.rows and not capacity.fits and capacity.shape.size > unit:
     capacity = attempt(capacity.shape.size // 2)
-  if capacity.total_bytes > available:
+  if not capacity.fits:
     raise ValueError(
       f'The sampler needs {capacity.total_bytes / 2**30:.2f} GiB a device, '
-      f'but {available / 2**30:.2f} GiB are there ({capacity}): lower '
-      f'sampling.rows (now {capacity.shape.size}), sampling.max_tokens '
+      f'but {capacity.available_bytes / 2**30:.2f} GiB are there ({capacity}): '
+      f'lower sampling.rows (now {capacity.shape.size}), sampling.max_tokens '
       f'({config.max_tokens}) or sampling.max_prompt_tokens '
       f'({config.max_prompt_tokens}), or raise mesh.tensor.'
     )
@@ -203,7 +203,7 @@ def sizes(
   Sizes go down by an eighth of a slot's rows, 16 14 12 10 8 7 6 5 4 3 2 1, and
   then by halves of the slots.
   """
-  shape, shards = capacity.shape, mesh.shape['data'] * mesh.shape['fsdp']
+  shape, shards = capacity.shape, shards_of(mesh)
   while shape.size >= capacity.least_rows:
     if shape.slots % shards == 0 and shape.size % mesh.size == 0:
       yield shape
@@ -236,35 +236,40 @@ def _weight_bytes(model: ModelConfig, tensor: int) -> int:
 
 
 def _weigh(
-  model, mesh, shape, least, steps, weight_bytes, available
+  config: SamplerConfig,
+  model: ModelConfig,
+  mesh: Mesh | AbstractMesh,
+  device: hardware.Device,
+  shape: TableShape,
 ) -> Capacity:
-  data = mesh.shape['data'] * mesh.shape['fsdp']
-  tensor = mesh.shape['tensor']
+  """Returns what a table takes on each device.
+
+  Invariant: level 0 is on every device, levels 1 and 2 are shared out over the
+  shards, heads over `tensor`. Example: 28 layers of K = 2 heads of 128 in
+  bfloat16 take 28 KiB a token; a prefix of 640 is 17.5 MiB, the suffixes of
+  2048 rows of 512 tokens are 28 GiB.
+  """
+  shards, tensor = shards_of(mesh), mesh.shape['tensor']
   size = jnp.dtype(model.dtype).itemsize
   token = 2 * model.layers * model.kv_heads // tensor * model.head_width * size
-  slots = shape.slots // data
-  questions = data * max(1, min(8, 8192 // shape.question, slots))
+  slots = shape.slots // shards
+  weight_bytes = _weight_bytes(model, tensor)
+  least = config.min_rows
+  least = least or (shape.size if device.platform == 'cpu' else 32 * shards)
+  keys = shape.prefix + BUFFERS * shape.question + shape.suffix
+  # Logits in float32, their copy in groups, and a layer's scores.
+  work = 2 * model.vocab // tensor + 2 * model.heads // tensor * keys
   return Capacity(
     shape=shape,
-    least_rows=least,
-    steps=steps,
-    questions=questions,
+    least_rows=min(max(least, mesh.size), shape.size),
+    steps=config.steps_per_call or _steps(weight_bytes, device),
+    questions=shards * max(1, min(8, 8192 // shape.question, slots)),
     weight_bytes=weight_bytes,
     prefix_bytes=token * shape.prefix,
     question_bytes=token * slots * BUFFERS * shape.question,
     suffix_bytes=token * slots * shape.rows * shape.suffix,
-    # Logits in float32, their copy in groups, and a layer's scores.
-    work_bytes=slots
-    * shape.rows
-    * 4
-    * (
-      2 * model.vocab // tensor
-      + 2
-      * model.heads
-      // tensor
-      * (shape.prefix + BUFFERS * shape.question + shape.suffix)
-    ),
-    available_bytes=available,
+    work_bytes=slots * shape.rows * 4 * work,
+    available_bytes=int(device.memory * config.memory_share),
   )
 
 

@@ -10,8 +10,8 @@ import pytest
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig, query_scale
 from rest.sampler import attention, token_choice
-from rest.sampler.kernels import Blocks, attend
-from rest.sampler.table import TableShape, empty_table
+from rest.sampler.kernels import Blocks, Options, attend
+from rest.sampler.table import TableShape, Where, empty_table
 
 
 @pytest.mark.parametrize('vocab', [97, 5000, 40_000, 151_936])
@@ -70,7 +70,7 @@ def test_the_kernels_equal_plain_attention(
     return jnp.asarray(random.standard_normal(x.shape), x.dtype)
 
   cache = jax.tree.map(normal, empty_table(config, shape, mesh).caches[0])
-  where = attention.Where(
+  where = Where(
     jnp.int32(max(0, prefix - 20)),
     jnp.asarray(random.integers(1, 60, (slots, 2)), jnp.int32),
     jnp.asarray(random.integers(0, 2, (slots, rows)), jnp.int32),
@@ -84,8 +84,10 @@ def test_the_kernels_equal_plain_attention(
   def reference(q_BKGH, k_BKH, v_BKH, cache, where):
     one = (x[:, None] for x in (q_BKGH, k_BKH, v_BKH))
     return attention.decode_attention(
-      config, where, 96, window, False, *one, cache
+      config, 96, window, False, *one, cache, where
     )
+
+  blocks = Blocks(prefix_queries=16, prefix_keys=16, question_keys=32)
 
   # Compiled in a hurry: to be interpreted, the kernels become long programs.
   @functools.partial(
@@ -95,9 +97,8 @@ def test_the_kernels_equal_plain_attention(
     q_BKGH *= jnp.asarray(query_scale(config), dtype)
     cache = cache._replace(k2=jnp.swapaxes(cache.k2, 2, 3))
     out_BKGH, k2_BKSH, v2_BKSH = attend(
-      *(q_BKGH, k_BKH, v_BKH, cache, where, window, cap),
-      Blocks(prefix_rows=16, prefix_keys=16, question_keys=32),
-      interpret=True,
+      *(q_BKGH, k_BKH, v_BKH, cache, where),
+      Options(window, cap, blocks, interpret=True),
     )
     return out_BKGH, jnp.swapaxes(k2_BKSH, 2, 3), v2_BKSH
 

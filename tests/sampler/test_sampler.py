@@ -16,13 +16,13 @@ from rest.model.transformer import (
   Transformer,
   backbone,
   logits,
-  unstack,
 )
 from rest.sampler import Ask, Sampler, SamplerConfig
 from rest.sampler.attention import read_for
 from rest.sampler.capacity import size_table, smallest
-from rest.sampler.decode import decoding, load_prefix, load_questions
+from rest.sampler.decode import decoding
 from rest.sampler.order import Draft, Order
+from rest.sampler.prefill import load_prefix, load_questions
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.table import TableShape
 from rest.types import Completion
@@ -102,7 +102,7 @@ def teacher_forced(model, prompt, tokens, length=80):
 def all_logprobs(model, row_1T):
   position = jnp.arange(row_1T.shape[1])[None]
   attend = plain_attention(model.config, jnp.ones_like(row_1T), position)
-  x_BTD, _ = backbone(unstack(model), row_1T, position, attend)
+  x_BTD, _ = backbone(model, row_1T, position, attend)
   return jax.nn.log_softmax(logits(model, x_BTD)[0], axis=-1)
 
 
