@@ -32,8 +32,8 @@ from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig, Transformer
 from rest.sampler import Ask, Sampler, SamplerConfig, Stats
 from rest.sampler.attention import read_for
-from rest.sampler.choice import candidates_for
 from rest.sampler.decode import Program
+from rest.sampler.token_choice import candidates_for
 
 TOP_K = 40
 # Tokens/s to reach on one H200, and to aim for.
@@ -50,8 +50,9 @@ class Numbers:
   eos = ()
   pad = 0
 
-  def encode(self, text: str) -> list[int]:
+  def encode(self, text: str, follows: bool = False) -> list[int]:
     """Returns the code points."""
+    del follows
     return [ord(c) for c in text]
 
   def decode(
@@ -91,7 +92,7 @@ class Bench:
     model = self.model()
     _print('weights ready', f'{_age():.1f} s after the process began')
     self.sampler = Sampler(model, Numbers(), settings, self.mesh, seed=0)
-    self.plan = self.sampler.plan(len(self.load.prefix), flags.samples)
+    self.capacity = self.sampler.capacity(len(self.load.prefix), flags.samples)
     del model
     self.peak = _peak(self.mesh)  # Of making weights; often less than later.
 
@@ -120,7 +121,7 @@ class Bench:
     for _ in self._sample(self.load.asks):
       pass
     host = time.thread_time() - host
-    stats, shape = self.sampler.stats, self.plan.shape
+    stats, shape = self.sampler.stats, self.capacity.shape
     rate = self.load.tokens / stats.seconds
     must, aim = RATES.get(self.flags.shape, (0, 0))
     copies = self.flags.data
@@ -135,7 +136,7 @@ class Bench:
       _print(
         '  of vLLM 0.22.1', f'{rate / copies / VLLM[self.flags.shape]:.2f}'
       )
-    whole = stats.calls * self.plan.steps * shape.size
+    whole = stats.calls * self.capacity.steps * shape.size
     goal = '>= 0.88' if len(self.load.asks) >= 512 * copies else '>= 0.72'
     _print('rows busy', f'{stats.busy_row_steps / whole:.3f}', goal)
     _print('  of those the table has kept', f'{stats.busy:.3f}')
@@ -146,8 +147,8 @@ class Bench:
     _print('programs compiled', str(compiled), '0 in a second run')
 
   def memory(self) -> None:
-    """Reports the peak so far beside the plan."""
-    peak, planned = _peak(self.mesh), self.plan.total_bytes
+    """Reports the peak so far beside what was planned."""
+    peak, planned = _peak(self.mesh), self.capacity.total_bytes
     _print(
       'peak memory',
       f'{peak / 2**30:.2f} GiB' if peak else 'not counted here',
@@ -158,23 +159,23 @@ class Bench:
 
   def step(self) -> None:
     """Reports the parts of a step in the middle of the load, and the roofs."""
-    sampler, load, plan = self.sampler, self.load, self.plan
+    sampler, load, capacity = self.sampler, self.load, self.capacity
     questions = sum(len(ask.tokens) for ask in load.asks) // len(load.asks)
     drawn = int(_mean_suffix(load))
     lengths = (len(load.prefix), questions, drawn)
     model = sampler.model
     sampler.release()  # Its table; the weights stay here.
     program = Program(
-      steps=plan.steps,
+      steps=capacity.steps,
       read=read_for(
-        drawn + plan.steps, plan.shape.suffix, self.config, self.mesh
+        drawn + capacity.steps, capacity.shape.suffix, self.config, self.mesh
       ),
       candidates=candidates_for(TOP_K, self.config.vocab),
       mesh=self.mesh,
     )
-    seconds = step.parts(model, plan, program, lengths, TOP_K)
+    seconds = step.parts(model, capacity, program, lengths, TOP_K)
     whole = seconds['step']
-    shape = plan.shape
+    shape = capacity.shape
     print(
       f'\na step of {shape.size} rows, {drawn} tokens drawn '
       f'({shape.size / whole:,.0f} tokens/s while all rows are at work)'
@@ -184,7 +185,7 @@ class Bench:
     self._roofs(lengths)
 
   def _roofs(self, lengths: tuple[int, int, int]) -> None:
-    config, shape = self.config, self.plan.shape
+    config, shape = self.config, self.capacity.shape
     is_cpu = jax.devices()[0].platform == 'cpu'
     flops = step.products_rate(config.dtype, 1024 if is_cpu else 8192)
     copied = step.copy_rate((1 << 26) if is_cpu else (1 << 31))
@@ -230,7 +231,7 @@ class Bench:
     clock = time.process_time if is_cpu else time.monotonic
     threads = len(os.sched_getaffinity(0))
     other = Transformers(
-      _random(self.config, self.mesh), self.plan.shape.size, threads
+      _random(self.config, self.mesh), self.capacity.shape.size, threads
     )
     for _ in range(self.flags.runs):
       begin = clock()
@@ -270,7 +271,7 @@ def main() -> None:
       _print(name, f'{far:.1e}', '<= 1e-2', 'relative, over random lengths')
     return
   bench = Bench(flags)
-  print(f'{flags.shape}: {bench.config}\n{bench.plan}')
+  print(f'{flags.shape}: {bench.config}\n{bench.capacity}')
   bench.start()
   for run in range(flags.runs):
     print(f'\nrun {run + 1}')

@@ -20,19 +20,28 @@ from jax.sharding import PartitionSpec as P
 
 from rest.model import sharding, transformer
 from rest.model.transformer import ModelConfig, Transformer, backbone
-from rest.sampler import cache
-from rest.sampler.attention import Where, decode_attention, three_levels
-from rest.sampler.cache import BUFFERS, Dropped, Table, TableShape
-from rest.sampler.choice import choose, uniforms
+from rest.sampler.attention import decode_attention, three_levels
+from rest.sampler.capacity import Capacity
 from rest.sampler.decode import Knobs, Program, decode
-from rest.sampler.plan import Plan
+from rest.sampler.table import (
+  BUFFERS,
+  ROWS,
+  Dropped,
+  Table,
+  TableShape,
+  Where,
+  empty_table,
+  idle_state,
+  table_shardings,
+)
+from rest.sampler.token_choice import choose, uniforms
 
 _CALLS = 3  # Timed; the quickest counts.
 
 
 def parts(
   model: Transformer,
-  plan: Plan,
+  capacity: Capacity,
   program: Program,
   lengths: tuple[int, int, int],
   top_k: int,
@@ -41,12 +50,12 @@ def parts(
 
   Args:
     model: Unstacked.
-    plan: Of the table.
+    capacity: Of the table.
     program: As the sampler compiles for.
     lengths: Tokens of the prefix, of each question, and of each suffix.
     top_k: Of the token choice; the temperature is 1.
   """
-  shape = plan.shape
+  shape = capacity.shape
   attend = functools.partial(_attention, model.config, program)
   bare = replace(shape, prefix=0)
   alone = replace(bare, question=32)
@@ -62,7 +71,7 @@ def parts(
     'head': _head(model, shape, program),
     'token choice': _choice(model.config, shape, program, top_k),
   }
-  whole = _step(model, plan, program, lengths, top_k)
+  whole = _step(model, capacity, program, lengths, top_k)
   seconds['rest'] = whole - sum(seconds.values())
   return {**seconds, 'step': whole}
 
@@ -84,7 +93,7 @@ def check(config: ModelConfig, draws: int = 4) -> dict[str, float]:
       layer = layer._replace(k2=jnp.swapaxes(layer.k2, 2, 3))
     q, k, v = new
     out, (k2, v2) = decode_attention(
-      config, where, 512, 0, runs_kernels, q, k, v, layer
+      config, 512, 0, runs_kernels, q, k, v, layer, where
     )
     return out, k2 if runs_kernels else jnp.swapaxes(k2, 2, 3), v2
 
@@ -95,7 +104,7 @@ def check(config: ModelConfig, draws: int = 4) -> dict[str, float]:
     def normal(x, random=random):
       return jnp.asarray(random.standard_normal(x.shape), x.dtype)
 
-    layer = jax.tree.map(normal, cache.empty(config, shape, mesh).caches[0])
+    layer = jax.tree.map(normal, empty_table(config, shape, mesh).caches[0])
     b, k, g = shape.size, config.kv_heads, config.groups
     new = [
       normal(jnp.zeros((b, 1, *axes, config.head_width), config.dtype))
@@ -135,10 +144,10 @@ def copy_rate(size: int) -> float:
   return 2 * size / _seconds(lambda _, x: x + 1, None, x, 8)
 
 
-def _step(model, plan, program, lengths, top_k) -> float:
+def _step(model, capacity, program, lengths, top_k) -> float:
   prefix, question, drawn = lengths
-  shape = plan.shape
-  slots, rows = cache.idle(shape)
+  shape = capacity.shape
+  slots, rows = idle_state(shape)
   count = np.full_like(slots.count_QE, shape.rows)
   slots = slots._replace(
     length_QE=np.full_like(slots.length_QE, question),
@@ -152,8 +161,8 @@ def _step(model, plan, program, lengths, top_k) -> float:
   rows = rows._replace(
     entry_QR=entry_QR, drawn_QR=np.full_like(rows.drawn_QR, drawn)
   )
-  table = cache.empty(model.config, shape, program.mesh)
-  where = cache.shardings(table, program.mesh)
+  table = empty_table(model.config, shape, program.mesh)
+  where = table_shardings(table, program.mesh)
   knobs = Knobs(
     jnp.float32(1),
     jnp.int32(top_k),
@@ -188,9 +197,9 @@ def _attention(
 ) -> float:
   prefix, question, drawn = lengths
   mesh, dtype = program.mesh, jnp.dtype(config.dtype)
-  caches = cache.empty(config, shape, mesh).caches
+  caches = empty_table(config, shape, mesh).caches
   b, k, g, h = shape.size, config.kv_heads, config.groups, config.head_width
-  rows = NamedSharding(mesh, P(cache.ROWS, None, 'tensor'))
+  rows = NamedSharding(mesh, P(ROWS, None, 'tensor'))
   q_BTKGH = jax.device_put(jnp.ones((b, 1, k, g, h), dtype), rows)
   new_BTKH = jax.device_put(jnp.ones((b, 1, k, h), dtype), rows)
   where = Where(
@@ -215,7 +224,7 @@ def _attention(
 def _projections(
   model: Transformer, shape: TableShape, program: Program
 ) -> float:
-  rows = NamedSharding(program.mesh, P(cache.ROWS))
+  rows = NamedSharding(program.mesh, P(ROWS))
   token_BT = jax.device_put(jnp.zeros((shape.size, 1), jnp.int32), rows)
 
   def part(model, token_BT):
@@ -230,7 +239,7 @@ def _projections(
 
 def _head(model: Transformer, shape: TableShape, program: Program) -> float:
   config = model.config
-  rows = NamedSharding(program.mesh, P(cache.ROWS))
+  rows = NamedSharding(program.mesh, P(ROWS))
   x_BTD = jnp.ones((shape.size, 1, config.width), jnp.dtype(config.dtype))
   logits_BTV = jnp.zeros((shape.size, 1, config.vocab), jnp.float32)
 

@@ -30,7 +30,7 @@ from rest.model import sharding
 from rest.model.sharding import leaf_name
 from rest.model.transformer import ModelConfig, Transformer
 from rest.plan.estimate import count_parameters, flops_per_token, step_memory
-from rest.sampler.plan import find_device
+from rest.sampler.capacity import find_device
 
 PEAK = 990e12  # Dense bfloat16 FLOP/s of an H200, by the datasheet.
 

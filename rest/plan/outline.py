@@ -10,8 +10,8 @@ from rest.plan import estimate
 from rest.plan.estimate import StepMemory
 from rest.plan.world import Run
 from rest.sampler.attention import reads
-from rest.sampler.choice import candidates_for
-from rest.sampler.plan import sizes, widths
+from rest.sampler.capacity import sizes, widths
+from rest.sampler.token_choice import candidates_for
 
 _GIB = 2**30
 

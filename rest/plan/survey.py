@@ -17,7 +17,7 @@ from rest.model import hardware, sharding, tokenizer, weights
 from rest.model.hardware import Device
 from rest.model.transformer import ModelConfig
 from rest.plan.world import World
-from rest.sampler.plan import find_device, make_plan
+from rest.sampler.capacity import find_device, size_table
 from rest.tasks import leaks, suites
 from rest.tasks.suites import Suite
 from rest.types import Problem, Task, Tokenizer
@@ -67,7 +67,7 @@ def survey(config: Config, plan_for: str = '') -> World:
     device=device,
     prefix=prefix,
     questions=questions,
-    table=make_plan(
+    table=size_table(
       config.sampling,
       model,
       local_mesh,

@@ -9,7 +9,7 @@ from jax.sharding import AbstractMesh, Mesh
 from rest.config import Config
 from rest.model.hardware import Device
 from rest.model.transformer import ModelConfig
-from rest.sampler.plan import Plan
+from rest.sampler.capacity import Capacity
 from rest.tasks.leaks import Leak
 from rest.tasks.suites import Suite
 from rest.types import Task, Tokenizer
@@ -43,7 +43,7 @@ class World:
   device: Device
   prefix: int
   questions: Mapping[str, Sequence[int]]
-  table: Plan
+  table: Capacity
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,35 +4,25 @@ Each level gives a part: an unnormalised sum, the largest logit and the sum of
 weights. Parts merge by log-sum-exp, to what one long cache would give.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, PartitionSpec
 
-from rest.model.transformer import ModelConfig, query_scale, softcap
-from rest.sampler import kernel
-from rest.sampler.cache import ROWS, SPECS, LayerCache, has_kernels
+from rest.model.transformer import Attend, ModelConfig, query_scale, softcap
+from rest.sampler import kernels
+from rest.sampler.table import (
+  ROWS,
+  SPECS,
+  LayerCache,
+  Where,
+  has_kernels,
+  pick,
+)
 
 _NEVER = -1e30  # The logit of a key that must not be seen.
-
-
-class Where(NamedTuple):
-  """Where each row's query stands.
-
-  Attributes:
-    prefix: Tokens of the prefix, a scalar.
-    question_QE: Tokens of each buffer's question before its last.
-    buffer_QR: Which question each row answers.
-    drawn_QR: Entries of the suffix before this one.
-  """
-
-  prefix: jax.Array
-  question_QE: jax.Array
-  buffer_QR: jax.Array
-  drawn_QR: jax.Array
 
 
 class Part(NamedTuple):
@@ -45,40 +35,46 @@ class Part(NamedTuple):
 
 def three_levels(
   config: ModelConfig, where: Where, read: int, mesh: Mesh
-) -> Callable[..., tuple[jax.Array, Any]]:
+) -> Attend:
   """Returns the `Attend` of a decoding step; aux is the cache, grown by one.
+
+  Invariant: no device needs anything of another. Example: 8 rows and K = 2 on a
+  mesh of data 2 and tensor 2 are 4 rows and one key head on each device.
 
   Args:
     config: The model's shape.
-    where: Where each row stands.
-    read: Entries of the suffix that are read; no row has more.
-    mesh: Rows are shared out over data, heads over tensor; no device needs
-      anything of another.
+    where: Where each row's query stands.
+    read: Keys of the suffix that are read; no row has more.
+    mesh: Rows are shared out over data, heads over tensor.
   """
   runs_kernels = has_kernels(config, mesh)
 
-  def attend(q_BTKGH, k_BTKH, v_BTKH, window, cache):
-    rows, heads = P(ROWS), P(ROWS, None, 'tensor')
-    suffix = P(ROWS, 'tensor')
-    places = Where._make([P(), rows, rows, rows])
+  def attend(
+    q_BTKGH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    window: int,
+    cache: LayerCache,
+  ) -> tuple[jax.Array, LayerCache]:
+    by_row = PartitionSpec(ROWS)
+    by_head = PartitionSpec(ROWS, None, 'tensor')
+    suffix = PartitionSpec(ROWS, 'tensor')
+    in_where = Where._make([PartitionSpec(), *[by_row] * 3])
     local = jax.shard_map(
-      lambda q, k, v, cache, where: decode_attention(
-        config, where, read, window, runs_kernels, q, k, v, cache
-      ),
+      functools.partial(decode_attention, config, read, window, runs_kernels),
       mesh=mesh,
-      in_specs=(heads, heads, heads, LayerCache._make(SPECS), places),
-      out_specs=(heads, (suffix, suffix)),
+      in_specs=(*[by_head] * 3, LayerCache._make(SPECS), in_where),
+      out_specs=(by_head, (suffix, suffix)),
       check_vma=False,
     )
-    out_BTKGH, (k2, v2) = local(q_BTKGH, k_BTKH, v_BTKH, cache, where)
-    return out_BTKGH, cache._replace(k2=k2, v2_BKSH=v2)
+    out_BTKGH, (k2, v2_BKSH) = local(q_BTKGH, k_BTKH, v_BTKH, cache, where)
+    return out_BTKGH, cache._replace(k2=k2, v2_BKSH=v2_BKSH)
 
   return attend
 
 
 def decode_attention(
   config: ModelConfig,
-  where: Where,
   read: int,
   window: int,
   runs_kernels: bool,
@@ -86,12 +82,17 @@ def decode_attention(
   k_BTKH: jax.Array,
   v_BTKH: jax.Array,
   cache: LayerCache,
+  where: Where,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   """Returns attention on one device, and the suffix's grown keys and values.
 
+  Invariant: a query sees the prefix, its own question less the last token, and
+  its suffix up to itself, each key once. Example: a prefix of 13, a question of
+  6 and 2 tokens drawn before: 13 keys of level 0, 5 of level 1 and, with the
+  question's last token and the query's own, 3 of level 2.
+
   Args:
     config: The model's shape.
-    where: Where each of the device's rows stands.
     read: As in `three_levels`.
     window: How far back attention reaches; 0 is everything.
     runs_kernels: Whether the Pallas kernels run, or plain XLA.
@@ -99,57 +100,55 @@ def decode_attention(
     k_BTKH: Their keys.
     v_BTKH: Their values.
     cache: The layer's.
+    where: Where each of the device's rows stands.
   """
   q_BKGH = (q_BTKGH[:, 0] * query_scale(config)).astype(cache.v2_BKSH.dtype)
   cap = config.attention_softcap
   if runs_kernels:
-    out_BKGH, k2_BKSH, v2_BKSH = kernel.attend(
-      q_BKGH, k_BTKH[:, 0], v_BTKH[:, 0], cache, where, window, cap
+    out_BKGH, k2_BKSH, v2_BKSH = kernels.attend(
+      *(q_BKGH, k_BTKH[:, 0], v_BTKH[:, 0], cache, where),
+      kernels.Options(window, cap),
     )
     return out_BKGH[:, None], (k2_BKSH, v2_BKSH)
   drawn_B = where.drawn_QR.reshape(-1)
   k2_BKHS = _append(cache.k2, jnp.moveaxis(k_BTKH, 1, 3), drawn_B, axis=2)
   v2_BKSH = _append(cache.v2_BKSH, jnp.swapaxes(v_BTKH, 1, 2), drawn_B, axis=1)
-  parts = []
+  parts: list[Part] = []
   if cache.v0_KSH.shape[1]:
     parts.append(_prefix(q_BKGH, cache, where, window, cap))
   if cache.v1_QEKSH.shape[3]:
     parts.append(_questions(q_BKGH, cache, where, window, cap))
-  parts.append(
-    _suffix(
-      q_BKGH, k2_BKHS[..., :read], v2_BKSH[:, :, :read], where, window, cap
-    )
-  )
+  k_BKHS, v_BKSH = k2_BKHS[..., :read], v2_BKSH[:, :, :read]
+  parts.append(_suffix(q_BKGH, k_BKHS, v_BKSH, where, window, cap))
   out_BKGH = merge(parts).astype(q_BTKGH.dtype)
   return out_BKGH[:, None], (k2_BKHS, v2_BKSH)
 
 
-def read_for(
-  longest: int, capacity: int, config: ModelConfig, mesh: Mesh
-) -> int:
-  """Returns how many entries of the suffix a program reads, one of `reads`.
+def read_for(longest: int, suffix: int, config: ModelConfig, mesh: Mesh) -> int:
+  """Returns how many keys of the suffix a program reads, one of `reads`.
 
   Args:
-    longest: Entries of the fullest row.
-    capacity: Entries there are.
+    longest: Keys of the fullest row.
+    suffix: Keys that there is room for.
     config: The model's shape.
     mesh: Of the devices.
   """
-  sizes = reads(capacity, has_kernels(config, mesh))
-  return next(size for size in sizes if size >= min(longest, capacity))
+  sizes = reads(suffix, has_kernels(config, mesh))
+  return next(size for size in sizes if size >= min(longest, suffix))
 
 
-def reads(capacity: int, runs_kernels: bool) -> list[int]:
-  """Returns the parts of a suffix that programs are compiled to read.
+def reads(suffix: int, runs_kernels: bool) -> list[int]:
+  """Returns the lengths that programs are compiled to read of a suffix.
 
   The kernels read what is filled and no more: there, one program serves all.
   Elsewhere a part of the cache is copied before it is read (on a CPU at three
-  times the cost of reading it), so that small parts alone are worth it.
+  times the cost of reading it), so that small parts alone are worth it: of
+  2048, they are 128, 256, 512 and all.
   """
-  parts = []
-  while not runs_kernels and 4 * (part := 128 << len(parts)) <= capacity:
-    parts.append(part)
-  return [*parts, capacity]
+  lengths: list[int] = []
+  while not runs_kernels and 4 * (part := 128 << len(lengths)) <= suffix:
+    lengths.append(part)
+  return [*lengths, suffix]
 
 
 def merge(parts: list[Part]) -> jax.Array:
@@ -166,16 +165,22 @@ def merge(parts: list[Part]) -> jax.Array:
   return out_BKGH / sum_BKG[..., None]
 
 
-def _append(cache, new, drawn_B, axis):
-  def one(cache, new, drawn):
+def _append(
+  cache: jax.Array, new: jax.Array, drawn_B: jax.Array, axis: int
+) -> jax.Array:
+  """Returns the cache with one more key (or value) in each row."""
+
+  def one(cache: jax.Array, new: jax.Array, drawn: jax.Array) -> jax.Array:
     new = new.astype(cache.dtype)
     return jax.lax.dynamic_update_slice_in_dim(cache, new, drawn, axis)
 
   return jax.vmap(one)(cache, new, drawn_B)
 
 
-def _prefix(q_BKGH, cache, where, window, cap):
-  """One matrix product for all rows: [K, B*G, H] x [K, H, S]."""
+def _prefix(
+  q_BKGH: jax.Array, cache: LayerCache, where: Where, window: int, cap: float
+) -> Part:
+  """One matrix product for all rows: [K, M, H] x [K, H, S], M being B * G."""
   b, k, g, h = q_BKGH.shape
   q_KMH = jnp.swapaxes(q_BKGH, 0, 1).reshape(k, b * g, h)
   key_S = jnp.arange(cache.v0_KSH.shape[1])
@@ -185,30 +190,34 @@ def _prefix(q_BKGH, cache, where, window, cap):
   seen_KMS = jnp.repeat(seen_BS, g, axis=0)[None]
   part = _part(q_KMH, cache.k0_KHS, cache.v0_KSH, seen_KMS, cap)
 
-  def back(x):
-    return jnp.swapaxes(x.reshape(k, b, g, *x.shape[2:]), 0, 1)
+  def by_row(x_KM: jax.Array) -> jax.Array:
+    return jnp.swapaxes(x_KM.reshape(k, b, g, *x_KM.shape[2:]), 0, 1)
 
-  return Part(*(back(x) for x in part))
+  return Part._make(map(by_row, part))
 
 
-def _questions(q_BKGH, cache, where, window, cap):
+def _questions(
+  q_BKGH: jax.Array, cache: LayerCache, where: Where, window: int, cap: float
+) -> Part:
   """One product for each buffer's question with all rows of its slot.
 
   The buffers stay apart, and each row takes its own: its bits must not depend
   on the buffer that its question lies in.
+
+  Invariant: a row takes nothing from the other buffer's product. Example: Q = 4
+  slots, E = 2 and R = 8 with G = 3 are 8 products a key head, each of 24
+  queries; of 48 results a slot, 24 are taken.
   """
   b, k, g, h = q_BKGH.shape
   q, r = where.buffer_QR.shape
-  buffers = cache.v1_QEKSH.shape[1]
+  e = cache.v1_QEKSH.shape[1]
   q_QKMH = jnp.swapaxes(q_BKGH.reshape(q, r, k, g, h), 1, 2)
   q_QEKMH = jnp.broadcast_to(
-    q_QKMH.reshape(q, 1, k, r * g, h), (q, buffers, k, r * g, h)
+    q_QKMH.reshape(q, 1, k, r * g, h), (q, e, k, r * g, h)
   )
   key_S = jnp.arange(cache.v1_QEKSH.shape[3])[None, None, None]
-  mine_QER = where.buffer_QR[:, None] == jnp.arange(buffers)[None, :, None]
-  seen_QERS = mine_QER[..., None] & (
-    key_S < where.question_QE[:, :, None, None]
-  )
+  own_QER = where.buffer_QR[:, None] == jnp.arange(e)[None, :, None]
+  seen_QERS = own_QER[..., None] & (key_S < where.question_QE[:, :, None, None])
   if window:
     position_QR = _position(where).reshape(q, r)
     ahead_QERS = position_QR[:, None, :, None] - where.prefix - key_S
@@ -216,19 +225,26 @@ def _questions(q_BKGH, cache, where, window, cap):
   seen_QEKMS = jnp.repeat(seen_QERS, g, axis=2)[:, :, None]
   part = _part(q_QEKMH, cache.k1_QEKHS, cache.v1_QEKSH, seen_QEKMS, cap)
 
-  def back(x_QEKM):
+  def by_row(x_QEKM: jax.Array) -> jax.Array:
     axes = x_QEKM.shape[4:]
-    x_QEKRG = x_QEKM.reshape(q, buffers, k, r, g, *axes)
-    x_EBKG = jnp.moveaxis(x_QEKRG, (1, 3), (0, 2)).reshape(
-      buffers, b, k, g, *axes
-    )
+    x_QEKRG = x_QEKM.reshape(q, e, k, r, g, *axes)
+    x_EQRKG = jnp.moveaxis(x_QEKRG, (1, 3), (0, 2))
+    x_EBKG = x_EQRKG.reshape(e, b, k, g, *axes)
     second_B = where.buffer_QR.reshape(b, *[1] * (x_EBKG.ndim - 2)) > 0
     return jnp.where(second_B, x_EBKG[1], x_EBKG[0])
 
-  return Part(*(back(x) for x in part))
+  return Part._make(map(by_row, part))
 
 
-def _suffix(q_BKGH, k_BKHS, v_BKSH, where, window, cap):
+def _suffix(
+  q_BKGH: jax.Array,
+  k_BKHS: jax.Array,
+  v_BKSH: jax.Array,
+  where: Where,
+  window: int,
+  cap: float,
+) -> Part:
+  """Each row with its own keys, the newest included."""
   drawn_B1 = where.drawn_QR.reshape(-1, 1)
   key_S = jnp.arange(v_BKSH.shape[2])[None]
   seen_BS = key_S <= drawn_B1
@@ -237,26 +253,33 @@ def _suffix(q_BKGH, k_BKHS, v_BKSH, where, window, cap):
   return _part(q_BKGH, k_BKHS, v_BKSH, seen_BS[:, None, None], cap)
 
 
-def _position(where):
-  question_QR = jnp.where(
-    where.buffer_QR > 0, where.question_QE[:, 1:], where.question_QE[:, :1]
-  )
+def _position(where: Where) -> jax.Array:
+  """Returns position_B, of each query in its sequence."""
+  question_QR = pick(where.question_QE, where.buffer_QR)
   return (where.prefix + question_QR + where.drawn_QR).reshape(-1)
 
 
-def _part(q, k, v, seen, cap) -> Part:
-  """Returns a part; all but the last two axes are those of a batch."""
-  logits = softcap(
-    jnp.einsum('...MH,...HS->...MS', q, k, preferred_element_type=jnp.float32),
+def _part(
+  q_MH: jax.Array,
+  k_HS: jax.Array,
+  v_SH: jax.Array,
+  seen_MS: jax.Array,
+  cap: float,
+) -> Part:
+  """Returns a part; the axes before those named are those of a batch."""
+  logit_MS = softcap(
+    jnp.einsum(
+      '...MH,...HS->...MS', q_MH, k_HS, preferred_element_type=jnp.float32
+    ),
     cap,
   )
-  logits = jnp.where(seen, logits, _NEVER)
-  top = logits.max(axis=-1)
-  weights = jnp.exp(logits - top[..., None])
-  out = jnp.einsum(
+  logit_MS = jnp.where(seen_MS, logit_MS, _NEVER)
+  max_M = logit_MS.max(axis=-1)
+  weight_MS = jnp.exp(logit_MS - max_M[..., None])
+  out_MH = jnp.einsum(
     '...MS,...SH->...MH',
-    weights.astype(v.dtype),
-    v,
+    weight_MS.astype(v_SH.dtype),
+    v_SH,
     preferred_element_type=jnp.float32,
   )
-  return Part(out, top, weights.sum(axis=-1))
+  return Part(out_MH, max_M, weight_MS.sum(axis=-1))

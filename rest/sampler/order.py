@@ -31,7 +31,7 @@ class Draft:
     tokens: Drawn so far.
     logprobs: Theirs.
     row: Of the table, where it is drawn, once it has begun.
-    entry: What that row calls it (`cache.Rows`).
+    entry: What that row calls it (`Rows`).
     is_done: Whether no more of it is wanted.
   """
 

@@ -1,39 +1,35 @@
-"""The sampler: a table on the device, kept busy by the host."""
+"""The sampler: weights, a table on the device, and what is asked of them."""
 
 import functools
+import itertools
 import time
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from rest.config import SamplerConfig
 from rest.model.sharding import PARAMETERS, leaf_name, spec
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import ModelConfig, Transformer, unstack
-from rest.sampler import cache
-from rest.sampler.attention import read_for
-from rest.sampler.cache import Dropped, LayerCache, Table
-from rest.sampler.choice import candidates_for
-from rest.sampler.decode import (
-  Knobs,
-  Program,
-  decode,
-  load_prefix,
-  load_questions,
-)
-from rest.sampler.order import Ask, Draft, Order
-from rest.sampler.plan import Plan, make_plan, smallest
+from rest.sampler.capacity import Capacity, size_table
+from rest.sampler.decode import ENDS
+from rest.sampler.drawing import Drawing
+from rest.sampler.order import Ask
 from rest.sampler.scheduler import Scheduler
-from rest.sampler.stats import Call, Stats, Watch
-from rest.sampler.text import complete, has_stop
+from rest.sampler.stats import Stats
+from rest.sampler.table import (
+  Table,
+  TableShape,
+  empty_table,
+  idle_state,
+  put_table,
+  shards_of,
+)
 from rest.types import Completion, Tokenizer
-
-_ENDS = 8  # End tokens that a model may have.
 
 
 class Sampler:
@@ -66,9 +62,9 @@ class Sampler:
       ValueError: More end tokens than the programs provide for, or one that the
         model has not.
     """
-    if len(tokenizer.eos) > _ENDS:
+    if len(tokenizer.eos) > ENDS:
       raise ValueError(
-        f'A tokenizer may have {_ENDS} end tokens; this one has '
+        f'A tokenizer may have {ENDS} end tokens; this one has '
         f'{len(tokenizer.eos)}.'
       )
     check_ids(tokenizer.eos, model.config.vocab, 'End tokens')
@@ -76,12 +72,9 @@ class Sampler:
     self._tokenizer = tokenizer
     self._config = config
     self._mesh = mesh
-    self._shards = mesh.shape['data'] * mesh.shape['fsdp']
     self._seed = seed
-    self._stop: tuple[str, ...] = ()
     self._table: Table | None = None
-    self._plan: Plan | None = None
-    self._watch = Watch()
+    self._capacity: Capacity | None = None
     self.set_weights(model)
 
   def set_weights(self, model: Transformer) -> None:
@@ -98,7 +91,7 @@ class Sampler:
     self._table = None
     del self.model
 
-  def plan(self, prefix: int, samples: int) -> Plan:
+  def capacity(self, prefix: int, samples: int) -> Capacity:
     """Returns the table for prompts behind so many shared tokens.
 
     Args:
@@ -108,7 +101,7 @@ class Sampler:
     Raises:
       ValueError: It does not fit.
     """
-    return make_plan(
+    return size_table(
       self._config, self._model_config, self._mesh, prefix, samples
     )
 
@@ -166,176 +159,61 @@ class Sampler:
       self._config, **{k: v for k, v in given.items() if v is not None}
     )
     check_ids(prefix, self._model_config.vocab, 'The prefix of the prompts')
-    if isinstance(asks, Sequence):
-      for ask in asks:
-        _check(ask, len(prefix), config, self._model_config)
-    numbered = enumerate(asks)
-    first = next(numbered, None)
+    checked = _checked(asks, len(prefix), config, self._model_config)
+    first = next(checked, None)
     if first is None:
       return iter(())
-    plan = make_plan(
+    capacity = size_table(
       config,
       self._model_config,
       self._mesh,
       len(prefix),
       samples or max(1, len(first[1].samples)),
     )
-    checked = _checked(first, numbered, len(prefix), config, self._model_config)
-    chunk = plan.shape.samples
-    if isinstance(asks, Sequence):
-      # Few problems: each goes to several slots.
-      total = sum(len(ask.samples) for ask in asks)
-      chunk = min(chunk, max(plan.shape.rows, total // (2 * plan.shape.slots)))
     scheduler = Scheduler(
-      plan.shape,
-      checked,
-      chunk,
-      plan.questions,
+      capacity.shape,
+      itertools.chain([first], checked),
+      _chunk(asks, capacity.shape),
+      capacity.questions,
       config.max_tokens,
       self._seed,
       withdrawn,
-      self._shards,
+      shards_of(self._mesh),
     )
-    return self._run(plan, scheduler, prefix, config, stop)
+    return self._run(prefix, scheduler, capacity, config, stop)
 
   def _run(
     self,
-    plan: Plan,
-    scheduler: Scheduler,
     prefix: Sequence[int],
+    scheduler: Scheduler,
+    capacity: Capacity,
     config: SamplerConfig,
     stop: tuple[str, ...],
   ) -> Iterator[tuple[int, int, Completion]]:
     begin = time.monotonic()
-    self._stop = stop
-    knobs = self._knobs(config, len(prefix))
-    table = self._take_table(plan)
-    if prefix:
-      tokens_XT = np.zeros((self._shards, plan.shape.prefix), np.int32)
-      tokens_XT[:, : len(prefix)] = prefix
-      with jax.set_mesh(self._mesh):
-        table = load_prefix(self.model, table, tokens_XT, knobs.prefix)
-    calls: deque[Call] = deque()
-    self._watch = Watch()
-    dropped_QR = _no_rows(plan)
-    while True:
-      while load := scheduler.load():
-        with jax.set_mesh(self._mesh):
-          table = load_questions(self.model, table, load, knobs.prefix)
-      if scheduler.is_open:
-        self._watch.before(calls)
-        program = self._program(plan, scheduler, config, len(calls))
-        dropped = Dropped(dropped_QR, scheduler.withdraw())
-        with jax.set_mesh(self._mesh):
-          table, drawn = decode(self.model, table, knobs, dropped, program)
-        owners = [list(slot) for slot in scheduler.owners]
-        calls.append(Call(drawn, owners))
-        # A new array: the device may still read the old one.
-        dropped_QR = _no_rows(plan)
-      elif not calls:
-        break
-      if len(calls) > 1 or not scheduler.is_open:
-        yield from self._collect(calls.popleft(), scheduler, dropped_QR)
-      if not scheduler.is_open:
-        continue
-      target = smallest(plan, self._mesh, scheduler.fits)
-      if target != plan.shape or scheduler.is_uneven():
-        # What waits may begin in a call under way, in a row not yet known.
-        while calls and scheduler.waiting:
-          yield from self._collect(calls.popleft(), scheduler, dropped_QR)
-        if moves := scheduler.rearrange(target):
-          table = self._rearrange(table, *moves)
-          plan = replace(plan, shape=target)
-          dropped_QR = _no_rows(plan)  # What was dropped is not moved.
-    self._table, self._plan = table, plan
-    self.stats.idle_seconds += self._watch.idle
+    drawing = Drawing(
+      model=self.model,
+      tokenizer=self._tokenizer,
+      mesh=self._mesh,
+      config=config,
+      stop=stop,
+      stats=self.stats,
+      scheduler=scheduler,
+      capacity=capacity,
+      table=self._take_table(capacity),
+    )
+    yield from drawing.run(prefix)
+    self._table, self._capacity = drawing.table, drawing.capacity
     self.stats.seconds += time.monotonic() - begin
 
-  def _program(
-    self, plan: Plan, scheduler: Scheduler, config: SamplerConfig, ahead: int
-  ) -> Program:
-    """Returns what to compile for; `ahead` calls are not collected yet."""
-    longest = scheduler.longest + (ahead + 1) * plan.steps
-    return Program(
-      steps=plan.steps,
-      read=read_for(longest, plan.shape.suffix, self._model_config, self._mesh),
-      candidates=self._candidates(config),
-      mesh=self._mesh,
-    )
-
-  def _rearrange(
-    self, table: Table, move: cache.Move, slots: cache.Slots
-  ) -> Table:
-    """Returns the table with what is left shared out evenly."""
-    with jax.set_mesh(self._mesh):
-      rows = cache.moved_rows(table.rows, move, self._mesh)
-      caches = []
-      while table.caches:  # Each layer's old cache is freed before the next.
-        caches.append(cache.moved(table.caches.pop(0), move, self._mesh))
-    return self._put(caches, slots, rows)
-
-  def _collect(
-    self, call: Call, scheduler: Scheduler, dropped_QR: np.ndarray
-  ) -> Iterator[tuple[int, int, Completion]]:
-    """Reads a call's tokens; yields the completions that ended in it."""
-    arrays = [x.reshape(x.shape[0], -1) for x in self._watch.read(call)]
-    entry_TB = arrays[2]
-    self.stats.calls += 1
-    self.stats.row_steps += entry_TB.size
-    self.stats.busy_row_steps += int((entry_TB >= 0).sum())
-    for draft, ended in scheduler.collect(call.owners, *arrays):
-      if not ended:
-        if not has_stop(draft, entry_TB.shape[0], self._tokenizer, self._stop):
-          continue
-        dropped_QR.reshape(-1)[draft.row] = draft.entry
-      yield self._complete(scheduler.close(draft), draft)
-
-  def _complete(
-    self, order: Order, draft: Draft
-  ) -> tuple[int, int, Completion]:
-    completion = complete(draft, self._tokenizer, self._stop)
-    self.stats.tokens += len(completion.tokens)
-    return order.index, order.ask.samples[draft.place], completion
-
-  def _knobs(self, config: SamplerConfig, prefix: int) -> Knobs:
-    ends_X = np.full(_ENDS, -1, np.int32)
-    ends_X[: len(self._tokenizer.eos)] = self._tokenizer.eos
-    return Knobs(
-      temperature=jnp.float32(config.temperature),
-      top_k=jnp.int32(config.top_k),
-      top_p=jnp.float32(config.top_p),
-      ends_X=jnp.asarray(ends_X),
-      prefix=jnp.int32(prefix),
-    )
-
-  def _candidates(self, config: SamplerConfig) -> int:
-    # A temperature of 0 needs the best token only.
-    top_k = config.top_k if config.temperature else config.top_k or 1
-    return candidates_for(top_k, self._model_config.vocab)
-
-  def _take_table(self, plan: Plan) -> Table:
+  def _take_table(self, capacity: Capacity) -> Table:
     """Returns a table at rest; its buffers are used again where they fit."""
     table, self._table = self._table, None
-    if table is None or self._plan != plan:
+    if table is None or self._capacity != capacity:
       del table
-      table = cache.empty(self._model_config, plan.shape, self._mesh)
-    return self._put(table.caches, *cache.idle(plan.shape))
-
-  def _put(
-    self, caches: list[LayerCache], slots: cache.Slots, rows: cache.Rows
-  ) -> Table:
-    """Returns a table of caches on the device and state on the host.
-
-    Whoever made them, their shardings are spelled alike: another spelling of
-    the same place would be compiled for again.
-    """
-    table = Table(caches, slots, rows)
-    where = cache.shardings(table, self._mesh)
-    return Table(
-      jax.device_put(caches, where.caches),
-      jax.device_put(slots, where.slots),
-      jax.device_put(rows, where.rows),
-    )
+      table = empty_table(self._model_config, capacity.shape, self._mesh)
+    idle = Table(table.caches, *idle_state(capacity.shape))
+    return put_table(idle, self._mesh)
 
 
 @functools.partial(jax.jit, static_argnames='mesh')
@@ -349,7 +227,7 @@ def _hand_over(model: Transformer, mesh: Mesh) -> Transformer:
   table = {k: axis for k, axis in PARAMETERS.items() if axis == 'tensor'}
   dtype = jnp.dtype(model.config.dtype)
 
-  def convert(path, leaf):
+  def convert(path: Any, leaf: jax.Array) -> jax.Array:
     name = leaf_name(path)
     is_matrix = len(leaf.shape) > 1 and 'D' in name.split('_')[-1]
     leaf = leaf.astype(dtype) if is_matrix else leaf
@@ -359,13 +237,25 @@ def _hand_over(model: Transformer, mesh: Mesh) -> Transformer:
   return jax.tree_util.tree_map_with_path(convert, unstack(model))
 
 
-def _no_rows(plan: Plan) -> np.ndarray:
-  return np.full((plan.shape.slots, plan.shape.rows), -1, np.int32)
+def _chunk(asks: Iterable[Ask], shape: TableShape) -> int:
+  """Returns the most samples of an order; few problems go to several slots."""
+  if not isinstance(asks, Sequence):
+    return shape.samples
+  total = sum(len(ask.samples) for ask in asks)
+  return min(shape.samples, max(shape.rows, total // (2 * shape.slots)))
+
+
+def _checked(
+  asks: Iterable[Ask], prefix: int, config: SamplerConfig, model: ModelConfig
+) -> Iterator[tuple[int, Ask]]:
+  """Returns the asks with their index, checked: a sequence at once."""
+  checked = (_check(ask, prefix, config, model) for ask in asks)
+  return enumerate(list(checked) if isinstance(asks, Sequence) else checked)
 
 
 def _check(
   ask: Ask, prefix: int, config: SamplerConfig, model: ModelConfig
-) -> None:
+) -> Ask:
   length = prefix + len(ask.tokens)
   if not ask.tokens:
     raise ValueError(f'A question has no tokens: {ask.key}.')
@@ -383,17 +273,4 @@ def _check(
       f'sampling.max_tokens={most}, but the model was made for {model.context} '
       f'(max_position_embeddings in config.json; key {ask.key}).'
     )
-
-
-def _checked(
-  first: tuple[int, Ask],
-  rest: Iterable[tuple[int, Ask]],
-  prefix: int,
-  config: SamplerConfig,
-  model: ModelConfig,
-) -> Iterator[tuple[int, Ask]]:
-  _check(first[1], prefix, config, model)
-  yield first
-  for index, ask in rest:
-    _check(ask, prefix, config, model)
-    yield index, ask
+  return ask

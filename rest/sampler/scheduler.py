@@ -3,13 +3,23 @@
 import hashlib
 from collections import deque
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rest.sampler.cache import BUFFERS, Load, Move, Slots, TableShape, idle
+from rest.sampler.capacity import widths
 from rest.sampler.order import Ask, Draft, Order, Owners
-from rest.sampler.plan import widths
-from rest.sampler.rearrange import share_out
+from rest.sampler.queue import Queue
+from rest.sampler.rearrange import Move, Placed, share_out
+from rest.sampler.table import (
+  BUFFERS,
+  Drawn,
+  Load,
+  Slots,
+  TableShape,
+  idle_state,
+)
 
 _COPIES = 4  # Slots that a load can fill, for each question it prefills.
 _AHEAD = 8  # Loads' worth of orders among which those of a width are found.
@@ -43,8 +53,7 @@ class Scheduler:
     """
     self.shape = shape
     self.owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
-    self._asks = asks
-    self._chunk = chunk
+    self._queue = Queue(asks, chunk, withdrawn)
     self._questions = questions
     self._limit = limit
     self._seed = seed
@@ -52,7 +61,6 @@ class Scheduler:
     self._shards = shards
     self._withdrawals = 0  # How many of them are done with.
     self._evened = 1 << 30  # Samples left when rows were last shared out.
-    self._orders: deque[Order] = deque()  # Cut from asks, not yet loaded.
     self._free = deque(
       (slot, buffer) for buffer in range(BUFFERS) for slot in range(shape.slots)
     )
@@ -88,61 +96,35 @@ class Scheduler:
     A load is a batch of fixed size, so it waits for as many free buffers,
     except when a slot has nothing to do.
     """
-    if not self._free or not (self._orders or self._cut()):
+    if not self._free or not self._queue.has_next():
       return None
     if len(self._free) < self._questions and not self._starves():
       return None
-    while len(self._orders) < _AHEAD * self._questions and self._cut():
-      pass
-    width = self._width(self._orders[0].ask)
-    batch: list[tuple[Order, int, int]] = []
-    sources: list[Ask] = []
-    passed: deque[Order] = deque()
-    while (
-      self._orders and self._free and len(batch) < _COPIES * self._questions
-    ):
-      order = self._orders.popleft()
-      is_new = not sources or order.ask is not sources[-1]
-      # Each is prefilled at its own width, so that its bits stay its own.
-      fits = self._width(order.ask) == width
-      if not fits or (is_new and len(sources) == self._questions):
-        passed.append(order)
-        continue
-      slot, buffer = self._free.popleft()
-      self.owners[slot][buffer] = order
-      if is_new:
-        sources.append(order.ask)
-      batch.append((order, len(sources) - 1, slot * BUFFERS + buffer))
-    self._orders.extendleft(reversed(passed))
-    return self._pack(sources, batch)
+    most = min(len(self._free), _COPIES * self._questions)
+    ahead = _AHEAD * self._questions
+    batch = self._queue.take(self._width, self._questions, most, ahead)
+    return self._pack(batch)
 
   def collect(
-    self, owners: Owners, tokens_TB, logprobs_TB, entry_TB, ended_TB
+    self, owners: Owners, drawn: Drawn
   ) -> Iterator[tuple[Draft, bool]]:
     """Files a call's tokens; yields each draft that grew, and if it ended.
 
-    The table may have been rearranged since the call was made.
+    Invariant: a draft's tokens are those of its entry, in order, however many
+    calls and rows of other samples lie between. The table may have been
+    rearranged since the call was made: `owners` says what its rows were then.
+    Example: with I = 8 and 2 rows a slot, entry 9 in row 3 of the call is the
+    draft 1 of the order that buffer 1 of slot 1 held.
 
     Args:
       owners: Who held the buffers when the call was made.
-      tokens_TB: What was drawn, as NumPy arrays, like the others.
-      logprobs_TB: Log-probabilities.
-      entry_TB: Which entry of its slot each row drew for; -1 for none.
-      ended_TB: Whether that was the last token of its sample.
+      drawn: By the call, in NumPy.
     """
-    steps, size = entry_TB.shape
-    rows = size // len(owners)  # Of a slot.
-    entries = entry_TB.T.reshape(-1)
-    tokens, logprobs = tokens_TB.T.reshape(-1), logprobs_TB.T.reshape(-1)
-    ended = ended_TB.T.reshape(-1)
-    changes = np.ones((size, steps), bool)
-    changes[:, 1:] = entry_TB.T[:, 1:] != entry_TB.T[:, :-1]
-    starts = np.flatnonzero(changes.reshape(-1))
-    stops = np.append(starts[1:], entries.size)
-    used = entries[starts] >= 0
-    for start, stop in zip(starts[used], stops[used], strict=True):
-      entry = int(entries[start])
-      row = int(start) // steps
+    token_BT, logprob_BT, entry_BT, ended_BT = (
+      np.asarray(x).reshape(len(x), -1).T for x in drawn
+    )
+    rows = len(entry_BT) // len(owners)  # Of a slot.
+    for row, entry, start, stop in stretches(entry_BT):
       buffer, index = divmod(entry, self.shape.samples)
       order = owners[row // rows][buffer]
       assert order is not None
@@ -152,9 +134,9 @@ class Scheduler:
       if not draft.tokens:
         order.waiting -= 1
         draft.row, draft.entry = row, entry
-      draft.tokens.extend(tokens[start:stop].tolist())
-      draft.logprobs.extend(logprobs[start:stop].tolist())
-      yield draft, bool(ended[stop - 1])
+      draft.tokens.extend(token_BT[row, start:stop].tolist())
+      draft.logprobs.extend(logprob_BT[row, start:stop].tolist())
+      yield draft, bool(ended_BT[row, stop - 1])
 
   def close(self, draft: Draft) -> Order:
     """Marks a draft as done; its buffer falls free with its last one.
@@ -173,7 +155,7 @@ class Scheduler:
       self._free.append((slot, buffer))
     return order
 
-  def withdraw(self) -> np.ndarray:
+  def withdraw(self) -> NDArray[np.bool_]:
     """Forgets the asks that were withdrawn, and frees their buffers.
 
     Returns:
@@ -183,9 +165,7 @@ class Scheduler:
     if len(self._withdrawn) == self._withdrawals:
       return is_over_QE
     self._withdrawals = len(self._withdrawn)
-    self._orders = deque(
-      order for order in self._orders if order.index not in self._withdrawn
-    )
+    self._queue.forget()
     for slot, orders in enumerate(self.owners):
       for buffer, order in enumerate(orders):
         if order is None or order.index not in self._withdrawn:
@@ -199,14 +179,14 @@ class Scheduler:
 
   def fits(self, shape: TableShape) -> bool:
     """Whether all that is left could be at work in a table, none waiting."""
-    if self._orders or self._cut():
+    if self._queue.has_next():
       return False
     room = shape.size // self._shards
-    return all(self._left(s) <= room for s in self._shards_of(self.shape))
+    return all(self._left(s) <= room for s in self._slots_of(self.shape))
 
   def is_uneven(self) -> bool:
     """Whether rows are idle while samples wait at other slots."""
-    if self._orders or self._cut():
+    if self._queue.has_next():
       return False
     left, waiting = self._left(range(self.shape.slots)), self.waiting
     some = self.shape.size // 16
@@ -223,6 +203,11 @@ class Scheduler:
     To be called at the end of the list. Calls may be under way as long as
     nothing waits: their rows are known then, and are moved after them.
 
+    Invariant: a slot's rows are taken by what has begun in its first buffer,
+    and then in its second; what waits follows in the buffers' lists. Example:
+    with 4 rows and I = 8, orders of 2 drafts that have begun and of 1 more that
+    has take the rows 0, 1 and 2 for the entries 0, 1 and 8.
+
     Args:
       shape: Of the new table.
 
@@ -230,40 +215,53 @@ class Scheduler:
       What the device moves, and what the slots hold; None, with nothing
       changed, where it does not fit.
     """
+    placed: list[Placed] = []
+    olds, news = self._slots_of(self.shape), self._slots_of(shape)
+    for old, new in zip(olds, news, strict=True):
+      shared = share_out(self.owners, old, new, shape)
+      if shared is None:
+        return None
+      placed += shared
     owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
-    buffers = (shape.slots, BUFFERS)
-    slots, rows = idle(shape)
+    slots, rows = idle_state(shape)
     move = Move(
-      slot_QE=np.zeros(buffers, np.int32),
-      buffer_QE=np.zeros(buffers, np.int32),
+      slot_QE=np.zeros_like(slots.count_QE),
+      buffer_QE=np.zeros_like(slots.count_QE),
       row_B=np.zeros(shape.size, np.int32),
       entry_QR=rows.entry_QR,
     )
-    moved: list[tuple[Draft, int, int]] = []
-    olds, news = self._shards_of(self.shape), self._shards_of(shape)
-    for old, new in zip(olds, news, strict=True):
-      placed = share_out(self.owners, old, new, shape)
-      if placed is None:
-        return None
-      for (q, e), (slot, buffer), part in placed:
-        owners[q][e] = part
-        move.slot_QE[q, e], move.buffer_QE[q, e] = slot - old.start, buffer
-        self._describe(part, slots, (q, e))
-        other = owners[q][0]
-        used = other.begun if e and other else 0
-        for index, draft in enumerate(part.drafts[: part.begun]):
-          row, entry = used + index, e * shape.samples + index
-          move.entry_QR[q, row] = entry
-          row += q * shape.rows
-          move.row_B[row] = draft.row - old.start * self.shape.rows
-          moved.append((draft, row, entry))
-    for draft, row, entry in moved:
-      draft.row, draft.entry = row, entry
+    for one in placed:
+      q, e = one.buffer
+      first = owners[q][0]
+      self._move(one, move, shape, first.begun if first else 0)
+      self._describe(one.order, slots, one.buffer)
+      owners[q][e] = one.order
     self.shape, self.owners = shape, owners
     self._free.clear()  # Nothing is left to be loaded.
     return move, slots
 
-  def _shards_of(self, shape: TableShape) -> list[range]:
+  def _move(
+    self, placed: Placed, move: Move, shape: TableShape, used: int
+  ) -> None:
+    """Writes where an order comes from; its drafts learn their new rows.
+
+    Args:
+      placed: The order, in the place of the new table.
+      move: What is written to.
+      shape: Of the new table.
+      used: Rows of the slot that are taken.
+    """
+    (q, e), (slot, buffer), order = placed
+    own = self.shape.slots // self._shards  # Slots of a device.
+    move.slot_QE[q, e], move.buffer_QE[q, e] = slot % own, buffer
+    for index, draft in enumerate(order.drafts[: order.begun]):
+      row, entry = used + index, e * shape.samples + index
+      move.entry_QR[q, row] = entry
+      row += q * shape.rows
+      move.row_B[row] = draft.row % (own * self.shape.rows)
+      draft.row, draft.entry = row, entry
+
+  def _slots_of(self, shape: TableShape) -> list[range]:
     """Returns the slots of each shard."""
     size = shape.slots // self._shards
     return [range(i * size, (i + 1) * size) for i in range(self._shards)]
@@ -274,13 +272,11 @@ class Scheduler:
 
   def _describe(self, order: Order, slots: Slots, at: tuple[int, int]) -> None:
     """Writes an order into the state of its buffer."""
-    samples, limits = self._samples(order)
     slots.length_QE[at] = len(order.ask.tokens) - 1
     slots.last_QE[at] = order.ask.tokens[-1]
     slots.key_QEW[at] = random_key(self._seed, order.ask.key)
-    slots.sample_QEI[at][: len(samples)] = samples
-    slots.limit_QEI[at][: len(samples)] = limits
-    slots.count_QE[at], slots.next_QE[at] = len(samples), order.begun
+    slots.sample_QEI[at], slots.limit_QEI[at] = self._samples(order)
+    slots.count_QE[at], slots.next_QE[at] = len(order.drafts), order.begun
 
   def _starves(self) -> bool:
     """Whether a slot with a free buffer has no samples for its next row."""
@@ -289,68 +285,82 @@ class Scheduler:
       for slot, _ in self._free
     )
 
-  def _cut(self) -> bool:
-    """Cuts the next ask into orders; returns whether there was one."""
-    for index, ask in self._asks:
-      if index in self._withdrawn:
-        continue
-      for start in range(0, len(ask.samples), self._chunk):
-        stop = min(start + self._chunk, len(ask.samples))
-        drafts = [Draft(place) for place in range(start, stop)]
-        self._orders.append(Order(index, ask, drafts, len(drafts), len(drafts)))
-      if ask.samples:
-        return True
-    return False
+  def _pack(self, batch: list[tuple[Order, int]]) -> Load:
+    """Gives orders a free buffer each; returns them as arrays.
 
-  def _pack(self, sources, batch) -> Load:
-    count, width = self._questions, self._width(sources[0])
-    places, copies = self.shape.samples, _COPIES * count
+    Invariant: all shapes are fixed but for the width of the questions, so that
+    few programs serve all lengths. Example: with 2 questions in a load, at most
+    8 buffers are filled; of 3 orders, the other 5 have slot Q, which is none.
 
-    def zeros(*axes: int) -> np.ndarray:
+    Args:
+      batch: Orders, and which of the load's questions is theirs.
+    """
+    x, y = self._questions, _COPIES * self._questions
+    i, width = self.shape.samples, self._width(batch[0][0].ask)
+
+    def zeros(*axes: int) -> Any:
       return np.zeros(axes, np.int32)
 
-    tokens_XT, length_X, last_X = (
-      zeros(count, width),
-      zeros(count),
-      zeros(count),
+    load = Load(
+      tokens_XT=zeros(x, width),
+      length_X=zeros(x),
+      last_X=zeros(x),
+      source_Y=zeros(y),
+      slot_Y=zeros(y) + self.shape.slots,
+      buffer_Y=zeros(y),
+      key_YW=zeros(y, 2).astype(np.uint32),
+      sample_YI=zeros(y, i),
+      limit_YI=zeros(y, i),
+      count_Y=zeros(y),
     )
-    for x, ask in enumerate(sources):
-      tokens_XT[x, : len(ask.tokens) - 1] = ask.tokens[:-1]
-      length_X[x], last_X[x] = len(ask.tokens) - 1, ask.tokens[-1]
-    source_Y, buffer_Y, count_Y = zeros(copies), zeros(copies), zeros(copies)
-    slot_Y = zeros(copies) + self.shape.slots
-    key_YW = np.zeros((copies, 2), np.uint32)
-    sample_YI, limit_YI = zeros(copies, places), zeros(copies, places)
-    for y, (order, x, target) in enumerate(batch):
-      samples, limits = self._samples(order)
-      n = len(samples)
-      source_Y[y], count_Y[y] = x, n
-      slot_Y[y], buffer_Y[y] = divmod(target, BUFFERS)
-      key_YW[y] = random_key(self._seed, order.ask.key)
-      sample_YI[y, :n], limit_YI[y, :n] = samples, limits
-    return Load._make(
-      [
-        *(tokens_XT, length_X, last_X, source_Y, slot_Y),
-        *(buffer_Y, key_YW, sample_YI, limit_YI, count_Y),
-      ]
-    )
+    for y, (order, source) in enumerate(batch):
+      slot, buffer = self._free.popleft()
+      self.owners[slot][buffer] = order
+      *tokens, last = order.ask.tokens
+      load.tokens_XT[source, : len(tokens)] = tokens
+      load.length_X[source], load.last_X[source] = len(tokens), last
+      load.source_Y[y], load.slot_Y[y], load.buffer_Y[y] = source, slot, buffer
+      load.key_YW[y] = random_key(self._seed, order.ask.key)
+      load.sample_YI[y], load.limit_YI[y] = self._samples(order)
+      load.count_Y[y] = len(order.drafts)
+    return load
 
   def _width(self, ask: Ask) -> int:
     """Returns the width that a question is prefilled at: a function of it."""
     tokens = len(ask.tokens) - 1
     return next(w for w in widths(self.shape.question) if w >= tokens)
 
-  def _samples(self, order: Order) -> tuple[list[int], list[int]]:
+  def _samples(self, order: Order) -> NDArray[np.int32]:
+    """Returns which samples an order is of, and their limits, as a buffer's."""
     ask = order.ask
     limits = ask.limits or (self._limit,) * len(ask.samples)
-    places = [draft.place for draft in order.drafts]
-    return (
-      [ask.samples[p] for p in places],
-      [min(limits[p], self._limit) for p in places],
-    )
+    found = np.zeros((2, self.shape.samples), np.int32)
+    for place, draft in enumerate(order.drafts):
+      found[0, place] = ask.samples[draft.place]
+      found[1, place] = min(limits[draft.place], self._limit)
+    return found
 
 
-def random_key(seed: int, key: tuple[int, ...] | int) -> np.ndarray:
+def stretches(
+  entry_BT: NDArray[np.int32],
+) -> Iterator[tuple[int, int, int, int]]:
+  """Yields where rows drew for one entry: row, entry, first step, last + 1.
+
+  Example: of a row that is idle and then starts on entry 2, and one that ends
+  entry 6 and goes on with 9, [[-1, 2, 2], [6, 6, 9]], come (0, 2, 1, 3),
+  (1, 6, 0, 2) and (1, 9, 2, 3).
+  """
+  is_first_BT = np.ones(entry_BT.shape, bool)
+  is_first_BT[:, 1:] = entry_BT[:, 1:] != entry_BT[:, :-1]
+  row, start = np.nonzero(is_first_BT)
+  stop = np.append(start[1:], 0)
+  stop[stop == 0] = entry_BT.shape[1]  # The next one begins another row.
+  entry = entry_BT[row, start]
+  found = np.stack([row, entry, start, stop], axis=1)[entry >= 0]
+  yield from map(tuple, found.tolist())
+
+
+def random_key(seed: int, key: tuple[int, ...] | int) -> NDArray[np.uint32]:
   """Returns the two words of a threefry key for (seed, key)."""
   words = (key,) if isinstance(key, int) else tuple(key)
   digest = hashlib.blake2b(repr((seed, words)).encode(), digest_size=8)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rest.sampler.decode import Drawn
 from rest.sampler.order import Owners
+from rest.sampler.table import Drawn
 
 
 @dataclass(slots=True)
@@ -48,33 +48,6 @@ class Stats:
     }
 
 
-class Watch:
-  """Counts the time in which the device had no call to work on."""
-
-  def __init__(self):
-    self.idle = 0.0
-    self._ready: float | None = None  # When the last call was seen to end.
-    self._took = 0.0  # How long a call takes, last known.
-
-  def before(self, calls: 'deque[Call]') -> None:
-    """To be called when a call is about to be made."""
-    if self._ready is None or (calls and not calls[-1].is_done):
-      return
-    # A call that ended unseen ended about when it should have.
-    busy_until = self._ready + (self._took if calls else 0.0)
-    self.idle += max(0.0, time.monotonic() - busy_until)
-
-  def read(self, call: 'Call') -> list[np.ndarray]:
-    """Waits for what a call drew, and returns it."""
-    has_waited = not call.is_done
-    arrays = [np.asarray(x) for x in call.drawn]
-    now = time.monotonic()
-    if has_waited and self._ready is not None:
-      self._took = now - self._ready
-    self._ready = now
-    return arrays
-
-
 class Call(NamedTuple):
   """A decoding call under way, and who held the buffers when it was made."""
 
@@ -86,3 +59,30 @@ class Call(NamedTuple):
     """Whether the device has finished it."""
     entry_TQR: Any = self.drawn.entry_TQR  # The stubs lack `is_ready`.
     return entry_TQR.is_ready()
+
+
+class Watch:
+  """Counts the time in which the device had no call to work on."""
+
+  def __init__(self):
+    self.idle = 0.0
+    self._ready: float | None = None  # When the last call was seen to end.
+    self._took = 0.0  # How long a call takes, last known.
+
+  def before(self, calls: deque[Call]) -> None:
+    """To be called when a call is about to be made."""
+    if self._ready is None or (calls and not calls[-1].is_done):
+      return
+    # A call that ended unseen ended about when it should have.
+    busy_until = self._ready + (self._took if calls else 0.0)
+    self.idle += max(0.0, time.monotonic() - busy_until)
+
+  def read(self, call: Call) -> Drawn:
+    """Waits for what a call drew, and returns it in NumPy."""
+    has_waited = not call.is_done
+    drawn = Drawn._make(np.asarray(x) for x in call.drawn)
+    now = time.monotonic()
+    if has_waited and self._ready is not None:
+      self._took = now - self._ready
+    self._ready = now
+    return drawn

@@ -9,8 +9,9 @@ import pytest
 
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig, query_scale
-from rest.sampler import attention, choice, kernel
-from rest.sampler.cache import TableShape, empty
+from rest.sampler import attention, token_choice
+from rest.sampler.kernels import Blocks, Options, attend
+from rest.sampler.table import TableShape, Where, empty_table
 
 
 @pytest.mark.parametrize('vocab', [97, 5000, 40_000, 151_936])
@@ -18,7 +19,7 @@ def test_the_best_by_groups_are_the_best(vocab):
   random = np.random.default_rng(vocab)
   # Few distinct values: equal logits must keep the order of their ids.
   logits_BV = random.integers(0, 300, (4, vocab)).astype(np.float32)
-  found = choice.best(jnp.asarray(logits_BV), 40)
+  found = token_choice.best(jnp.asarray(logits_BV), 40)
   expected = jax.lax.top_k(logits_BV, 40)
   np.testing.assert_array_equal(found[0], expected[0])
   np.testing.assert_array_equal(found[1], expected[1])
@@ -27,16 +28,16 @@ def test_the_best_by_groups_are_the_best(vocab):
 def test_uniforms_depend_on_key_sample_and_position_only():
   key_BW = jnp.asarray([[1, 2], [1, 2], [1, 2], [3, 2]], jnp.uint32)
   sample_B, position_B = jnp.asarray([0, 1, 0, 0]), jnp.asarray([5, 5, 6, 5])
-  values = choice.uniforms(key_BW, sample_B, position_B)
+  values = token_choice.uniforms(key_BW, sample_B, position_B)
   assert len(set(values.tolist())) == 4
-  again = choice.uniforms(key_BW[::-1], sample_B[::-1], position_B[::-1])
+  again = token_choice.uniforms(key_BW[::-1], sample_B[::-1], position_B[::-1])
   np.testing.assert_array_equal(values, again[::-1])
 
 
 def test_candidates_are_few_sizes():
-  assert {choice.candidates_for(k, 150_000) for k in range(1, 65)} == {64}
-  assert choice.candidates_for(0, 150_000) == 0
-  assert choice.candidates_for(40, 50) == 50
+  assert {token_choice.candidates_for(k, 150_000) for k in range(1, 65)} == {64}
+  assert token_choice.candidates_for(0, 150_000) == 0
+  assert token_choice.candidates_for(40, 50) == 50
 
 
 @pytest.mark.parametrize(
@@ -68,8 +69,8 @@ def test_the_kernels_equal_plain_attention(
   def normal(x):
     return jnp.asarray(random.standard_normal(x.shape), x.dtype)
 
-  cache = jax.tree.map(normal, empty(config, shape, mesh).caches[0])
-  where = attention.Where(
+  cache = jax.tree.map(normal, empty_table(config, shape, mesh).caches[0])
+  where = Where(
     jnp.int32(max(0, prefix - 20)),
     jnp.asarray(random.integers(1, 60, (slots, 2)), jnp.int32),
     jnp.asarray(random.integers(0, 2, (slots, rows)), jnp.int32),
@@ -83,8 +84,10 @@ def test_the_kernels_equal_plain_attention(
   def reference(q_BKGH, k_BKH, v_BKH, cache, where):
     one = (x[:, None] for x in (q_BKGH, k_BKH, v_BKH))
     return attention.decode_attention(
-      config, where, 96, window, False, *one, cache
+      config, 96, window, False, *one, cache, where
     )
+
+  blocks = Blocks(prefix_queries=16, prefix_keys=16, question_keys=32)
 
   # Compiled in a hurry: to be interpreted, the kernels become long programs.
   @functools.partial(
@@ -93,10 +96,9 @@ def test_the_kernels_equal_plain_attention(
   def kernels(q_BKGH, k_BKH, v_BKH, cache, where):
     q_BKGH *= jnp.asarray(query_scale(config), dtype)
     cache = cache._replace(k2=jnp.swapaxes(cache.k2, 2, 3))
-    out_BKGH, k2_BKSH, v2_BKSH = kernel.attend(
-      *(q_BKGH, k_BKH, v_BKH, cache, where, window, cap),
-      kernel.Blocks(prefix_rows=16, prefix_keys=16, question_keys=32),
-      interpret=True,
+    out_BKGH, k2_BKSH, v2_BKSH = attend(
+      *(q_BKGH, k_BKH, v_BKH, cache, where),
+      Options(window, cap, blocks, interpret=True),
     )
     return out_BKGH, jnp.swapaxes(k2_BKSH, 2, 3), v2_BKSH
 

@@ -19,11 +19,12 @@ from rest.model.transformer import (
 )
 from rest.sampler import Ask, Sampler, SamplerConfig
 from rest.sampler.attention import read_for
-from rest.sampler.cache import TableShape
-from rest.sampler.decode import decoding, load_prefix, load_questions
+from rest.sampler.capacity import size_table, smallest
+from rest.sampler.decode import decoding
 from rest.sampler.order import Draft, Order
-from rest.sampler.plan import make_plan, smallest
+from rest.sampler.prefill import load_prefix, load_questions
 from rest.sampler.scheduler import Scheduler
+from rest.sampler.table import TableShape
 from rest.types import Completion
 
 CONFIG = ModelConfig(
@@ -284,10 +285,12 @@ def test_asks_may_have_more_samples_than_the_first():
 def test_tables_shrink_by_rows_of_a_slot_and_then_by_slots():
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
   settings = dataclasses.replace(SETTINGS, rows=32, rows_per_slot=8, min_rows=2)
-  plan = make_plan(settings, CONFIG, mesh, prefix=10, samples=8)
+  capacity = size_table(settings, CONFIG, mesh, prefix=10, samples=8)
   found = []
   for left in range(32, 0, -1):
-    shape = smallest(plan, mesh, lambda shape, left=left: shape.size >= left)
+    shape = smallest(
+      capacity, mesh, lambda shape, left=left: shape.size >= left
+    )
     found.append((shape.slots, shape.rows))
   assert list(dict.fromkeys(found)) == [
     *((4, rows) for rows in (8, 7, 6, 5, 4, 3, 2, 1)),
@@ -339,11 +342,11 @@ def test_long_prompts_and_completions_match_teacher_forcing():
 def test_questions_are_prefilled_together_but_at_their_own_width():
   settings = SamplerConfig(max_tokens=64, max_prompt_tokens=512, rows=128)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  plan = make_plan(settings, CONFIG, mesh, prefix=0, samples=1)
+  capacity = size_table(settings, CONFIG, mesh, prefix=0, samples=1)
   lengths = np.random.default_rng(0).integers(1, 512, 100).tolist()
   asks = [Ask(i, (3,) * length, (0,)) for i, length in enumerate(lengths)]
   scheduler = Scheduler(
-    plan.shape, iter(enumerate(asks)), 1, plan.questions, 64, 0, (), 1
+    capacity.shape, iter(enumerate(asks)), 1, capacity.questions, 64, 0, (), 1
   )
   loads = []
   while load := scheduler.load():
@@ -354,17 +357,19 @@ def test_questions_are_prefilled_together_but_at_their_own_width():
       assert width == 64 or length > width // 2
       lengths.remove(length + 1)
   assert not lengths
-  assert len(loads) <= 100 / plan.questions + 4  # Four widths.
+  assert len(loads) <= 100 / capacity.questions + 4  # Four widths.
 
 
 def test_few_programs_serve_all_lengths():
   settings = SamplerConfig(max_tokens=4096, max_prompt_tokens=2048)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  plan = make_plan(settings, CONFIG, mesh, prefix=0, samples=1)
+  capacity = size_table(settings, CONFIG, mesh, prefix=0, samples=1)
   widths = set()
   for length in range(1, 2049, 7):
     asks = enumerate([Ask(0, (3,) * length, (0,))])
-    scheduler = Scheduler(plan.shape, asks, 1, plan.questions, 4096, 0, (), 1)
+    scheduler = Scheduler(
+      capacity.shape, asks, 1, capacity.questions, 4096, 0, (), 1
+    )
     widths.add(scheduler.load().tokens_XT.shape[1])
   assert widths == {64, 128, 256, 512, 1024, 2048}
   reads = {read_for(n, 4096, CONFIG, mesh) for n in range(1, 4097)}
@@ -456,7 +461,7 @@ def test_too_little_memory_names_the_fields_to_lower():
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
   settings = dataclasses.replace(SETTINGS, max_tokens=1 << 20, rows=512)
   with pytest.raises(ValueError, match=r'GiB.*sampling\.rows.*max_tokens'):
-    make_plan(settings, config, mesh, prefix=10, samples=8)
+    size_table(settings, config, mesh, prefix=10, samples=8)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from jax.sharding import AbstractMesh, Mesh
 from rest.config import SamplerConfig
 from rest.model import hardware
 from rest.model.transformer import ModelConfig
-from rest.sampler.cache import BUFFERS, TableShape
+from rest.sampler.table import BUFFERS, TableShape, shards_of
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Capacity:
   """A table and what it takes on each device.
 
   Attributes:
@@ -53,6 +53,11 @@ class Plan:
       + self.work_bytes
     )
 
+  @property
+  def fits(self) -> bool:
+    """Whether the device has the memory."""
+    return self.total_bytes <= self.available_bytes
+
   def __str__(self) -> str:
     s = self.shape
     parts = ' + '.join(
@@ -74,18 +79,22 @@ class Plan:
     )
 
 
-def make_plan(
+def size_table(
   config: SamplerConfig,
   model: ModelConfig,
   mesh: Mesh | AbstractMesh,
   prefix: int,
   samples: int,
   device: hardware.Device | None = None,
-) -> Plan:
-  """Chooses the table for a load.
+) -> Capacity:
+  """Chooses the table for a list of problems.
 
-  It depends on the load only through `prefix` and `samples`, so that a part of
-  the problems, drawn again, is drawn in the same table.
+  It depends on them only through `prefix` and `samples`, so that a part of the
+  problems, drawn again, is drawn in the same table.
+
+  Invariant: slots are shared out evenly, and rows over all devices. Example: 30
+  samples a problem on one H200 of 141 GB, a 1.5B model: R = 16 rows a slot, and
+  of 2048 rows 128 slots; where they do not fit, 64 slots, and so on.
 
   Args:
     config: What the user set.
@@ -99,25 +108,20 @@ def make_plan(
     ValueError: The table does not fit the devices or their memory.
   """
   device = device or find_device()
-  is_cpu = device.platform == 'cpu'
-  data = mesh.shape['data'] * mesh.shape['fsdp']
-  tensor = mesh.shape['tensor']
-  if model.kv_heads % tensor:
+  if model.kv_heads % mesh.shape['tensor']:
     raise ValueError(
       f'mesh.tensor must divide the {model.kv_heads} key/value heads; got '
-      f'{tensor}.'
+      f'{mesh.shape["tensor"]}.'
     )
+  is_cpu = device.platform == 'cpu'
+  shards, tensor = shards_of(mesh), mesh.shape['tensor']
   # Measured: bench/NOTES.md. Accelerators have a fixed cost a step, which many
   # rows share.
-  most = 8 if is_cpu else 16
-  weight_bytes = _weight_bytes(model, tensor)
-  steps = config.steps_per_call or _steps(weight_bytes, device)
-  per_slot = config.rows_per_slot or min(most, _power(samples))
-  rows = config.rows or (64 if is_cpu else 2048 * data)
-  unit = per_slot * data * (tensor if per_slot % tensor else 1)
-  available = int(device.memory * config.memory_share)
+  per_slot = config.rows_per_slot or min(8 if is_cpu else 16, _power(samples))
+  rows = config.rows or (64 if is_cpu else 2048 * shards)
+  unit = per_slot * shards * (tensor if per_slot % tensor else 1)
 
-  def attempt(rows: int) -> Plan:
+  def attempt(rows: int) -> Capacity:
     shape = TableShape(
       slots=max(1, rows // unit) * unit // per_slot,
       rows=per_slot,
@@ -126,24 +130,20 @@ def make_plan(
       suffix=bucket(config.max_tokens),
       samples=_power(2 * samples - 1),
     )
-    least = config.min_rows or (shape.size if is_cpu else 32 * data)
-    least = min(max(least, mesh.size), shape.size)
-    return _weigh(model, mesh, shape, least, steps, weight_bytes, available)
+    return _weigh(config, model, mesh, device, shape)
 
-  plan = attempt(rows)
-  while not config.rows and plan.total_bytes > available:
-    if plan.shape.size <= unit:
-      break
-    plan = attempt(plan.shape.size // 2)
-  if plan.total_bytes > available:
+  capacity = attempt(rows)
+  while not config.rows and not capacity.fits and capacity.shape.size > unit:
+    capacity = attempt(capacity.shape.size // 2)
+  if not capacity.fits:
     raise ValueError(
-      f'The sampler needs {plan.total_bytes / 2**30:.2f} GiB a device, but '
-      f'{available / 2**30:.2f} GiB are there ({plan}): lower sampling.rows '
-      f'(now {plan.shape.size}), sampling.max_tokens ({config.max_tokens}) or '
-      f'sampling.max_prompt_tokens ({config.max_prompt_tokens}), or raise '
-      'mesh.tensor.'
+      f'The sampler needs {capacity.total_bytes / 2**30:.2f} GiB a device, '
+      f'but {capacity.available_bytes / 2**30:.2f} GiB are there ({capacity}): '
+      f'lower sampling.rows (now {capacity.shape.size}), sampling.max_tokens '
+      f'({config.max_tokens}) or sampling.max_prompt_tokens '
+      f'({config.max_prompt_tokens}), or raise mesh.tensor.'
     )
-  return plan
+  return capacity
 
 
 def find_device() -> hardware.Device:
@@ -163,44 +163,48 @@ def bucket(tokens: int) -> int:
   return -(-tokens // step) * step
 
 
-def widths(capacity: int) -> list[int]:
+def widths(tokens: int) -> list[int]:
   """Returns the widths that questions are prefilled at, the smallest first.
 
   Args:
-    capacity: Of the table, for a question.
+    tokens: Of a question that the table has room for.
   """
-  found = [capacity]
+  found = [tokens]
   while found[0] >= 128 and found[0] % 2 == 0:
     found.insert(0, found[0] // 2)
   return found
 
 
 def smallest(
-  plan: Plan, mesh: Mesh | AbstractMesh, fits: Callable[[TableShape], bool]
+  capacity: Capacity,
+  mesh: Mesh | AbstractMesh,
+  fits: Callable[[TableShape], bool],
 ) -> TableShape:
   """Returns the smallest table, of a few sizes, that serves what is left.
 
   Args:
-    plan: The present table.
+    capacity: The present table.
     mesh: Of the devices, which must share it out evenly.
     fits: Whether what is left fits.
   """
-  found = plan.shape
-  for shape in sizes(plan, mesh):
+  found = capacity.shape
+  for shape in sizes(capacity, mesh):
     if not fits(shape):
       break
     found = shape
   return found
 
 
-def sizes(plan: Plan, mesh: Mesh | AbstractMesh) -> Iterator[TableShape]:
+def sizes(
+  capacity: Capacity, mesh: Mesh | AbstractMesh
+) -> Iterator[TableShape]:
   """Yields the tables that a table may shrink to, itself first.
 
   Sizes go down by an eighth of a slot's rows, 16 14 12 10 8 7 6 5 4 3 2 1, and
   then by halves of the slots.
   """
-  shape, shards = plan.shape, mesh.shape['data'] * mesh.shape['fsdp']
-  while shape.size >= plan.least_rows:
+  shape, shards = capacity.shape, shards_of(mesh)
+  while shape.size >= capacity.least_rows:
     if shape.slots % shards == 0 and shape.size % mesh.size == 0:
       yield shape
     if shape.rows > 1:
@@ -231,34 +235,41 @@ def _weight_bytes(model: ModelConfig, tensor: int) -> int:
   return (embeddings + model.layers * layer) * size // tensor
 
 
-def _weigh(model, mesh, shape, least, steps, weight_bytes, available) -> Plan:
-  data = mesh.shape['data'] * mesh.shape['fsdp']
-  tensor = mesh.shape['tensor']
+def _weigh(
+  config: SamplerConfig,
+  model: ModelConfig,
+  mesh: Mesh | AbstractMesh,
+  device: hardware.Device,
+  shape: TableShape,
+) -> Capacity:
+  """Returns what a table takes on each device.
+
+  Invariant: level 0 is on every device, levels 1 and 2 are shared out over the
+  shards, heads over `tensor`. Example: 28 layers of K = 2 heads of 128 in
+  bfloat16 take 28 KiB a token; a prefix of 640 is 17.5 MiB, the suffixes of
+  2048 rows of 512 tokens are 28 GiB.
+  """
+  shards, tensor = shards_of(mesh), mesh.shape['tensor']
   size = jnp.dtype(model.dtype).itemsize
   token = 2 * model.layers * model.kv_heads // tensor * model.head_width * size
-  slots = shape.slots // data
-  questions = data * max(1, min(8, 8192 // shape.question, slots))
-  return Plan(
+  slots = shape.slots // shards
+  weight_bytes = _weight_bytes(model, tensor)
+  least = config.min_rows
+  least = least or (shape.size if device.platform == 'cpu' else 32 * shards)
+  keys = shape.prefix + BUFFERS * shape.question + shape.suffix
+  # Logits in float32, their copy in groups, and a layer's scores.
+  work = 2 * model.vocab // tensor + 2 * model.heads // tensor * keys
+  return Capacity(
     shape=shape,
-    least_rows=least,
-    steps=steps,
-    questions=questions,
+    least_rows=min(max(least, mesh.size), shape.size),
+    steps=config.steps_per_call or _steps(weight_bytes, device),
+    questions=shards * max(1, min(8, 8192 // shape.question, slots)),
     weight_bytes=weight_bytes,
     prefix_bytes=token * shape.prefix,
     question_bytes=token * slots * BUFFERS * shape.question,
     suffix_bytes=token * slots * shape.rows * shape.suffix,
-    # Logits in float32, their copy in groups, and a layer's scores.
-    work_bytes=slots
-    * shape.rows
-    * 4
-    * (
-      2 * model.vocab // tensor
-      + 2
-      * model.heads
-      // tensor
-      * (shape.prefix + BUFFERS * shape.question + shape.suffix)
-    ),
-    available_bytes=available,
+    work_bytes=slots * shape.rows * 4 * work,
+    available_bytes=int(device.memory * config.memory_share),
   )
 
 

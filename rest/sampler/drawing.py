@@ -1,0 +1,193 @@
+"""The loop of the sampler: load, call, collect, rearrange."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from rest.config import SamplerConfig
+from rest.model.transformer import Transformer
+from rest.sampler.attention import read_for
+from rest.sampler.capacity import Capacity, smallest
+from rest.sampler.decode import ENDS, Knobs, Program, decode
+from rest.sampler.order import Draft
+from rest.sampler.prefill import load_prefix, load_questions
+from rest.sampler.rearrange import Move, move_cache, move_rows
+from rest.sampler.scheduler import Scheduler
+from rest.sampler.stats import Call, Stats, Watch
+from rest.sampler.table import (
+  Dropped,
+  LayerCache,
+  Slots,
+  Table,
+  put_table,
+  shards_of,
+)
+from rest.sampler.text import complete, has_stop
+from rest.sampler.token_choice import candidates_for
+from rest.types import Completion, Tokenizer
+
+Drew = tuple[int, int, Completion]  # Index of the ask, sample, completion.
+
+
+@dataclass(slots=True)
+class Drawing:
+  """One list of asks while it is drawn.
+
+  Attributes:
+    model: Unstacked.
+    tokenizer: Decodes, and names the end tokens.
+    mesh: Of the devices.
+    config: How tokens are chosen.
+    stop: Texts that end a completion.
+    stats: What is drawn is counted here.
+    scheduler: Has the asks.
+    capacity: Of the table; it shrinks with it.
+    table: At rest when the list begins, and when it has ended.
+    calls: Under way, the oldest first.
+    watch: Counts the time that the device waits.
+    dropped_QR: Entries to be put to rest by the next call.
+  """
+
+  model: Transformer
+  tokenizer: Tokenizer
+  mesh: Mesh
+  config: SamplerConfig
+  stop: tuple[str, ...]
+  stats: Stats
+  scheduler: Scheduler
+  capacity: Capacity
+  table: Table
+  calls: deque[Call] = field(default_factory=deque[Call])
+  watch: Watch = field(default_factory=Watch)
+  dropped_QR: NDArray[np.int32] = field(init=False)
+
+  def run(self, prefix: Sequence[int]) -> Iterator[Drew]:
+    """Draws all that is asked; yields in order of completion.
+
+    Invariant: a call is read while the next one is under way, so that the
+    device never waits for the host; what ends in a call is known one call late.
+    Example: where the last sample ends in call 2, there come call 1, call 2,
+    read 1, call 3, read 2, and read 3, in which all rows were idle.
+
+    Args:
+      prefix: Tokens that all prompts begin with; may be empty.
+    """
+    knobs = self._knobs(len(prefix))
+    self._forget_drops()
+    if prefix:
+      self._load_prefix(prefix, knobs)
+    while True:
+      while load := self.scheduler.load():
+        with jax.set_mesh(self.mesh):
+          self.table = load_questions(
+            self.model, self.table, load, knobs.prefix
+          )
+      if self.scheduler.is_open:
+        self._call(knobs)
+      elif not self.calls:
+        break
+      if len(self.calls) > 1 or not self.scheduler.is_open:
+        yield from self._collect()
+      if self.scheduler.is_open:
+        yield from self._even_out()
+    self.stats.idle_seconds += self.watch.idle
+
+  def _load_prefix(self, prefix: Sequence[int], knobs: Knobs) -> None:
+    # The same for each shard, which has its own copy.
+    shape = (shards_of(self.mesh), self.capacity.shape.prefix)
+    tokens_XT = np.zeros(shape, np.int32)
+    tokens_XT[:, : len(prefix)] = prefix
+    with jax.set_mesh(self.mesh):
+      self.table = load_prefix(self.model, self.table, tokens_XT, knobs.prefix)
+
+  def _call(self, knobs: Knobs) -> None:
+    """Sends the next call to the device."""
+    self.watch.before(self.calls)
+    program = self._program()
+    dropped = Dropped(self.dropped_QR, self.scheduler.withdraw())
+    with jax.set_mesh(self.mesh):
+      self.table, drawn = decode(
+        self.model, self.table, knobs, dropped, program
+      )
+    owners = [list(slot) for slot in self.scheduler.owners]
+    self.calls.append(Call(drawn, owners))
+    self._forget_drops()
+
+  def _program(self) -> Program:
+    """Returns what to compile for; calls under way may lengthen any draft."""
+    steps = self.capacity.steps
+    longest = self.scheduler.longest + (len(self.calls) + 1) * steps
+    suffix, config = self.capacity.shape.suffix, self.model.config
+    # A temperature of 0 needs the best token only.
+    top_k = self.config.top_k
+    top_k = top_k if self.config.temperature else top_k or 1
+    return Program(
+      steps=steps,
+      read=read_for(longest, suffix, config, self.mesh),
+      candidates=candidates_for(top_k, config.vocab),
+      mesh=self.mesh,
+    )
+
+  def _collect(self) -> Iterator[Drew]:
+    """Reads the oldest call; yields the completions that ended in it."""
+    call = self.calls.popleft()
+    drawn = self.watch.read(call)
+    self.stats.calls += 1
+    self.stats.row_steps += drawn.entry_TQR.size
+    self.stats.busy_row_steps += int((drawn.entry_TQR >= 0).sum())
+    steps = len(drawn.entry_TQR)
+    for draft, ended in self.scheduler.collect(call.owners, drawn):
+      if not ended:
+        if not has_stop(draft, steps, self.tokenizer, self.stop):
+          continue
+        self.dropped_QR.reshape(-1)[draft.row] = draft.entry
+      yield self._complete(draft)
+
+  def _complete(self, draft: Draft) -> Drew:
+    order = self.scheduler.close(draft)
+    completion = complete(draft, self.tokenizer, self.stop)
+    self.stats.tokens += len(completion.tokens)
+    return order.index, order.ask.samples[draft.place], completion
+
+  def _even_out(self) -> Iterator[Drew]:
+    """Shrinks the table or fills idle rows, where the list's end allows it."""
+    target = smallest(self.capacity, self.mesh, self.scheduler.fits)
+    if target == self.capacity.shape and not self.scheduler.is_uneven():
+      return
+    # What waits may begin in a call under way, in a row not yet known.
+    while self.calls and self.scheduler.waiting:
+      yield from self._collect()
+    if moves := self.scheduler.rearrange(target):
+      self._rearrange(*moves)
+      self.capacity = replace(self.capacity, shape=target)
+      self._forget_drops()  # What was dropped is not moved.
+
+  def _rearrange(self, move: Move, slots: Slots) -> None:
+    with jax.set_mesh(self.mesh):
+      rows = move_rows(self.table.rows, move, self.mesh)
+      caches: list[LayerCache] = []
+      while self.table.caches:  # Each layer's old one is freed before the next.
+        caches.append(move_cache(self.table.caches.pop(0), move, self.mesh))
+    self.table = put_table(Table(caches, slots, rows), self.mesh)
+
+  def _forget_drops(self) -> None:
+    # A new array: the device may still read the old one.
+    shape = self.capacity.shape
+    self.dropped_QR = np.full((shape.slots, shape.rows), -1, np.int32)
+
+  def _knobs(self, prefix: int) -> Knobs:
+    ends_Z = np.full(ENDS, -1, np.int32)
+    ends_Z[: len(self.tokenizer.eos)] = self.tokenizer.eos
+    return Knobs(
+      temperature=jnp.float32(self.config.temperature),
+      top_k=jnp.int32(self.config.top_k),
+      top_p=jnp.float32(self.config.top_p),
+      ends_Z=jnp.asarray(ends_Z),
+      prefix=jnp.int32(prefix),
+    )

@@ -1,0 +1,213 @@
+"""From logits to a token: temperature, top-k, top-p, and one uniform number.
+
+The uniform is a counter: a function of the problem's key, the sample and the
+position, and of nothing else, so that any sample can be drawn again alone.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+_ONE_BITS = 0x3F800000  # The bits of 1.0; of floats in [0, 1], order is kept.
+_LARGEST = 1e38  # Below float32's largest.
+_SORTED = 32  # Times as many as the best are wanted: sorted at once.
+
+
+def uniforms(
+  key_BW: jax.Array, sample_B: jax.Array, position_B: jax.Array
+) -> jax.Array:
+  """Returns one number in [0, 1) a row, of (key, sample, position) only.
+
+  Args:
+    key_BW: Two uint32 words a row: the problem's threefry key.
+    sample_B: Which sample of the problem.
+    position_B: How many tokens of it were drawn before.
+  """
+
+  def one(
+    words: jax.Array, sample: jax.Array, position: jax.Array
+  ) -> jax.Array:
+    key = jax.random.wrap_key_data(words, impl='threefry2x32')
+    key = jax.random.fold_in(jax.random.fold_in(key, sample), position)
+    return jax.random.uniform(key)
+
+  return jax.vmap(one)(key_BW, sample_B, position_B)
+
+
+def candidates_for(top_k: int, vocab: int) -> int:
+  """Returns how many of the best tokens the program looks at; 0 is all.
+
+  Any `top_k` up to that number runs in the same compiled program.
+  """
+  if not top_k:
+    return 0
+  return min(vocab, max(64, 1 << (top_k - 1).bit_length()))
+
+
+def choose(
+  logits_BV: jax.Array,
+  uniform_B: jax.Array,
+  temperature: jax.Array,
+  top_k: jax.Array,
+  top_p: jax.Array,
+  candidates: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Draws a token a row by inverting the distribution function.
+
+  Invariant: with the same uniform the token is the same, whatever `candidates`
+  is, up to rounding: tokens of equal rank and weight are passed in one order.
+  Example: weights 5, 3 and 2 (of 10) of the tokens 7, 4 and 9, best first: a
+  uniform of 0.6 passes 5 / 10, not 8 / 10, and is token 4; with top_k = 1 it is
+  token 7.
+
+  Args:
+    logits_BV: In float32.
+    uniform_B: In [0, 1).
+    temperature: Divides the logits; 0 takes the best token.
+    top_k: Only this many best tokens; at most `candidates`. Unused where
+      `candidates` is 0.
+    top_p: Only the smallest set of best tokens that holds this much of the
+      probability (after temperature and top-k); at least one.
+    candidates: From `candidates_for`.
+
+  Returns:
+    token_B, and logprob_B under the model itself: temperature 1, no truncation.
+  """
+  # Of a temperature of 0 only the best token is taken, below.
+  inverse = 1.0 / jnp.where(temperature > 0, temperature, 1.0)
+  inverse = jnp.minimum(inverse, _LARGEST)  # Of subnormal ones: 0 * inf.
+  if candidates:
+    return _choose_of_best(
+      logits_BV, uniform_B, temperature, inverse, top_k, top_p, candidates
+    )
+  token_B = _choose_of_all(logits_BV, inverse, uniform_B, top_p)
+  token_B = jnp.where(temperature > 0, token_B, jnp.argmax(logits_BV, -1))
+  logit_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
+  total_B = jax.nn.logsumexp(logits_BV, axis=-1)
+  return token_B.astype(jnp.int32), logit_B - total_B
+
+
+def best(logits_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+  """Returns the `count` largest logits and their ids, exactly, in order.
+
+  Only the groups with the `count` largest maxima can hold them, and both the
+  best maxima and the best members of those groups are found in the same way.
+  One sort of a large vocabulary costs more than the model's layers.
+
+  Invariant: as of one sort; of equal logits the smaller id comes first.
+  Example: of 151,936 and 64, P = 2374 groups of U = 64 tokens: the 64 largest
+  of 2374 maxima, and then of 64 * 64 members.
+  """
+  batch, vocab = logits_BV.shape
+  if vocab <= _SORTED * count:
+    logit_BC, id_BC = jax.lax.top_k(logits_BV, count)
+    return logit_BC, id_BC
+  # As wide as makes both searches about equally long.
+  width = 1 << round(math.log2(vocab / count) / 2)
+  groups = -(-vocab // width)
+  logits_BPU = jnp.pad(
+    logits_BV, ((0, 0), (0, groups * width - vocab)), constant_values=-jnp.inf
+  ).reshape(batch, groups, width)
+  _, group_BC = best(logits_BPU.max(axis=-1), count)
+  # In order of id, so that equal logits keep theirs.
+  group_BC = jnp.sort(group_BC, axis=-1)
+  logits_BCU = jnp.take_along_axis(logits_BPU, group_BC[..., None], axis=1)
+  logit_BC, place_BC = best(logits_BCU.reshape(batch, -1), count)
+  chosen_BC = jnp.take_along_axis(group_BC, place_BC // width, axis=-1)
+  return logit_BC, chosen_BC * width + place_BC % width
+
+
+def _choose_of_best(
+  logits_BV: jax.Array,
+  uniform_B: jax.Array,
+  temperature: jax.Array,
+  inverse: jax.Array,
+  top_k: jax.Array,
+  top_p: jax.Array,
+  candidates: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Draws from the best tokens alone: see `choose`.
+
+  Invariant: the set is never empty. Example: probabilities 0.5, 0.3 and 0.2,
+  top_p = 0.7: before the tokens lie 0, 0.5 and 0.8, so two are kept.
+  """
+  logit_BC, id_BC = best(logits_BV, candidates)
+  inside_BC = jnp.arange(candidates)[None] < top_k
+  # Not logit_BC[:, :1]: XLA would push the slice into its top-k kernel, and
+  # sort the whole vocabulary instead.
+  top_B1 = logit_BC.max(axis=-1, keepdims=True)
+  weight_BC = jnp.exp((logit_BC - top_B1) * inverse) * inside_BC
+  before_BC = jnp.cumsum(weight_BC, axis=-1) - weight_BC
+  mass_B1 = weight_BC.sum(axis=-1, keepdims=True)
+  # Nothing lies before the best token.
+  weight_BC *= (before_BC < top_p * mass_B1) | (before_BC == 0)
+  place_B = jnp.where(temperature > 0, _invert(weight_BC, uniform_B), 0)
+  token_B = jnp.take_along_axis(id_BC, place_B[:, None], axis=-1)[:, 0]
+  logit_B = jnp.take_along_axis(logit_BC, place_B[:, None], axis=-1)[:, 0]
+  # The maximum is known already: one pass over the vocabulary less.
+  mass_B = jnp.exp(logits_BV - top_B1).sum(axis=-1)
+  return token_B, logit_B - top_B1[:, 0] - jnp.log(mass_B)
+
+
+def _choose_of_all(
+  logits_BV: jax.Array,
+  inverse: jax.Array,
+  uniform_B: jax.Array,
+  top_p: jax.Array,
+) -> jax.Array:
+  """Returns token_B, drawn from the whole vocabulary, without sorting it."""
+  # Differences first, or a multiply-add keeps the rounding of the largest
+  # product: at a temperature of 1e-9, hundreds in the exponent.
+  behind_BV = logits_BV - logits_BV.max(axis=-1, keepdims=True)
+  weight_BV = jnp.exp(behind_BV * inverse)
+
+  def keep_all(weight_BV: jax.Array) -> jax.Array:
+    return weight_BV
+
+  def keep_best(weight_BV: jax.Array) -> jax.Array:
+    return _truncate(weight_BV, top_p)
+
+  weight_BV = jax.lax.cond(top_p < 1, keep_best, keep_all, weight_BV)
+  return _invert(weight_BV, uniform_B)
+
+
+def _truncate(weight_BV: jax.Array, top_p: jax.Array) -> jax.Array:
+  """Returns the weights, with 0 for what is not in the smallest set.
+
+  The floor is found bit by bit: floats of [0, 1] have the order of their bits.
+
+  Invariant: the weights not under `low` hold enough, those not under `high` do
+  not. Example: weights 1, 0.6 and 0.4 with top_p = 0.7 want 1.4 of 2: a floor
+  of 0.6 holds 1.6 and the next float over it 1.0, so it is 0.6.
+  """
+  target_B = top_p * weight_BV.sum(axis=-1)
+
+  def halve(
+    _: jax.Array, bounds: tuple[jax.Array, jax.Array]
+  ) -> tuple[jax.Array, jax.Array]:
+    low_B, high_B = bounds
+    middle_B = (low_B + high_B) // 2
+    enough_B = _over(weight_BV, middle_B).sum(axis=-1) >= target_B
+    return (
+      jnp.where(enough_B, middle_B, low_B),
+      jnp.where(enough_B, high_B, middle_B),
+    )
+
+  low_B = jnp.zeros(weight_BV.shape[:1], jnp.int32)
+  low_B, _ = jax.lax.fori_loop(0, 31, halve, (low_B, low_B + _ONE_BITS + 1))
+  return _over(weight_BV, low_B)
+
+
+def _over(weight_BV: jax.Array, bits_B: jax.Array) -> jax.Array:
+  """Returns the weights that are not under a float of these bits, else 0."""
+  floor_B = jax.lax.bitcast_convert_type(bits_B, jnp.float32)
+  return jnp.where(weight_BV >= floor_B[:, None], weight_BV, 0.0)
+
+
+def _invert(weight_BC: jax.Array, uniform_B: jax.Array) -> jax.Array:
+  """Returns the first place where the running sum passes the uniform."""
+  sum_BC = jnp.cumsum(weight_BC, axis=-1)
+  passed_BC = sum_BC > uniform_B[:, None] * sum_BC[:, -1:]
+  # Rounding in a parallel sum must not let a token of weight 0 through.
+  return jnp.argmax(passed_BC & (weight_BC > 0), axis=-1)
