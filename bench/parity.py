@@ -77,7 +77,6 @@ def _draw(
   model = weights.load(path, mesh, 'float32')
   prefix = parts[0][0]
   config = SamplerConfig(
-    temperature=0.0,
     max_tokens=tokens,
     max_prompt_tokens=max(len(prefix) + len(q) for _, q in parts),
     rows=len(parts),
@@ -88,7 +87,10 @@ def _draw(
   sampler = Sampler(model, codec, config, mesh, seed=0)
   del model
   asks = [Ask(i, tuple(q), (0,)) for i, (_, q) in enumerate(parts)]
-  drawn = {i: completion for i, _, completion in sampler.sample(prefix, asks)}
+  drawn = {
+    i: completion
+    for i, _, completion in sampler.sample(prefix, asks, temperature=0.0)
+  }
   return Ours([drawn[i] for i in range(len(parts))], logits_V)
 
 

@@ -30,7 +30,7 @@ from bench.shapes import SHAPES
 from rest.model import sharding, weights
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig, Transformer
-from rest.sampler import Ask, Sampler, SamplerConfig, Stats
+from rest.sampler import Ask, Decoding, Sampler, SamplerConfig, Stats
 from rest.sampler.attention import read_for
 from rest.sampler.decode import Program
 from rest.sampler.token_choice import candidates_for
@@ -81,7 +81,6 @@ class Bench:
       longest=flags.longest,
     )
     settings = SamplerConfig(
-      top_k=TOP_K,
       max_tokens=flags.longest,
       max_prompt_tokens=flags.prefix + 192,
       rows=flags.rows,
@@ -91,7 +90,14 @@ class Bench:
     )
     model = self.model()
     _print('weights ready', f'{_age():.1f} s after the process began')
-    self.sampler = Sampler(model, Numbers(), settings, self.mesh, seed=0)
+    self.sampler = Sampler(
+      model,
+      Numbers(),
+      settings,
+      self.mesh,
+      seed=0,
+      decoding=Decoding(top_k=TOP_K),
+    )
     self.capacity = self.sampler.capacity(len(self.load.prefix), flags.samples)
     del model
     self.peak = _peak(self.mesh)  # Of making weights; often less than later.

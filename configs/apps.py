@@ -27,8 +27,8 @@ def get_config():
   c.em.iterations = 2  # [P]
   c.estep.num_samples = 64  # [P]
   c.estep.cap = 10  # [P]
-  c.sampling.temperature = 0.7  # [P]
-  c.sampling.top_k = 40  # [P]
+  c.estep.temperature = 0.7  # [P]
+  c.estep.top_k = 40  # [P]
 
   # The examples take about 300 tokens; statements run to several thousand.
   c.sampling.max_prompt_tokens = 4096

@@ -29,8 +29,8 @@ def get_config():
   c.em.iterations = 3
   c.estep.num_samples = 32
   c.estep.cap = 10
-  c.sampling.temperature = 0.7
-  c.sampling.top_k = 40
+  c.estep.temperature = 0.7
+  c.estep.top_k = 40
 
   # The examples take about 700 tokens, the longest problem about 2,100; of the
   # human solutions 99 in 100 are shorter than 1,100.

@@ -128,7 +128,18 @@ class EMConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class EStepConfig(Section):
+class Decoding(Section):
+  """How a token is chosen."""
+
+  temperature: Temperature = 0.7  # Divides the logits [P]; 0 is greedy.
+  top_k: Count = 40  # Only this many best tokens [P]; 0: all.
+  # Only the smallest set of best tokens with this much probability (nucleus);
+  # 1: all, as in [P].
+  top_p: Some = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EStepConfig(Decoding):
   """What is drawn, and what of it is kept."""
 
   num_samples: Size = 32  # Of each problem, N. [P]: 32 for MATH, 64 for APPS.
@@ -155,16 +166,16 @@ class EStepConfig(Section):
   # (STaR); [P 4] found false positives.
   rationalize: bool = False
 
+  @property
+  def decoding(self) -> Decoding:
+    """How the samples of the E-step are drawn."""
+    return Decoding(self.temperature, self.top_k, self.top_p)
+
 
 @dataclass(frozen=True, slots=True)
 class SamplerConfig(Section):
-  """How completions are drawn, and how large the table is."""
+  """How long completions may be, and how large the table is."""
 
-  temperature: Temperature = 0.7  # Divides the logits [P]; 0 is greedy.
-  top_k: Count = 40  # Only this many best tokens [P]; 0: all.
-  # Only the smallest set of best tokens with this much probability (nucleus);
-  # 1: all, as in [P].
-  top_p: Some = 1.0
   max_tokens: Size = 512  # Longest completion in tokens, its end included.
   # Longest prompt in tokens, prefix and question together. A tight bound makes
   # a small table, and small tables are fast.
@@ -466,6 +477,7 @@ def _number(text: str) -> float:
   return float(base) ** float(power or 1)
 
 
+AS_PUBLISHED = Decoding()
 FREE_FIELDS = frozenset(
   name
   for name, kind in fields().items()
@@ -476,8 +488,10 @@ FREE_FIELDS = frozenset(
 def _listing() -> Iterator[str]:
   """Yields the sections as they are written above, and what types mean."""
   for name, section in (('config', Config), *_sections().items()):
-    written = inspect.getsource(section).partition('"""\n')[2]
-    written = written.partition('\n  def ')[0].partition('\n  @')[0]
+    written = ''
+    for part in section.__mro__[-3::-1]:  # Those between it and Section.
+      source = inspect.getsource(part).partition('"""\n')[2]
+      written += source.partition('\n  def ')[0].partition('\n  @')[0]
     yield f'{name}: {section.__doc__}\n{written}'
   for name, kind in globals().items():
     if get_origin(kind) in (Annotated, Literal):

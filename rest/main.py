@@ -252,6 +252,7 @@ def _tools(
         config.sampling,
         world.local_mesh,
         seed=config.seed,
+        decoding=config.estep.decoding,
       ),
       world.local_mesh,
       pool,

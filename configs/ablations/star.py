@@ -15,12 +15,10 @@ def get_config(base: str = ablations.EMBEDDED):
     {
       'rest_em': {},
       'star': {
-        'sampling': {'temperature': 0.0},
-        'estep': {'num_samples': 1, 'rationalize': True},
+        'estep': {'num_samples': 1, 'temperature': 0.0, 'rationalize': True},
       },
       'star_no_hints': {
-        'sampling': {'temperature': 0.0},
-        'estep': {'num_samples': 1},
+        'estep': {'num_samples': 1, 'temperature': 0.0},
       },
     },
     transfers=True,

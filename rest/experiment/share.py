@@ -64,7 +64,7 @@ def first_samples(
   Returns:
     The number of samples that need not be drawn.
   """
-  known = store.read_json(source / 'run.json')
+  known = store.find_record(source)
   if known is None or _differ(known, record, ('base', 'prefix')):
     return 0
   copied = 0
@@ -103,7 +103,7 @@ def first_iteration(
   Returns:
     Whether it was copied.
   """
-  known = store.read_json(source / 'run.json')
+  known = store.find_record(source)
   folders = [path / 'iteration_1' for path in (source, target)]
   if known is None or _differ(known, record, ('base', 'data', 'prefix')):
     return False

@@ -28,7 +28,7 @@ from rest.plan.world import Run
 from rest.run import store
 from rest.run.record import is_finished
 
-# Fields of `sampling` that decide which token is drawn.
+# Fields of `estep` that decide which token is drawn.
 _CHOICE = ('temperature', 'top_k', 'top_p')
 
 
@@ -170,7 +170,7 @@ def _wanted(run: Run) -> list[share.Wanted]:
     for suite in run.world.suites
   ]
   if config.em.source == 'model' or config.eval.on_train:
-    fields = ('seed', *(f'sampling.{x}' for x in _CHOICE))
+    fields = ('seed', *(f'estep.{x}' for x in _CHOICE))
     train, count = task.problems('train'), config.estep.num_samples
     wanted.append(share.Wanted('iteration_1/parts', fields, task, train, count))
   return wanted

@@ -145,8 +145,8 @@ def _programs(run: Run) -> str:
   config, world = run.config, run.world
   shape, vocab = world.table.shape, world.model.vocab
   top_ks = [
-    config.sampling.top_k,
-    config.sampling.top_k or 1,
+    config.estep.top_k,
+    config.estep.top_k or 1,
   ]  # Sampled; greedy.
   top_ks += [config.eval.top_k] if config.eval.num_samples else []
   choices = {candidates_for(top_k, vocab) for top_k in top_ks}

@@ -111,8 +111,8 @@ def is_finished(config: Config, workdir: epath.Path) -> bool:
   """Whether a run of this config came to its end; looks at files alone."""
   try:
     finished = store.read_json(workdir / 'finished.json')
-    known = store.read_json(workdir / 'run.json')
-    if finished['asked'] < config.em.iterations:
+    known = store.find_record(workdir)
+    if not known or finished['asked'] < config.em.iterations:
       return False
     return not differences(_told(config), known['config'])
   except (store.Damaged, KeyError, TypeError):  # Or one is not there.

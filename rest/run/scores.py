@@ -121,7 +121,7 @@ def read_run(workdir: epath.PathLike) -> Results:
   return Results(
     name=workdir.name,
     workdir=workdir,
-    record=store.read_json(workdir / 'run.json') or {},
+    record=store.find_record(workdir) or {},
     rows=rows,
     steps={i: [taken[s] for s in sorted(taken)] for i, taken in steps.items()},
     phases=dict(phases),

@@ -64,6 +64,22 @@ def read_json(path: epath.PathLike) -> Any:
     raise Damaged(f'{path} is damaged: it is not JSON ({error}).') from error
 
 
+# Fields of a config that older runs have under other names.
+_RENAMED = {
+  f'sampling.{name}': f'estep.{name}'
+  for name in ('temperature', 'top_k', 'top_p')
+}
+
+
+def find_record(workdir: epath.PathLike) -> dict[str, Any] | None:
+  """Reads run.json, its fields under the names of today; None if not there."""
+  record = read_json(epath.Path(workdir) / 'run.json')
+  if isinstance(record, dict) and isinstance(record.get('config'), dict):
+    fields = record['config'].items()
+    record['config'] = {_RENAMED.get(k, k): v for k, v in fields}
+  return record
+
+
 def read_record(workdir: epath.PathLike) -> dict[str, Any]:
   """Reads run.json: what a run is, and was made with.
 
@@ -77,7 +93,7 @@ def read_record(workdir: epath.PathLike) -> dict[str, Any]:
     '--workdir.'
   )
   try:
-    record = read_json(path)
+    record = find_record(workdir)
   except Damaged as error:
     raise Damaged(f'{error} {advice}') from error
   if record is None:

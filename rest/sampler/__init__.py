@@ -55,10 +55,17 @@ Letters beside those of `rest.types` (arrays are named by them):
   P groups that the vocabulary is cut into    U tokens of a group
 """
 
-from rest.config import SamplerConfig
+from rest.config import Decoding, SamplerConfig
 from rest.sampler.capacity import Capacity
 from rest.sampler.order import Ask
 from rest.sampler.sampler import Sampler
 from rest.sampler.stats import Stats
 
-__all__ = ['Ask', 'Capacity', 'Sampler', 'SamplerConfig', 'Stats']
+__all__ = [
+  'Ask',
+  'Capacity',
+  'Decoding',
+  'Sampler',
+  'SamplerConfig',
+  'Stats',
+]

@@ -49,9 +49,9 @@ class Knobs(NamedTuple):
   """What may change without compiling.
 
   Attributes:
-    temperature: See `SamplerConfig`; likewise the following.
-    top_k: See `SamplerConfig`.
-    top_p: See `SamplerConfig`.
+    temperature: See `Decoding`; likewise the following.
+    top_k: See `Decoding`.
+    top_p: See `Decoding`.
     ends_Z: End tokens, padded with -1.
     prefix: Tokens of the prefix.
   """

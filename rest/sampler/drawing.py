@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from rest.config import SamplerConfig
+from rest.config import Decoding
 from rest.model.transformer import Transformer
 from rest.sampler.attention import read_for
 from rest.sampler.capacity import Capacity, smallest
@@ -43,7 +43,7 @@ class Drawing:
     model: Unstacked.
     tokenizer: Decodes, and names the end tokens.
     mesh: Of the devices.
-    config: How tokens are chosen.
+    decoding: How tokens are chosen.
     stop: Texts that end a completion.
     stats: What is drawn is counted here.
     scheduler: Has the asks.
@@ -57,7 +57,7 @@ class Drawing:
   model: Transformer
   tokenizer: Tokenizer
   mesh: Mesh
-  config: SamplerConfig
+  decoding: Decoding
   stop: tuple[str, ...]
   stats: Stats
   scheduler: Scheduler
@@ -125,8 +125,8 @@ class Drawing:
     longest = self.scheduler.longest + (len(self.calls) + 1) * steps
     suffix, config = self.capacity.shape.suffix, self.model.config
     # A temperature of 0 needs the best token only.
-    top_k = self.config.top_k
-    top_k = top_k if self.config.temperature else top_k or 1
+    top_k = self.decoding.top_k
+    top_k = top_k if self.decoding.temperature else top_k or 1
     return Program(
       steps=steps,
       read=read_for(longest, suffix, config, self.mesh),
@@ -185,9 +185,9 @@ class Drawing:
     ends_Z = np.full(ENDS, -1, np.int32)
     ends_Z[: len(self.tokenizer.eos)] = self.tokenizer.eos
     return Knobs(
-      temperature=jnp.float32(self.config.temperature),
-      top_k=jnp.int32(self.config.top_k),
-      top_p=jnp.float32(self.config.top_p),
+      temperature=jnp.float32(self.decoding.temperature),
+      top_k=jnp.int32(self.decoding.top_k),
+      top_p=jnp.float32(self.decoding.top_p),
       ends_Z=jnp.asarray(ends_Z),
       prefix=jnp.int32(prefix),
     )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from rest.config import SamplerConfig
+from rest.config import AS_PUBLISHED, Decoding, SamplerConfig
 from rest.model.sharding import PARAMETERS, leaf_name, spec
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import ModelConfig, Transformer, unstack
@@ -47,16 +47,18 @@ class Sampler:
     config: SamplerConfig,
     mesh: Mesh,
     seed: int,
+    decoding: Decoding = AS_PUBLISHED,
   ):
     """Takes the weights over; nothing is compiled yet.
 
     Args:
       model: Stacked, as the trainer has it; see `set_weights`.
       tokenizer: Decodes completions, and names the end tokens.
-      config: Defaults of `sample`, and the size of the table.
+      config: The longest completions, and the size of the table.
       mesh: Devices of this process. Rows are shared out over `data` and `fsdp`
         (each of them holds the weights), heads over `tensor`.
       seed: Of all random numbers.
+      decoding: How tokens are chosen where `sample` is not told otherwise.
 
     Raises:
       ValueError: More end tokens than the programs provide for, or one that the
@@ -70,7 +72,7 @@ class Sampler:
     check_ids(tokenizer.eos, model.config.vocab, 'End tokens')
     self.stats = Stats()
     self._tokenizer = tokenizer
-    self._config = config
+    self._config, self._decoding = config, decoding
     self._mesh = mesh
     self._seed = seed
     self._table: Table | None = None
@@ -131,9 +133,10 @@ class Sampler:
       withdrawn: Indices of asks that no more is wanted of. The consumer may add
         to it; a few samples that were under way may still come.
       stop: Texts that end a completion.
-      temperature: In place of the config's; likewise the following.
-      top_k: See `SamplerConfig`.
-      top_p: See `SamplerConfig`.
+      temperature: In place of what the sampler was made with; likewise the
+        following.
+      top_k: See `Decoding`.
+      top_p: See `Decoding`.
       max_tokens: See `SamplerConfig`.
 
     Returns:
@@ -149,14 +152,12 @@ class Sampler:
         'Stop texts need a tokenizer with an end token, which takes their '
         'place in the completion; tokenizer.eos is empty.'
       )
-    given = {
-      'temperature': temperature,
-      'top_k': top_k,
-      'top_p': top_p,
-      'max_tokens': max_tokens,
-    }
-    config = replace(
-      self._config, **{k: v for k, v in given.items() if v is not None}
+    config, decoding = self._config, self._decoding
+    if max_tokens is not None:
+      config = replace(config, max_tokens=max_tokens)
+    given = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
+    decoding = replace(
+      decoding, **{k: v for k, v in given.items() if v is not None}
     )
     check_ids(prefix, self._model_config.vocab, 'The prefix of the prompts')
     checked = _checked(asks, len(prefix), config, self._model_config)
@@ -180,14 +181,14 @@ class Sampler:
       withdrawn,
       shards_of(self._mesh),
     )
-    return self._run(prefix, scheduler, capacity, config, stop)
+    return self._run(prefix, scheduler, capacity, decoding, stop)
 
   def _run(
     self,
     prefix: Sequence[int],
     scheduler: Scheduler,
     capacity: Capacity,
-    config: SamplerConfig,
+    decoding: Decoding,
     stop: tuple[str, ...],
   ) -> Iterator[tuple[int, int, Completion]]:
     begin = time.monotonic()
@@ -195,7 +196,7 @@ class Sampler:
       model=self.model,
       tokenizer=self._tokenizer,
       mesh=self._mesh,
-      config=config,
+      decoding=decoding,
       stop=stop,
       stats=self.stats,
       scheduler=scheduler,

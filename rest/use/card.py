@@ -86,7 +86,7 @@ def _sampling(config: dict[str, Any]) -> str:
   }[config['estep.distinct']]
   return (
     f'- E-step: {config["estep.num_samples"]} samples of each training problem '
-    f'at {_decoding(config, "sampling")}, at most '
+    f'at {_decoding(config, "estep")}, at most '
     f'{config["sampling.max_tokens"]} tokens. Kept: correct and finished ones'
     + distinct
     + (f', at most {cap} a problem.' if cap else '.')

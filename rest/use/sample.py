@@ -26,18 +26,20 @@ from etils import epath
 from jax.sharding import Mesh
 
 from rest import tasks
+from rest.config import AS_PUBLISHED
 from rest.e_step.draw import prompt_tokens
 from rest.model import sharding, tokenizer, weights
 from rest.model.transformer import Transformer
 from rest.run import opened, store
 from rest.run.progress import progress
-from rest.sampler import Ask, Sampler, SamplerConfig
+from rest.sampler import Ask, Decoding, Sampler, SamplerConfig
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Completion, Problem, Task, Tokenizer
 
-# Fields of SamplerConfig that are flags here, and that a run's are taken of:
-# its table is made for more than a few questions.
-_FIELDS = ('temperature', 'top_k', 'top_p', 'max_tokens', 'max_prompt_tokens')
+# Fields that are flags here, and that a run's are taken of: its table is made
+# for more than a few questions.
+_CHOICE = ('temperature', 'top_k', 'top_p')
+_LENGTHS = ('max_tokens', 'max_prompt_tokens')
 
 _ROWS = 64  # From as many answers on, the sampler plans its table itself.
 
@@ -66,7 +68,8 @@ class Source:
     model: Its weights.
     tokenizer: Its tokenizer.
     task: Form of the questions.
-    config: How answers are drawn.
+    config: How long answers may be.
+    decoding: How they are drawn.
   """
 
   name: str
@@ -74,6 +77,7 @@ class Source:
   tokenizer: Tokenizer
   task: Task
   config: SamplerConfig
+  decoding: Decoding = AS_PUBLISHED
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -141,21 +145,33 @@ def _open(arguments: argparse.Namespace, mesh: Mesh) -> Source:
       f'{path} is neither a run (it has no run.json) nor a Hugging Face '
       'directory (it has no config.json).'
     )
-  given = {name: getattr(arguments, name) for name in _FIELDS}
-  given = {name: value for name, value in given.items() if value is not None}
-  return replace(source, config=replace(source.config, **given))
+  return replace(
+    source,
+    config=replace(source.config, **_given(arguments, _LENGTHS)),
+    decoding=replace(source.decoding, **_given(arguments, _CHOICE)),
+  )
+
+
+def _given(
+  arguments: argparse.Namespace, names: Sequence[str]
+) -> dict[str, Any]:
+  """Returns the flags that were given, of these."""
+  values = {name: getattr(arguments, name) for name in names}
+  return {name: value for name, value in values.items() if value is not None}
 
 
 def _open_run(arguments: argparse.Namespace, mesh: Mesh) -> Source:
   run = opened.open_run(arguments.source, arguments.base)
   iteration = run.check(arguments.iteration)
   sampling = store.section(run.record, 'sampling')
+  chosen = store.section(run.record, 'estep')
   return Source(
     name=f'{run.workdir}, iteration {iteration}',
     model=run.load(iteration, mesh),
     tokenizer=run.tokenizer(),
     task=_task(arguments) or run.task(),
-    config=SamplerConfig(**{name: sampling[name] for name in _FIELDS}),
+    config=SamplerConfig(**{name: sampling[name] for name in _LENGTHS}),
+    decoding=Decoding(**{name: chosen[name] for name in _CHOICE}),
   )
 
 
@@ -201,7 +217,7 @@ def _converse(
   sampler = _make_sampler(source, config, mesh, arguments.seed)
   print(
     f'{source.name}; questions as {source.task.name} asks them; temperature '
-    f'{config.temperature}. Ctrl-D ends.'
+    f'{source.decoding.temperature}. Ctrl-D ends.'
   )
   turn = 0
   while (question := _ask_for_question()) is not None:
@@ -273,7 +289,9 @@ def _answer_lines(
 def _make_sampler(
   source: Source, config: SamplerConfig, mesh: Mesh, seed: int
 ) -> Sampler:
-  return Sampler(source.model, source.tokenizer, config, mesh, seed)
+  return Sampler(
+    source.model, source.tokenizer, config, mesh, seed, source.decoding
+  )
 
 
 def _read(path: str) -> list[dict[str, Any]]:

@@ -13,14 +13,14 @@ CONFIG = {
   'seed': 0,
   'model.dtype': 'float32',
   'sampling.max_tokens': 8,
-  'sampling.temperature': 0.7,
+  'estep.temperature': 0.7,
   'estep.cap': 10,
   'em.start_from': 'base',
   'em.iterations': 2,
 }
 RECORD = {'config': CONFIG, 'base': 'b', 'prefix': '', 'data': 'd'}
 TASK = tasks.make(tasks.TaskConfig('arithmetic', num_train=6))
-FIELDS = ('seed', 'sampling.temperature')
+FIELDS = ('seed', 'estep.temperature')
 
 
 def _rows(problem, count: int) -> list[Graded]:
@@ -68,7 +68,7 @@ def test_fewer_samples_of_fewer_problems_are_the_first_of_the_same(
   'change',
   [
     {'config': {**CONFIG, 'seed': 1}},
-    {'config': {**CONFIG, 'sampling.temperature': 1.0}},
+    {'config': {**CONFIG, 'estep.temperature': 1.0}},
     {'base': 'other'},
     {'prefix': 'Example.'},
   ],

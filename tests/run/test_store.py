@@ -83,3 +83,12 @@ def test_a_workdir_in_use_is_refused_until_its_process_dies(tmp_path):
   holder.communicate()
   with store.Lock(tmp_path):
     pass
+
+
+def test_a_record_of_an_older_run_has_its_fields_under_todays_names(tmp_path):
+  fields = {'sampling.temperature': 0.7, 'sampling.rows': 8}
+  store.write_json(tmp_path / 'run.json', {'config': fields})
+  record = store.find_record(tmp_path)
+  assert record
+  assert record['config'] == {'estep.temperature': 0.7, 'sampling.rows': 8}
+  assert store.find_record(tmp_path / 'nowhere') is None

@@ -17,7 +17,7 @@ from rest.model.transformer import (
   backbone,
   logits,
 )
-from rest.sampler import Ask, Sampler, SamplerConfig
+from rest.sampler import Ask, Decoding, Sampler, SamplerConfig
 from rest.sampler.attention import read_for
 from rest.sampler.capacity import size_table, smallest
 from rest.sampler.decode import decoding
@@ -465,11 +465,16 @@ def test_too_little_memory_names_the_fields_to_lower():
 
 
 @pytest.mark.parametrize(
-  'field, value', [('top_p', 0.0), ('temperature', -1.0), ('max_tokens', 0)]
+  'settings, field, value',
+  [
+    (Decoding(), 'top_p', 0.0),
+    (Decoding(), 'temperature', -1.0),
+    (SETTINGS, 'max_tokens', 0),
+  ],
 )
-def test_settings_out_of_range_are_refused(field, value):
+def test_settings_out_of_range_are_refused(settings, field, value):
   with pytest.raises(ValueError, match=field):
-    dataclasses.replace(SETTINGS, **{field: value})
+    dataclasses.replace(settings, **{field: value})
 
 
 def test_rows_that_are_left_fill_a_smaller_table_to_the_last():

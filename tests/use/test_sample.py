@@ -148,7 +148,7 @@ def test_a_wrong_file_is_named_by_line(line, message, run, tmp_path):
   [
     (('/nowhere',), '/nowhere is neither a run (it has no run.json) nor'),
     (('RUN', '--iteration=2'), 'iteration 2: it is not finished'),
-    (('RUN', '--top_p=3'), 'sampling.top_p must lie in'),
+    (('RUN', '--top_p=3'), 'top_p must lie in'),
     (('RUN', '--num_samples=0'), '--num_samples must be 1 or more'),
     (('RUN', '--prompt=few_shot'), '--prompt needs a --task'),
     (('RUN', '--task=arithmetic', '--prompt=few_shot'), 'task.prompt'),
