@@ -251,7 +251,8 @@ def test_every_field_is_explained_and_listed():
   listed = done.stdout.decode()
   for name in fields():
     section, field = _section(name)
-    lines = inspect.getsource(type(section)).splitlines()
+    parts = [x for x in type(section).__mro__ if dataclasses.is_dataclass(x)]
+    lines = [x for y in parts for x in inspect.getsource(y).splitlines()]
     at = next(i for i, x in enumerate(lines) if x.startswith(f'  {field}: '))
     assert '  # ' in lines[at] or lines[at - 1].startswith('  # '), name
     assert lines[at] in listed
