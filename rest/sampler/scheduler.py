@@ -205,8 +205,8 @@ class Scheduler:
 
     Invariant: a slot's rows are taken by what has begun in its first buffer,
     and then in its second; what waits follows in the buffers' lists. Example:
-    with 4 rows and I = 8, orders of 2 drafts that have begun and of 1 more that
-    has take the rows 0, 1 and 2 for the entries 0, 1 and 8.
+    with 4 rows and I = 8, orders of 1 and of 2 drafts, all of which have begun,
+    take the rows 0, 1 and 2 for the entries 0, 8 and 9.
 
     Args:
       shape: Of the new table.

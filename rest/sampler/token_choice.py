@@ -55,11 +55,11 @@ def choose(
 ) -> tuple[jax.Array, jax.Array]:
   """Draws a token a row by inverting the distribution function.
 
-  Invariant: with the same uniform the token is the same, whatever `candidates`
-  is, up to rounding: tokens of equal rank and weight are passed in one order.
-  Example: weights 5, 3 and 2 (of 10) of the tokens 7, 4 and 9, best first: a
-  uniform of 0.6 passes 5 / 10, not 8 / 10, and is token 4; with top_k = 1 it is
-  token 7.
+  Invariant: a token is drawn with its share of what temperature, top-k and
+  top-p leave; tokens are passed in order of rank, or in that of their ids where
+  all are looked at. Example: weights 5, 3 and 2 (of 10) of the tokens 7, 4 and
+  9: with candidates a uniform of 0.6 passes 5 / 10, not 8 / 10, and is token 4;
+  of all, 3 / 10 and 8 / 10 come first, and it is token 7.
 
   Args:
     logits_BV: In float32.

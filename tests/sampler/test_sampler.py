@@ -18,13 +18,8 @@ from rest.model.transformer import (
   logits,
 )
 from rest.sampler import Ask, Decoding, Sampler, SamplerConfig
-from rest.sampler.attention import read_for
-from rest.sampler.capacity import size_table, smallest
 from rest.sampler.decode import decoding
-from rest.sampler.order import Draft, Order
 from rest.sampler.prefill import load_prefix, load_questions
-from rest.sampler.scheduler import Scheduler
-from rest.sampler.table import TableShape
 from rest.types import Completion
 
 CONFIG = ModelConfig(
@@ -282,22 +277,6 @@ def test_asks_may_have_more_samples_than_the_first():
   assert tokens(alone) == tokens(told)
 
 
-def test_tables_shrink_by_rows_of_a_slot_and_then_by_slots():
-  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  settings = dataclasses.replace(SETTINGS, rows=32, rows_per_slot=8, min_rows=2)
-  capacity = size_table(settings, CONFIG, mesh, prefix=10, samples=8)
-  found = []
-  for left in range(32, 0, -1):
-    shape = smallest(
-      capacity, mesh, lambda shape, left=left: shape.size >= left
-    )
-    found.append((shape.slots, shape.rows))
-  assert list(dict.fromkeys(found)) == [
-    *((4, rows) for rows in (8, 7, 6, 5, 4, 3, 2, 1)),
-    (2, 1),
-  ]
-
-
 def tokens(completions):
   return {key: completion.tokens for key, completion in completions.items()}
 
@@ -339,41 +318,14 @@ def test_long_prompts_and_completions_match_teacher_forcing():
   np.testing.assert_allclose(completion.logprobs, expected[at], atol=1e-4)
 
 
-def test_questions_are_prefilled_together_but_at_their_own_width():
-  settings = SamplerConfig(max_tokens=64, max_prompt_tokens=512, rows=128)
+def test_a_call_is_read_while_the_next_one_is_under_way():
+  # The example of `Drawing.run`: 8 tokens, 4 a call.
+  settings = dataclasses.replace(SETTINGS, steps_per_call=4)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  capacity = size_table(settings, CONFIG, mesh, prefix=0, samples=1)
-  lengths = np.random.default_rng(0).integers(1, 512, 100).tolist()
-  asks = [Ask(i, (3,) * length, (0,)) for i, length in enumerate(lengths)]
-  scheduler = Scheduler(
-    capacity.shape, iter(enumerate(asks)), 1, capacity.questions, 64, 0, (), 1
-  )
-  loads = []
-  while load := scheduler.load():
-    loads.append(load)
-    width = load.tokens_XT.shape[1]
-    for length in load.length_X[load.last_X > 0].tolist():
-      assert length <= width
-      assert width == 64 or length > width // 2
-      lengths.remove(length + 1)
-  assert not lengths
-  assert len(loads) <= 100 / capacity.questions + 4  # Four widths.
-
-
-def test_few_programs_serve_all_lengths():
-  settings = SamplerConfig(max_tokens=4096, max_prompt_tokens=2048)
-  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  capacity = size_table(settings, CONFIG, mesh, prefix=0, samples=1)
-  widths = set()
-  for length in range(1, 2049, 7):
-    asks = enumerate([Ask(0, (3,) * length, (0,))])
-    scheduler = Scheduler(
-      capacity.shape, asks, 1, capacity.questions, 4096, 0, (), 1
-    )
-    widths.add(scheduler.load().tokens_XT.shape[1])
-  assert widths == {64, 128, 256, 512, 1024, 2048}
-  reads = {read_for(n, 4096, CONFIG, mesh) for n in range(1, 4097)}
-  assert reads == {128, 256, 512, 1024, 4096}
+  sampler = Sampler(make_model(CONFIG), Endless(), settings, mesh, seed=3)
+  ((_, _, completion),) = sampler.sample([], [Ask(0, (5,), (0,), (8,))])
+  assert len(completion.tokens) == 8
+  assert sampler.stats.calls == 3
 
 
 @pytest.mark.parametrize('steps, least', [(1, 0), (16, 0), (2, 2)])
@@ -456,14 +408,6 @@ def test_prompt_and_completion_must_fit_into_the_context():
   sampler.sample(PREFIX, [dataclasses.replace(long, limits=(23,))])
 
 
-def test_too_little_memory_names_the_fields_to_lower():
-  config = dataclasses.replace(CONFIG, width=4096, head_width=512, layers=64)
-  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  settings = dataclasses.replace(SETTINGS, max_tokens=1 << 20, rows=512)
-  with pytest.raises(ValueError, match=r'GiB.*sampling\.rows.*max_tokens'):
-    size_table(settings, config, mesh, prefix=10, samples=8)
-
-
 @pytest.mark.parametrize(
   'settings, field, value',
   [
@@ -475,27 +419,3 @@ def test_too_little_memory_names_the_fields_to_lower():
 def test_settings_out_of_range_are_refused(settings, field, value):
   with pytest.raises(ValueError, match=field):
     dataclasses.replace(settings, **{field: value})
-
-
-def test_rows_that_are_left_fill_a_smaller_table_to_the_last():
-  random = np.random.default_rng(0)
-  for _ in range(50):
-    slots, rows = 8, int(random.integers(4, 12))
-    shape = TableShape(slots, 16, 0, 32, 32, 16)
-    scheduler = Scheduler(shape, iter(()), 16, 1, 32, 0, (), 1)
-    left = total = slots * rows
-    for slot in range(slots):
-      count = min(left, int(random.integers(1, 17)))
-      left -= count
-      drafts = [Draft(i, [1], [0.0], slot * 16 + i, i) for i in range(count)]
-      ask = Ask(slot, (1, 2), tuple(range(count)))
-      if count:
-        order = Order(slot, ask, drafts, count, 0)
-        scheduler.owners[slot][0] = order
-    smaller = dataclasses.replace(shape, rows=rows)
-    moved = scheduler.rearrange(smaller)
-    assert moved is not None
-    move, _ = moved
-    at_work = (move.entry_QR >= 0).ravel()
-    assert at_work.sum() == total - left
-    assert len(set(move.row_B[at_work].tolist())) == at_work.sum()

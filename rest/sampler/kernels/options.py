@@ -1,6 +1,6 @@
 """How the kernels are cut: queries into tiles, keys into blocks and parts."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.experimental import pallas as pl
 
@@ -52,3 +52,22 @@ def tile_for(queries: int) -> int:
 def block_of(keys: int, most: int) -> int:
   """Returns a power of two that divides the keys: of 96 and 64, it is 32."""
   return min(most, keys & -keys)
+
+
+def block(grid: str, axes: str, *shape: int | None) -> pl.BlockSpec:
+  """Returns which block of an array a program has.
+
+  Example: of out_AKMH with the grid MKA, 'AKM.' gives the program (2, 0, 1) the
+  block at (1, 0, 2, 0).
+
+  Args:
+    grid: A letter for each axis of the grid.
+    axes: For each axis of the array, whose place its block's is; '.' is 0.
+    *shape: Of the block; None takes one place, and leaves the axis out.
+  """
+
+  def place(*program: Any) -> tuple[Any, ...]:
+    at = dict(zip(grid, program, strict=True))
+    return tuple(at.get(axis, 0) for axis in axes)
+
+  return pl.BlockSpec(shape, place)

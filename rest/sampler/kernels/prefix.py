@@ -8,7 +8,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from rest.sampler.kernels import softmax
-from rest.sampler.kernels.options import Options, block_of, tile_for
+from rest.sampler.kernels.options import Options, block, block_of, tile_for
 from rest.sampler.kernels.softmax import MeanPart, Ref, Running
 from rest.sampler.table import LayerCache, Where, pick
 
@@ -35,22 +35,19 @@ def attend_prefix(
   parts = min(_PARTS, s // keys, pl.cdiv(blocks.prefix_programs, k * tiles))
   position_QR = pick(where.question_QE, where.buffer_QR) + where.drawn_QR
   position_B = where.prefix + position_QR.reshape(-1)
+  spec = functools.partial(block, 'MKA')
   out_AKMH, max_AKM, sum_AKM = pl.pallas_call(
     functools.partial(
       _kernel, tile=tile, keys=keys, parts=parts, options=options
     ),
     grid=(tiles, k, parts),
     in_specs=[
-      pl.BlockSpec((1,), lambda m, k, a: (0,)),
-      pl.BlockSpec((b,), lambda m, k, a: (0,)),
-      pl.BlockSpec((b, None, g, h), lambda m, k, a: (0, k, 0, 0)),
-      pl.BlockSpec((None, h, s), lambda m, k, a: (k, 0, 0)),
-      pl.BlockSpec((None, s, h), lambda m, k, a: (k, 0, 0)),
+      *(spec('.', 1), spec('.', b), spec('.K..', b, None, g, h)),
+      *(spec('K..', None, h, s), spec('K..', None, s, h)),
     ],
     out_specs=[
-      pl.BlockSpec((None, None, tile, h), lambda m, k, a: (a, k, m, 0)),
-      pl.BlockSpec((None, None, tile), lambda m, k, a: (a, k, m)),
-      pl.BlockSpec((None, None, tile), lambda m, k, a: (a, k, m)),
+      spec('AKM.', None, None, tile, h),
+      *[spec('AKM', None, None, tile)] * 2,
     ],
     out_shape=softmax.part_shapes(q_BKGH.dtype, parts, k, m, h),
     compiler_params=plgpu.CompilerParams(
@@ -87,7 +84,7 @@ def _kernel(
   position_M = plgpu.load(position_ref.at[row_M], mask=is_query_M, other=0)
   prefix, part = prefix_ref[0], pl.program_id(2)
 
-  def block(i: jax.Array, state: Running) -> Running:
+  def read(i: jax.Array, state: Running) -> Running:
     start = (i * parts + part) * keys
     at, key_S = pl.ds(start, keys), start + jnp.arange(keys)
     seen_MS = (key_S < prefix)[None]
@@ -98,5 +95,5 @@ def _kernel(
     )
 
   count = pl.cdiv(pl.cdiv(prefix, keys) - part, parts)
-  state = jax.lax.fori_loop(0, count, block, softmax.begin(*q_MH.shape))
+  state = jax.lax.fori_loop(0, count, read, softmax.begin(*q_MH.shape))
   softmax.store(state, is_query_M, out_ref, max_ref, sum_ref)

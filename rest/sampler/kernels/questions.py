@@ -8,7 +8,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from rest.sampler.kernels import softmax
-from rest.sampler.kernels.options import Options, block_of, tile_for
+from rest.sampler.kernels.options import Options, block, block_of, tile_for
 from rest.sampler.kernels.softmax import MeanPart, Ref, Running
 from rest.sampler.table import BUFFERS, LayerCache, Where
 
@@ -33,19 +33,7 @@ def attend_questions(
     [(where.buffer_QR == e).any(axis=1) for e in range(BUFFERS)], axis=1
   )
 
-  def of_slot(*axes: int) -> pl.BlockSpec:
-    return pl.BlockSpec((None, *axes), lambda m, k, q: (q, 0))
-
-  def of_keys(*axes: int) -> pl.BlockSpec:
-    return pl.BlockSpec(
-      (None, BUFFERS, None, *axes), lambda m, k, q: (q, 0, k, 0, 0)
-    )
-
-  def of_queries(*axes: int) -> pl.BlockSpec:
-    return pl.BlockSpec(
-      (None, None, tile, *axes), lambda m, k, q: (k, q, m) + (0,) * len(axes)
-    )
-
+  spec = functools.partial(block, 'MKQ')
   part = pl.pallas_call(
     functools.partial(
       _kernel,
@@ -55,11 +43,16 @@ def attend_questions(
     ),
     grid=(pl.cdiv(m, tile), k, q),
     in_specs=[
-      *(of_slot(BUFFERS), of_slot(BUFFERS), of_slot(r), of_slot(r)),
-      pl.BlockSpec((r, None, g, h), lambda m, k, q: (q, k, 0, 0)),
-      *(of_keys(h, s), of_keys(s, h)),
+      *[spec('Q.', None, BUFFERS)] * 2,
+      *[spec('Q.', None, r)] * 2,
+      spec('QK..', r, None, g, h),
+      spec('Q.K..', None, BUFFERS, None, h, s),
+      spec('Q.K..', None, BUFFERS, None, s, h),
     ],
-    out_specs=[of_queries(h), of_queries(), of_queries()],
+    out_specs=[
+      spec('KQM.', None, None, tile, h),
+      *[spec('KQM', None, None, tile)] * 2,
+    ],
     out_shape=softmax.part_shapes(q_BKGH.dtype, k, q, m, h),
     compiler_params=plgpu.CompilerParams(
       num_warps=blocks.question_warps, num_stages=blocks.question_stages
@@ -106,7 +99,7 @@ def _kernel(
   state = softmax.begin(*q_MH.shape)
   for e in range(BUFFERS):
 
-    def block(i: jax.Array, state: Running, e: int = e) -> Running:
+    def read(i: jax.Array, state: Running, e: int = e) -> Running:
       at, key_S = pl.ds(i * keys, keys), i * keys + jnp.arange(keys)
       seen_MS = (key_S < used_ref[e])[None] & (buffer_M == e)[:, None]
       if options.window:
@@ -116,5 +109,5 @@ def _kernel(
         state, q_MH, k_ref[e, :, at], v_ref[e, at, :], seen_MS, options.cap
       )
 
-    state = jax.lax.fori_loop(0, pl.cdiv(used_ref[e], keys), block, state)
+    state = jax.lax.fori_loop(0, pl.cdiv(used_ref[e], keys), read, state)
   softmax.store(state, is_query_M, out_ref, max_ref, sum_ref)

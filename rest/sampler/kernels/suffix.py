@@ -9,7 +9,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from rest.model.transformer import softcap
 from rest.sampler.kernels import softmax
-from rest.sampler.kernels.options import Options, block_of, tile_for
+from rest.sampler.kernels.options import Options, block, block_of, tile_for
 from rest.sampler.kernels.softmax import MeanPart, Ref, Running
 from rest.sampler.table import LayerCache, Where
 
@@ -33,23 +33,16 @@ def attend_suffix(
   b, k, g, h = q_BKGH.shape
   s, blocks = cache.v2_BKSH.shape[2], options.blocks
 
-  def of_part(a: int, *axes: int) -> pl.BlockSpec:
-    return pl.BlockSpec(
-      (a, None, None, tile_for(g), *axes),
-      lambda b, k: (0, k, b, 0) + (0,) * len(axes),
-    )
-
-  def of_head(*axes: int) -> pl.BlockSpec:
-    return pl.BlockSpec(
-      (None, None, *axes), lambda b, k: (b, k) + (0,) * len(axes)
-    )
-
+  spec = functools.partial(block, 'BK')
+  queries = spec('BK..', None, None, tile_for(g), h)
+  new, keys = spec('BK.', None, None, h), spec('BK..', None, None, s, h)
   found: list[jax.Array] = []
   found_specs: list[pl.BlockSpec] = []
   for part in parts:
     a = part.sum_AKM.shape[0]
     found += [x.reshape(a, k, b, g, *x.shape[3:]) for x in part]
-    found_specs += [of_part(a, h), of_part(a), of_part(a)]
+    one = (a, None, None, tile_for(g))
+    found_specs += [spec('.KB..', *one, h), *[spec('.KB.', *one)] * 2]
   last = 4 + len(found)
   out_BKGH, k2_BKSH, v2_BKSH = pl.pallas_call(
     functools.partial(
@@ -59,13 +52,8 @@ def attend_suffix(
       options=options,
     ),
     grid=(b, k),
-    in_specs=[
-      pl.BlockSpec((1,), lambda b, k: (b,)),
-      *(of_head(tile_for(g), h), of_head(h), of_head(h)),
-      *found_specs,
-      *(of_head(s, h), of_head(s, h)),
-    ],
-    out_specs=[of_head(tile_for(g), h), of_head(s, h), of_head(s, h)],
+    in_specs=[spec('B', 1), queries, new, new, *found_specs, keys, keys],
+    out_specs=[queries, keys, keys],
     out_shape=[
       jax.ShapeDtypeStruct((b, k, g, h), q_BKGH.dtype),
       jax.ShapeDtypeStruct(cache.k2.shape, cache.k2.dtype),
@@ -116,7 +104,7 @@ def _kernel(
       state = softmax.merge(state, part)
   drawn = drawn_ref[0]
 
-  def block(i: jax.Array, state: Running) -> Running:
+  def read(i: jax.Array, state: Running) -> Running:
     at, key_S = pl.ds(i * keys, keys), i * keys + jnp.arange(keys)
     has_S = key_S < drawn  # The rest is not even read.
     k_SH = plgpu.load(k_ref.at[at, :], mask=has_S[:, None], other=0.0)
@@ -126,7 +114,7 @@ def _kernel(
       seen_S &= (drawn - key_S) < options.window
     return softmax.grow(state, q_MH, k_SH.T, v_SH, seen_S[None], options.cap)
 
-  state = jax.lax.fori_loop(0, pl.cdiv(drawn, keys), block, state)
+  state = jax.lax.fori_loop(0, pl.cdiv(drawn, keys), read, state)
   # The newest key is not read back: it goes from registers into the sum.
   new_k_H, new_v_H = new_k_ref[:], new_v_ref[:]
   product_MH = q_MH.astype(jnp.float32) * new_k_H.astype(jnp.float32)[None]

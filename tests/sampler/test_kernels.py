@@ -1,4 +1,4 @@
-"""The sampler's parts: token choice, kernels against their reference."""
+"""The kernels of decoding against plain attention, their reference."""
 
 import functools
 
@@ -9,35 +9,9 @@ import pytest
 
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig, query_scale
-from rest.sampler import attention, token_choice
-from rest.sampler.kernels import Blocks, Options, attend
+from rest.sampler import attention
+from rest.sampler.kernels import Blocks, Options, attend, options, softmax
 from rest.sampler.table import TableShape, Where, empty_table
-
-
-@pytest.mark.parametrize('vocab', [97, 5000, 40_000, 151_936])
-def test_the_best_by_groups_are_the_best(vocab):
-  random = np.random.default_rng(vocab)
-  # Few distinct values: equal logits must keep the order of their ids.
-  logits_BV = random.integers(0, 300, (4, vocab)).astype(np.float32)
-  found = token_choice.best(jnp.asarray(logits_BV), 40)
-  expected = jax.lax.top_k(logits_BV, 40)
-  np.testing.assert_array_equal(found[0], expected[0])
-  np.testing.assert_array_equal(found[1], expected[1])
-
-
-def test_uniforms_depend_on_key_sample_and_position_only():
-  key_BW = jnp.asarray([[1, 2], [1, 2], [1, 2], [3, 2]], jnp.uint32)
-  sample_B, position_B = jnp.asarray([0, 1, 0, 0]), jnp.asarray([5, 5, 6, 5])
-  values = token_choice.uniforms(key_BW, sample_B, position_B)
-  assert len(set(values.tolist())) == 4
-  again = token_choice.uniforms(key_BW[::-1], sample_B[::-1], position_B[::-1])
-  np.testing.assert_array_equal(values, again[::-1])
-
-
-def test_candidates_are_few_sizes():
-  assert {token_choice.candidates_for(k, 150_000) for k in range(1, 65)} == {64}
-  assert token_choice.candidates_for(0, 150_000) == 0
-  assert token_choice.candidates_for(40, 50) == 50
 
 
 @pytest.mark.parametrize(
@@ -113,3 +87,23 @@ def test_the_kernels_equal_plain_attention(
   )
   for mine, reference in zip(grown, suffix, strict=True):
     np.testing.assert_array_equal(mine, reference)
+
+
+def test_blocks_of_keys_change_nothing():
+  # The example of `softmax.grow`: logits 0 and ln 3, values 4 and 8.
+  one = jnp.ones((1, 1))
+  state = softmax.begin(1, 1)
+  seen_MS = jnp.ones((1, 1), bool)
+  state = softmax.grow(state, one, 0 * one, 4 * one, seen_MS, 0.0)
+  found = (state.out_MH[0, 0], state.max_M[0], state.sum_M[0])
+  assert found == (4, 0, 1)
+  state = softmax.grow(state, one, np.log(3) * one, 8 * one, seen_MS, 0.0)
+  found = (state.out_MH[0, 0], state.max_M[0], state.sum_M[0])
+  np.testing.assert_allclose(found, [28 / 3, np.log(3), 4 / 3], rtol=1e-6)
+
+
+def test_tiles_and_blocks_are_powers_of_two():
+  assert [options.tile_for(n) for n in (6, 16, 40)] == [16, 16, 64]
+  assert [options.block_of(96, most) for most in (64, 16)] == [32, 16]
+  spec = options.block('MKA', 'AKM.', None, None, 16, 32)
+  assert spec.index_map(2, 0, 1) == (1, 0, 2, 0)

@@ -1,0 +1,169 @@
+"""The host's side of the table: loads, what comes back, what is rearranged."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from rest.model.sharding import MeshConfig, make_mesh
+from rest.model.transformer import ModelConfig
+from rest.sampler import Ask, SamplerConfig
+from rest.sampler.attention import read_for
+from rest.sampler.capacity import size_table
+from rest.sampler.order import Draft, Order
+from rest.sampler.queue import Queue
+from rest.sampler.rearrange import share_out
+from rest.sampler.scheduler import Scheduler, stretches
+from rest.sampler.table import Drawn, TableShape
+
+CONFIG = ModelConfig(
+  vocab=96, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn=48
+)
+
+
+def test_questions_are_prefilled_together_but_at_their_own_width():
+  settings = SamplerConfig(max_tokens=64, max_prompt_tokens=512, rows=128)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  capacity = size_table(settings, CONFIG, mesh, prefix=0, samples=1)
+  lengths = np.random.default_rng(0).integers(1, 512, 100).tolist()
+  asks = [Ask(i, (3,) * length, (0,)) for i, length in enumerate(lengths)]
+  scheduler = Scheduler(
+    capacity.shape, iter(enumerate(asks)), 1, capacity.questions, 64, 0, (), 1
+  )
+  loads = []
+  while load := scheduler.load():
+    loads.append(load)
+    width = load.tokens_XT.shape[1]
+    for length in load.length_X[load.last_X > 0].tolist():
+      assert length <= width
+      assert width == 64 or length > width // 2
+      lengths.remove(length + 1)
+  assert not lengths
+  assert len(loads) <= 100 / capacity.questions + 4  # Four widths.
+
+
+def test_few_programs_serve_all_lengths():
+  settings = SamplerConfig(max_tokens=4096, max_prompt_tokens=2048)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  capacity = size_table(settings, CONFIG, mesh, prefix=0, samples=1)
+  widths = set()
+  for length in range(1, 2049, 7):
+    asks = enumerate([Ask(0, (3,) * length, (0,))])
+    scheduler = Scheduler(
+      capacity.shape, asks, 1, capacity.questions, 4096, 0, (), 1
+    )
+    widths.add(scheduler.load().tokens_XT.shape[1])
+  assert widths == {64, 128, 256, 512, 1024, 2048}
+  reads = {read_for(n, 4096, CONFIG, mesh) for n in range(1, 4097)}
+  assert reads == {128, 256, 512, 1024, 4096}
+
+
+def test_rows_that_are_left_fill_a_smaller_table_to_the_last():
+  random = np.random.default_rng(0)
+  for _ in range(50):
+    slots, rows = 8, int(random.integers(4, 12))
+    shape = TableShape(slots, 16, 0, 32, 32, 16)
+    scheduler = Scheduler(shape, iter(()), 16, 1, 32, 0, (), 1)
+    left = total = slots * rows
+    for slot in range(slots):
+      count = min(left, int(random.integers(1, 17)))
+      left -= count
+      drafts = [Draft(i, [1], [0.0], slot * 16 + i, i) for i in range(count)]
+      ask = Ask(slot, (1, 2), tuple(range(count)))
+      if count:
+        order = Order(slot, ask, drafts, count, 0)
+        scheduler.owners[slot][0] = order
+    smaller = dataclasses.replace(shape, rows=rows)
+    moved = scheduler.rearrange(smaller)
+    assert moved is not None
+    move, _ = moved
+    at_work = (move.entry_QR >= 0).ravel()
+    assert at_work.sum() == total - left
+    assert len(set(move.row_B[at_work].tolist())) == at_work.sum()
+
+
+def begun(index, count, slot=0, rows=4):
+  """Returns an order whose drafts are all being drawn in its slot."""
+  drafts = [Draft(i, [1], [0.0], slot * rows + i, i) for i in range(count)]
+  return Order(index, Ask(index, (1, 2), (0,) * count), drafts, count, 0)
+
+
+def test_orders_of_one_width_are_taken_together():
+  # The example of `Queue.take`.
+  a, b, c, d = (
+    Ask(key, (3,) * length, (0, 1) if key == 0 else (0,))
+    for key, length in enumerate((5, 99, 6, 7))
+  )
+  queue = Queue(enumerate([a, b, c, d]), chunk=1, withdrawn=())
+
+  def take():
+    taken = queue.take(lambda ask: len(ask.tokens) // 64, 2, 8, 16)
+    return [(order.index, source) for order, source in taken]
+
+  assert take() == [(0, 0), (0, 0), (2, 1)]
+  assert take() == [(1, 0)]
+  assert take() == [(3, 0)]
+  assert not queue.has_next()
+
+
+def test_a_load_has_one_shape_however_few_orders_it_is_of():
+  # The example of `_pack`.
+  shape = TableShape(8, 4, 0, 32, 32, 8)
+  asks = [Ask(0, (3, 4), (0, 1)), Ask(1, (5, 6, 7), (0,))]
+  scheduler = Scheduler(shape, enumerate(asks), 1, 2, 32, 0, (), 1)
+  load = scheduler.load()
+  assert load.slot_Y.tolist() == [0, 1, 2, 8, 8, 8, 8, 8]
+  assert load.source_Y[:3].tolist() == [0, 0, 1]
+  assert load.tokens_XT[:, :3].tolist() == [[3, 0, 0], [5, 6, 0]]
+  assert load.last_X.tolist() == [4, 7]
+
+
+def test_what_a_call_drew_falls_into_stretches_of_one_entry():
+  entry_BT = np.int32([[-1, 2, 2], [6, 6, 9]])
+  found = [(0, 2, 1, 3), (1, 6, 0, 2), (1, 9, 2, 3)]
+  assert list(stretches(entry_BT)) == found
+
+
+def test_tokens_go_to_the_draft_of_their_entry():
+  # The example of `collect`: entry 9 in row 3.
+  shape = TableShape(2, 2, 0, 32, 32, 8)
+  ask = Ask(0, (3, 4), (0, 1, 2))
+  scheduler = Scheduler(shape, iter(()), 8, 1, 32, 0, (), 1)
+  order = Order(0, ask, [Draft(place) for place in range(3)], 3, 3)
+  scheduler.owners[1][1] = order
+  entry_TQR = np.full((4, 2, 2), -1, np.int32)
+  entry_TQR[1:, 1, 1] = 9
+  token_TQR = np.arange(16).reshape(4, 2, 2)
+  ended_TQR = np.arange(4)[:, None, None] * np.ones((2, 2), int) == 3
+  drawn = Drawn(token_TQR, token_TQR / 8, entry_TQR, ended_TQR)
+  ((draft, ended),) = scheduler.collect(scheduler.owners, drawn)
+  assert draft is order.drafts[1]
+  assert ended
+  assert draft.tokens == [7, 11, 15]
+  assert (draft.row, draft.entry, order.waiting) == (3, 9, 2)
+
+
+def test_asks_are_shared_out_until_slots_are_full():
+  # The examples of `share_out`.
+  shape = TableShape(2, 4, 0, 32, 32, 8)
+
+  def shared(*counts):
+    owners = [[begun(i, n, i, 8), None] for i, n in enumerate(counts)]
+    old = range(len(counts))
+    placed = share_out(owners, old, range(2), shape)
+    return [(p.buffer, p.source[0], p.order.left) for p in placed]
+
+  assert shared(2, 6) == [((0, 0), 0, 2), ((0, 1), 1, 2), ((1, 0), 1, 4)]
+  assert shared(1, 3, 4) == [((0, 0), 0, 1), ((0, 1), 1, 3), ((1, 0), 2, 4)]
+
+
+def test_rows_of_a_rearranged_slot_are_taken_in_order():
+  # The example of `Scheduler.rearrange`.
+  shape = TableShape(2, 4, 0, 32, 32, 8)
+  scheduler = Scheduler(shape, iter(()), 8, 1, 32, 0, (), 1)
+  scheduler.owners = [[begun(0, 2), None], [begun(1, 1, slot=1), None]]
+  move, slots = scheduler.rearrange(dataclasses.replace(shape, slots=1))
+  assert move.entry_QR.tolist() == [[0, 8, 9, -1]]
+  assert move.row_B.tolist() == [4, 0, 1, 0]
+  assert move.slot_QE.tolist() == [[1, 0]]
+  assert slots.count_QE.tolist() == [[1, 2]]
