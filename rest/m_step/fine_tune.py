@@ -29,6 +29,7 @@ from rest.model.sharding import ACTIVATIONS, shardings
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import Transformer
 from rest.run.progress import progress
+from rest.run.store import put_aside
 from rest.types import Preempted
 
 # How often processes ask each other whether one was told to stop, in steps.
@@ -85,7 +86,7 @@ def fine_tune(
       or donate the model. Needs a folder unless `config.stop` is 'fixed_steps',
       as the chosen model may not be the last.
     folder: For the checkpoints of this M-step and no other. If there is one
-      already, training goes on from it.
+      already, training goes on from it; one that cannot be read is put aside.
     optimizer: Where the optimizer's state to start with is saved; None starts
       with an empty one.
     keep_optimizer: Whether to return the optimizer's state.
@@ -171,14 +172,18 @@ class _Training:
       trained = jax.device_put(adapters, shardings(adapters, mesh))
       frozen = model
     latest = self._checkpoints.latest() if self._checkpoints else None
-    if latest is None:
-      if optimizer is None:
-        state = init_state(config, trained, mesh)
-      else:
-        state = load_tree(optimizer, abstract_state(config, trained, mesh))
-      self._state = _State(trained, state, frozen)
-      return
-    self._resume(latest, _State(trained, None, frozen))
+    if latest is not None:
+      # Restoring frees them; the host has the memory, as saving takes thrice.
+      kept = [_keep(leaf) for leaf in jax.tree.leaves(trained)]
+      if self._resume(latest, _State(trained, None, frozen)):
+        return
+      structure = jax.tree.structure(trained)
+      trained = jax.tree.unflatten(structure, [back() for back in kept])
+    if optimizer is None:
+      state = init_state(config, trained, mesh)
+    else:
+      state = load_tree(optimizer, abstract_state(config, trained, mesh))
+    self._state = _State(trained, state, frozen)
 
   def model(self) -> Transformer:
     """Returns the model as it is; adapters are merged."""
@@ -230,7 +235,8 @@ class _Training:
       kept = _abstract(optimizer) if keep_optimizer else None
       self._state = _State(trained, kept, frozen)
       _free(optimizer)
-      self._restore(chosen)
+      if self._restore(chosen) is None:
+        raise Preempted('as the chosen checkpoint is damaged')
     summary = {
       'steps': self.done,
       'chosen': chosen,
@@ -286,9 +292,14 @@ class _Training:
     text = f'loss {loss:.3f}, {speed:,.0f} tokens/s'
     self._bar.set_postfix_str(text, refresh=False)
 
-  def _resume(self, latest: int, state: _State) -> None:
+  def _resume(self, latest: int, state: _State) -> bool:
+    """Goes on from a checkpoint; returns whether it could be read."""
     assert self._checkpoints is not None
-    position = self._checkpoints.position(latest)
+    optimizer = abstract_state(self._config, state.trained, self._mesh)
+    self._state = state._replace(optimizer=optimizer)
+    position = self._restore(latest)
+    if position is None:
+      return False
     if position['for'] != self._fingerprint:
       raise ValueError(
         f'{self._checkpoints.directory} holds a training with other examples, '
@@ -298,20 +309,39 @@ class _Training:
     self.scores = dict(position['scores'])
     self.losses = position['losses']
     self._bar.update(latest)
-    optimizer = abstract_state(self._config, state.trained, self._mesh)
-    self._state = state._replace(optimizer=optimizer)
-    self._restore(latest)
+    return True
 
-  def _restore(self, step: int) -> None:
-    """Reads what is trained, and the optimizer's state where one is kept."""
+  def _restore(self, step: int) -> dict[str, Any] | None:
+    """Reads what is trained, and the optimizer's state where one is kept.
+
+    Returns where it was, or None where damage made it put all of them aside.
+    """
     assert self._checkpoints is not None
     trained, optimizer, frozen = self._state
     like = {'trained': _abstract(trained)}
     if optimizer is not None:
       like['optimizer'] = optimizer
-    _free(trained)
-    restored = self._checkpoints.restore(step, like)
-    self._state = _State(restored['trained'], restored.get('optimizer'), frozen)
+    position, damage = None, ''
+    try:
+      position = self._checkpoints.position(step)
+      if position['for'] == self._fingerprint:
+        _free(trained)
+        state = self._checkpoints.restore(step, like)
+        self._state = _State(state['trained'], state.get('optimizer'), frozen)
+    except Exception as error:  # Orbax has no type for what is damaged.
+      damage = repr(error)
+    if not _told(lambda: bool(damage), 0):
+      return position
+    folder = self._checkpoints.directory
+    self._checkpoints.close()
+    if jax.process_index() == 0:
+      tqdm.write(
+        f'{folder} cannot be read ({damage:.300}): it is {put_aside(folder)} '
+        'now, and training starts anew'
+      )
+    multihost_utils.sync_global_devices('checkpoints put aside')
+    self._checkpoints = Checkpoints(folder)
+    return None
 
 
 def _told(should_stop: Callable[[], bool] | None, done: int) -> bool:
@@ -323,6 +353,15 @@ def _told(should_stop: Callable[[], bool] | None, done: int) -> bool:
   if done % _AGREE_EVERY:
     return False
   return bool(np.any(multihost_utils.process_allgather(should_stop())))
+
+
+def _keep(array: jax.Array) -> Callable[[], jax.Array]:
+  """Copies an array to the host; returns what puts it back once it is freed."""
+  shape, place = array.shape, array.sharding
+  shards = {str(s.index): np.array(s.data) for s in array.addressable_shards}
+  return lambda: jax.make_array_from_callback(
+    shape, place, lambda index: shards[str(index)]
+  )
 
 
 def _abstract(tree: Any) -> Any:

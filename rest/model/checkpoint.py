@@ -2,10 +2,16 @@
 
 A checkpoint is a few named trees of arrays and one JSON object. It is written
 in the background and appears only when whole; a save that failed is an error
-at the next call.
+at the next call. What is read is what was saved, or an error: each part is
+known by its digest, as Orbax does not see a flipped bit.
 """
 
-from collections.abc import Collection, Mapping
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
 
+from rest.model.fingerprint import fingerprint
 from rest.model.sharding import shardings
 from rest.model.transformer import ModelConfig, Transformer
 
@@ -55,29 +62,34 @@ class Checkpoints:
       hold: Steps to keep besides the newest whole one.
 
     Raises:
-      ValueError: The save before failed.
+      OSError, ValueError: As `check`, of this save or the one before.
     """
     self.wait()
     latest = self.latest()
     for old in self._manager.all_steps():
       if old != latest and old not in hold:
         self._manager.delete(old)
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        position=ocp.args.JsonSave(dict(position)),
-        **{
-          name: ocp.args.StandardSave(_by_path(tree))
-          for name, tree in trees.items()
-        },
-      ),
-      force=True,
-    )
+    digests = {name: fingerprint(tree) for name, tree in trees.items()}
+    digests['position'] = _digest(position)
+    with _writing(self.directory):
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          position=ocp.args.JsonSave(dict(position)),
+          digests=ocp.args.JsonSave(digests),
+          **{
+            name: ocp.args.StandardSave(_by_path(tree))
+            for name, tree in trees.items()
+          },
+        ),
+        force=True,
+      )
 
   def position(self, step: int) -> dict[str, Any]:
     """Returns what `save` was told of the run."""
-    args = ocp.args.Composite(position=ocp.args.JsonRestore())
-    return self._manager.restore(step, args=args)['position']
+    position = self._read_json(step, 'position')
+    self._compare(step, {'position': _digest(position)})
+    return position
 
   def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the named trees of a checkpoint, on any mesh.
@@ -86,6 +98,9 @@ class Checkpoints:
       step: One for which there is a whole checkpoint.
       like: Arrays, or shapes with a sharding, in the structure wanted; names
         that are not asked for are not read.
+
+    Raises:
+      Exception: Whatever Orbax makes of damage; ValueError where it sees none.
     """
     restored = self._manager.restore(
       step,
@@ -98,16 +113,20 @@ class Checkpoints:
         }
       ),
     )
-    return {
+    trees = {
       name: jax.tree.unflatten(
         jax.tree.structure(tree), [restored[name][p] for p in _by_path(tree)]
       )
       for name, tree in like.items()
     }
+    found = {name: fingerprint(tree) for name, tree in trees.items()}
+    self._compare(step, found)
+    return trees
 
   def check(self) -> None:
-    """Raises ValueError if a save has failed; does not wait for one.
+    """Raises if a save has failed; does not wait for one.
 
+    OSError where the system said why, such as a full disk; else ValueError.
     Orbax's own `check_for_errors` says nothing once its thread has ended.
     """
     if not self._manager.is_saving_in_progress():
@@ -115,26 +134,31 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Waits until what was saved is whole; raises as `check` does."""
-    try:
+    with _writing(self.directory):
       self._manager.wait_until_finished()
-    except Exception as error:  # Whatever the writing thread died of.
-      raise self._failed(error) from error
 
   def close(self) -> None:
     """Waits, then lets the directory go."""
     self.wait()
     self._manager.close()
 
-  def _failed(self, error: Exception) -> ValueError:
-    return ValueError(
-      f'a checkpoint could not be written to {self.directory}: '
-      f'{type(error).__name__}: {error}'
-    )
+  def _compare(self, step: int, found: Mapping[str, str]) -> None:
+    """Raises ValueError if a part is not what was saved."""
+    saved = self._read_json(step, 'digests')
+    for name, digest in found.items():
+      if saved[name] != digest:
+        raise ValueError(
+          f'{self.directory}/{step}: {name} is not what was saved.'
+        )
+
+  def _read_json(self, step: int, name: str) -> Any:
+    args = ocp.args.Composite(**{name: ocp.args.JsonRestore()})
+    return self._manager.restore(step, args=args)[name]
 
 
 def save_model(path: epath.PathLike, model: Any) -> None:
   """Writes a model, or another tree; the directory appears only when whole."""
-  with ocp.StandardCheckpointer() as checkpointer:
+  with _writing(path), ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(_absolute(path), _by_path(model), force=True)
 
 
@@ -167,6 +191,28 @@ def remove(path: epath.PathLike) -> None:
   path = epath.Path(path)
   if jax.process_index() == 0 and path.exists():
     path.rmtree()
+
+
+@contextlib.contextmanager
+def _writing(path: epath.PathLike) -> Iterator[None]:
+  """Says what could not be written and, where the system told, why."""
+  try:
+    yield
+  except OSError:
+    raise
+  except Exception as error:  # Whatever the writing thread died of.
+    # TensorStore tells the errno in its text alone.
+    if told := re.search(r"os_error_code='(\d+)'", str(error)):
+      number = int(told[1])
+      raise OSError(number, os.strerror(number), str(path)) from error
+    raise ValueError(
+      f'a checkpoint could not be written to {path}: '
+      f'{type(error).__name__}: {error}'
+    ) from error
+
+
+def _digest(position: Mapping[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(position).encode()).hexdigest()[:16]
 
 
 def _absolute(path: epath.PathLike) -> epath.Path:

@@ -49,8 +49,13 @@ def survey(config: Config, plan_for: str = '') -> World:
       f'model.path: there is no folder {path!r}. It must hold a Hugging Face '
       'checkpoint: config.json, *.safetensors and a tokenizer.'
     )
+  try:
+    model = weights.read_config(path, config.model.dtype)
+    if not plan_for:  # A plan needs no weights.
+      weights.check(path, model)
+  except (OSError, ValueError) as error:
+    raise ValueError(f'model.path: {error}') from error
   codec = tokenizer.load(path)
-  model = weights.read_config(path, config.model.dtype)
   _check_special(codec, model, path)
   prefix, questions = _check_prompts(config, task, tested, codec, model)
   _check_rows(config, task, codec, model, prefix, questions)

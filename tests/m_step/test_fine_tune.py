@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,75 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
     run(tmp_path, seed=6)
 
 
+def flip(file):
+  data = bytearray(file.read_bytes())
+  data[len(data) // 2] ^= 0xFF
+  file.write_bytes(data)
+
+
+def edit(file):
+  text = file.read_text()
+  digit = text.index('"losses": [') + len('"losses": [')
+  file.write_text(f'{text[:digit]}7{text[digit + 1 :]}')
+
+
+def flip_weights(step):
+  files = (step / 'trained').glob('**/d/*')
+  flip(max(files, key=lambda file: file.stat().st_size))
+
+
+DAMAGE = {
+  'a byte of the weights': flip_weights,
+  'a byte of the position': lambda step: flip(step / 'position/metadata'),
+  'half of it gone': lambda step: shutil.rmtree(step / 'optimizer'),
+  'all but its name gone': lambda step: shutil.rmtree(step) or step.mkdir(),
+  'a digit of the position': lambda step: edit(step / 'position/metadata'),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+@pytest.mark.parametrize('lora_rank', [0, 2])
+def test_a_damaged_checkpoint_is_put_aside_and_made_again(
+  damage, lora_rank, tmp_path, capsys
+):
+  config = dataclasses.replace(CONFIG, lora_rank=lora_rank)
+  mesh = make_mesh(1, 2, 1)
+
+  def train(folder, should_stop=None):
+    return fine_tune(
+      make_model(mesh),
+      make_examples(),
+      config,
+      mesh,
+      seed=5,
+      folder=folder,
+      should_stop=should_stop,
+    )
+
+  expected = train(None)
+  with pytest.raises(Preempted):
+    train(tmp_path / 'training', lambda: True)
+  DAMAGE[damage](tmp_path / 'training' / '1')
+  capsys.readouterr()
+  result = train(tmp_path / 'training')
+  assert result.summary == expected.summary
+  assert same_bytes(result.model, expected.model)
+  names = {path.name for path in tmp_path.iterdir()}
+  assert names == {'training', 'training.damaged-1'}
+  said = capsys.readouterr().out.splitlines()
+  assert len(said) == 1 and 'training.damaged-1 now' in said[0]
+
+
+def test_a_chosen_checkpoint_that_is_damaged_is_made_again(tmp_path):
+  expected, _ = run(tmp_path / 'training')
+  flip_weights(tmp_path / 'training' / '8')
+  with pytest.raises(Preempted, match='chosen checkpoint is damaged'):
+    run(tmp_path / 'training')
+  result, losses = run(tmp_path / 'training')
+  assert len(losses) == 12
+  assert same_bytes(result.model, expected.model)
+
+
 @pytest.mark.parametrize('kernels', [False, True])
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, kernels):
   if kernels and not has_kernel(WIDE, 64, jax.devices()[0].platform):
@@ -190,7 +260,7 @@ def test_a_save_that_fails_ends_training_at_the_next_step(tmp_path):
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
   try:
-    with pytest.raises(ValueError, match='could not be written'):
+    with pytest.raises(OSError, match='File too large'):
       fine_tune(
         make_model(),
         make_examples(),

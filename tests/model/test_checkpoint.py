@@ -1,5 +1,6 @@
 """Checkpoints: exact, whole or absent, bounded, and loud when they fail."""
 
+import errno
 import resource
 import shutil
 import time
@@ -107,14 +108,28 @@ def test_a_save_that_fails_is_an_error_without_waiting(tmp_path):
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
   try:
-    with pytest.raises(ValueError, match='could not be written'):
+    with pytest.raises(OSError) as found:
       store.save(1, {'x': {'x': noise}}, {})
       for _ in range(600):
         store.check()
         time.sleep(0.05)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert found.value.errno == errno.EFBIG
+  assert found.value.filename == str(tmp_path)
   assert Checkpoints(tmp_path).latest() is None
+
+
+def test_a_model_that_cannot_be_written_says_why(tmp_path):
+  noise = jax.random.uniform(jax.random.key(0), (1 << 18,))
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+  try:
+    with pytest.raises(OSError) as found:
+      checkpoint.save_model(tmp_path / 'model', {'x': noise})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert found.value.errno == errno.EFBIG
 
 
 def test_a_model_is_read_onto_another_mesh_and_gone_once_removed(tmp_path):

@@ -79,6 +79,48 @@ def read_config(path: str, dtype: str) -> ModelConfig:
   return config
 
 
+def check(path: str, config: ModelConfig) -> dict[str, safetensors.Tensor]:
+  """Returns the tensors by name, all there, whole, and of the right shape.
+
+  Reads headers only, unless a tensor is there that should not be: it may be a
+  second copy of another, or a bias of zeros.
+
+  Raises:
+    FileNotFoundError: There are no weights, or a shard of them is missing.
+    ValueError: Something in them is unsupported, missing, too much, of the
+      wrong shape, or truncated.
+  """
+  found = _named_tensors(path)
+  if config.tied:  # Some files hold the embedding twice, or as the head alone.
+    head = found.pop(_HEAD, None)
+    if head is not None:
+      found.setdefault(_EMBED, head)
+  shapes = {
+    name: file_shape(part, config) for name, _, _, part in list_tensors(config)
+  }
+  extra = {
+    name
+    for name in found.keys() - shapes.keys()
+    # A bias of zeros, that the family has not, changes nothing.
+    if not (name.endswith('.bias') and safetensors.is_zero(found[name]))
+  }
+  for names, what in ((shapes.keys() - found.keys(), 'lacks'), (extra, 'has')):
+    if names:
+      raise ValueError(
+        f'{path} {what} {len(names)} tensors that its config.json does '
+        f'{"" if what == "lacks" else "not "}call for: '
+        f'{", ".join(sorted(names)[:5])}.'
+      )
+  for name, shape in shapes.items():
+    safetensors.check_kind(name, found[name])
+    if found[name].shape != shape:
+      raise ValueError(
+        f'{found[name].file}: {name} has shape {found[name].shape}; '
+        f'config.json calls for {shape}.'
+      )
+  return found
+
+
 def load(path: str, mesh: Mesh, dtype: str) -> Transformer:
   """Reads a checkpoint straight onto the mesh; parameters are float32.
 
@@ -89,13 +131,12 @@ def load(path: str, mesh: Mesh, dtype: str) -> Transformer:
     dtype: Of matrix products, such as 'bfloat16'.
 
   Raises:
-    FileNotFoundError: The directory, or a file that should be there, is not.
-    ValueError: Something in the checkpoint is unsupported, missing, too much,
-      of the wrong shape, or truncated; or the mesh does not divide an axis.
+    FileNotFoundError, ValueError: `read_config` or `check` refuses it, or the
+      mesh does not divide an axis.
   """
   config = read_config(path, dtype)
   _check_divides(config, mesh)
-  tensors = _find_tensors(path, config)
+  tensors = check(path, config)
   model = jax.eval_shape(lambda: Transformer(config))
   leaves, tree = jax.tree_util.tree_flatten_with_path(model)
   places = jax.tree.leaves(shardings(model, mesh))
@@ -203,41 +244,6 @@ def _named_tensors(path: str) -> dict[str, safetensors.Tensor]:
         'differ.'
       )
     found[known] = tensor
-  return found
-
-
-def _find_tensors(
-  path: str, config: ModelConfig
-) -> dict[str, safetensors.Tensor]:
-  """Returns the tensors by name, all there and of the right shape."""
-  found = _named_tensors(path)
-  if config.tied:  # Some files hold the embedding twice, or as the head alone.
-    head = found.pop(_HEAD, None)
-    if head is not None:
-      found.setdefault(_EMBED, head)
-  shapes = {
-    name: file_shape(part, config) for name, _, _, part in list_tensors(config)
-  }
-  extra = {
-    name
-    for name in found.keys() - shapes.keys()
-    # A bias of zeros, that the family has not, changes nothing.
-    if not (name.endswith('.bias') and safetensors.is_zero(found[name]))
-  }
-  for names, what in ((shapes.keys() - found.keys(), 'lacks'), (extra, 'has')):
-    if names:
-      raise ValueError(
-        f'{path} {what} {len(names)} tensors that its config.json does '
-        f'{"" if what == "lacks" else "not "}call for: '
-        f'{", ".join(sorted(names)[:5])}.'
-      )
-  for name, shape in shapes.items():
-    safetensors.check_kind(name, found[name])
-    if found[name].shape != shape:
-      raise ValueError(
-        f'{found[name].file}: {name} has shape {found[name].shape}; '
-        f'config.json calls for {shape}.'
-      )
   return found
 
 

@@ -35,10 +35,16 @@ def read(path: str) -> dict[str, Any]:
   if not (folder / 'config.json').exists():
     raise FileNotFoundError(f'{path} holds no config.json.')
   try:
-    raw = json.loads((folder / 'config.json').read_text())
-  except ValueError as error:
+    raw = dict(json.loads((folder / 'config.json').read_text()))
+  except (RecursionError, TypeError, ValueError) as error:
     raise ValueError(f'{path}/config.json is not JSON: {error}.') from error
-  names = raw.get('architectures') or ['']
+  names = raw.get('architectures')
+  supported = [*SWITCHES, *NESTED]
+  if not isinstance(names, list) or not names or names[0] not in supported:
+    raise ValueError(
+      f'{path}/config.json: architectures is {names}; supported are '
+      f'{", ".join(supported)}.'
+    )
   if names[0] in NESTED:
     raw = {
       **raw,
@@ -46,11 +52,6 @@ def read(path: str) -> dict[str, Any]:
       'architectures': [NESTED[names[0]]],
       'tie_word_embeddings': raw.get('tie_word_embeddings', True),
     }
-  elif names[0] not in SWITCHES:
-    raise ValueError(
-      f'{path}/config.json: architectures is {names}; supported are '
-      f'{", ".join([*SWITCHES, *NESTED])}.'
-    )
   return raw
 
 

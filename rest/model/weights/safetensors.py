@@ -23,6 +23,7 @@ _DTYPES = {
   'BF16': np.dtype(ml_dtypes.bfloat16),
 }
 _CHUNK = 1 << 24  # Numbers read at once.
+_LONGEST_HEADER = 100_000_000  # Bytes; the same as in the safetensors library.
 _NAMES = {str(dtype): name for name, dtype in _DTYPES.items()}
 
 
@@ -35,12 +36,14 @@ class Tensor:
     kind: Type of its numbers, as the file names it.
     shape: As the file has it.
     start: Offset of its first byte in the file.
+    stop: Offset behind its last byte.
   """
 
   file: epath.Path
   kind: str
   shape: tuple[int, ...]
   start: int
+  stop: int
 
 
 def index(path: str) -> dict[str, Tensor]:
@@ -48,10 +51,12 @@ def index(path: str) -> dict[str, Tensor]:
 
   As in transformers, model.safetensors counts before an index, an index only
   says which files there are, and of a tensor in two of them the last counts.
+  Only headers are read.
 
   Raises:
     FileNotFoundError: There are no weights, or a shard of them is missing.
-    ValueError: A file is truncated, or is no safetensors file.
+    ValueError: A file is truncated, or is no safetensors file; the index is
+      none; or two shards give a tensor different shapes.
   """
   folder = epath.Path(path)
   listing = folder / 'model.safetensors.index.json'
@@ -61,12 +66,19 @@ def index(path: str) -> dict[str, Tensor]:
     raise FileNotFoundError(
       f'{path} holds neither model.safetensors nor {listing.name}.'
     )
-  shards = json.loads(listing.read_text())['weight_map']
+  shards = _read_listing(listing)
   tensors: dict[str, Tensor] = {}
   for name in sorted(set(shards.values())):
     if not (folder / name).exists():
       raise FileNotFoundError(f'{listing} names {name}, which is not there.')
-    tensors |= _read_header(folder / name)
+    found = _read_header(folder / name)
+    for twice in tensors.keys() & found.keys():
+      if tensors[twice].shape != found[twice].shape:
+        raise ValueError(
+          f'{folder / name}: {twice} has shape {found[twice].shape}, but '
+          f'{tensors[twice].shape} in {tensors[twice].file.name}.'
+        )
+    tensors |= found
   for name, shard in shards.items():
     if name not in tensors:
       raise ValueError(f'{listing} places {name} in {shard}; it is not there.')
@@ -189,7 +201,30 @@ def _layout(
   return entries, end
 
 
+def _read_listing(listing: epath.Path) -> dict[str, str]:
+  """Returns the name of the file of each tensor."""
+  try:
+    shards = json.loads(listing.read_text())['weight_map']
+    if all(isinstance(shard, str) for shard in shards.values()):
+      return shards
+  except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+    pass
+  raise ValueError(
+    f'{listing} is no index: it must be JSON with a weight_map, which gives '
+    'the file of each tensor.'
+  )
+
+
 def _read_header(file: epath.Path) -> dict[str, Tensor]:
+  """Returns the tensors of a file, whose bytes they must share without gaps.
+
+  Invariant: in order of place, each starts where the one before stops, from
+  the end of the header to that of the file. So none can overlap, lie outside
+  the file, or hide behind another of its name.
+
+  Example: a header of 200 bytes with a of [0, 8] and b of [8, 32] needs a file
+  of 8 + 200 + 32 bytes; b of [4, 28] would start in the middle of a.
+  """
   size = file.stat().length
   with file.open('rb') as f:
     length = int.from_bytes(f.read(8), 'little')
@@ -198,36 +233,52 @@ def _read_header(file: epath.Path) -> dict[str, Tensor]:
         f'{file} is truncated, or no safetensors file: it has {size} bytes, '
         f'its header alone would have {length}.'
       )
-    text = f.read(length)
+    text = f.read(length) if length <= _LONGEST_HEADER else b''
   try:
-    entries = json.loads(text)
-  except ValueError as error:
-    raise ValueError(f'{file} is no safetensors file: {error}.') from error
-  entries.pop('__metadata__', None)
-  tensors = {
-    name: _tensor(file, name, entry, 8 + length)
-    for name, entry in entries.items()
-  }
-  end = max((e['data_offsets'][1] for e in entries.values()), default=0)
-  if size != 8 + length + end:
+    entries = dict(json.loads(text))
+  except (RecursionError, TypeError, ValueError) as error:
     raise ValueError(
-      f'{file} is truncated: its header promises {8 + length + end} bytes, it '
-      f'has {size}.'
+      f'{file} is no safetensors file: of its header of {length} bytes, JSON '
+      f'says {error}.'
+    ) from error
+  entries.pop('__metadata__', None)
+  end = 8 + length
+  tensors = {
+    name: _tensor(file, name, entry, end) for name, entry in entries.items()
+  }
+  for name in sorted(tensors, key=lambda name: tensors[name].start):
+    if tensors[name].start != end:
+      raise ValueError(
+        f'{file}: {name} starts at byte {tensors[name].start}, but what is '
+        f'before it stops at {end}.'
+      )
+    end = tensors[name].stop
+  if size != end:
+    raise ValueError(
+      f'{file} is truncated, or its header is wrong: that promises {end} '
+      f'bytes, there are {size}.'
     )
   return tensors
 
 
-def _tensor(
-  file: epath.Path, name: str, entry: dict[str, Any], base: int
-) -> Tensor:
-  kind, shape = entry['dtype'], tuple(entry['shape'])
-  start, stop = entry['data_offsets']
+def _tensor(file: epath.Path, name: str, entry: Any, base: int) -> Tensor:
+  match entry:
+    case {
+      'dtype': str(kind),
+      'shape': [*shape],
+      'data_offsets': [start, stop],
+    } if all(isinstance(n, int) and n >= 0 for n in (*shape, start, stop)):
+      pass
+    case _:
+      raise ValueError(f'{file}: {name} is no tensor, but {entry!r:.100}.')
+  tensor = Tensor(file, kind, tuple(shape), base + start, base + stop)
   # What else there is, such as whole numbers in a part that nobody reads, is
   # refused where it is wanted.
   if kind in _DTYPES:
     size = math.prod(shape) * _DTYPES[kind].itemsize
     if stop - start != size:
       raise ValueError(
-        f'{file}: {name} has {stop - start} bytes, which is not {kind} {shape}.'
+        f'{file}: {name} has {stop - start} bytes, which is not {kind} '
+        f'{tensor.shape}.'
       )
-  return Tensor(file, kind, shape, base + start)
+  return tensor
