@@ -35,8 +35,9 @@ from rest.run import dataset, store
 from rest.tasks import files
 from rest.types import Graded, Tests, Tokenizer, Verdict
 from rest.verify.answers import reader
-from rest.verify.pool import Pool, Request, make_request
+from rest.verify.pool import Pool
 from rest.verify.program import malformed
+from rest.verify.request import Request, make_request
 
 _T = TypeVar('_T')
 
