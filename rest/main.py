@@ -260,21 +260,17 @@ def _journal(run: Run) -> Journal:
 
 def parse(argv: list[str]) -> list[str]:
   """Parses flags; a config that cannot be read gives one line, no trace."""
+  given = ' '.join(word for word in argv[1:] if word.startswith('--config'))
   try:
-    parsed = app.parse_flags_with_usage(argv)
-  except FileNotFoundError as error:
-    refuse(f'--config: there is no such file ({error}).')
-  except (AttributeError, KeyError) as error:
-    refuse(
-      f'a --config.* flag names a field that does not exist: {error}; '
-      '`python -m rest.config` lists all.'
-    )
-  except TypeError as error:
-    refuse(f'a --config.* flag has a value of the wrong type: {error}.')
-  except flags.Error:
-    raise  # absl's own; it prints one line.
+    parsed = flags.FLAGS(argv)
+    if 'name' not in CONFIG.value:
+      raise ValueError('get_config must return a ConfigDict with a name')
   except Exception as error:  # Whatever a user's config file does.
-    refuse(f'--config: the file raises {type(error).__name__}: {error}')
+    why = f'{error}'.strip().split('\n')[-1].strip()
+    refuse(
+      f'{given or "flags"}: {type(error).__name__}: {why}; '
+      '`python -m rest.config` lists all fields.'
+    )
   return parsed
 
 
