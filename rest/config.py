@@ -399,7 +399,9 @@ def fields() -> dict[str, Any]:
   return found
 
 
-def _make(kind: Any, what: str, given: Mapping[str, Any]) -> Any:
+def _make(kind: Any, what: str, given: Any) -> Any:
+  if not isinstance(given, Mapping):
+    raise ValueError(f'{what} must hold fields; got {given!r}.')
   for name in given:
     if name not in _kinds(kind):
       raise ValueError(

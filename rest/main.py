@@ -34,6 +34,7 @@ from rest.plan import outline
 from rest.plan.survey import survey
 from rest.plan.world import Run
 from rest.run import processes, store
+from rest.run.command import refuse, refusing
 from rest.run.log import Journal
 from rest.run.progress import Live
 from rest.run.record import compare, flat, is_finished, record
@@ -104,19 +105,6 @@ def main(argv: Sequence[str]) -> None:
         stack.enter_context(hold(run))
     with ending():
       iterate(run, stop_on_sigterm(), _PROFILE.value)
-
-
-@contextlib.contextmanager
-def refusing() -> Iterator[None]:
-  """Ends in one line and status 2 where something is wrong with the input."""
-  try:
-    yield
-  except (ValueError, OSError) as error:
-    refuse(str(error))
-  except RuntimeError as error:  # JAX_PLATFORMS names what is not here.
-    if 'Unable to initialize backend' not in str(error):
-      raise
-    refuse(f'JAX found no device: {str(error).splitlines()[0]}')
 
 
 @contextlib.contextmanager
@@ -272,27 +260,18 @@ def _journal(run: Run) -> Journal:
 
 def parse(argv: list[str]) -> list[str]:
   """Parses flags; a config that cannot be read gives one line, no trace."""
+  given = ' '.join(word for word in argv[1:] if word.startswith('--config'))
   try:
-    parsed = app.parse_flags_with_usage(argv)
-  except FileNotFoundError as error:
-    refuse(f'--config: there is no such file ({error}).')
-  except (AttributeError, KeyError) as error:
-    refuse(
-      f'a --config.* flag names a field that does not exist: {error}; '
-      '`python -m rest.config` lists all.'
-    )
-  except TypeError as error:
-    refuse(f'a --config.* flag has a value of the wrong type: {error}.')
-  except flags.Error:
-    raise  # absl's own; it prints one line.
+    parsed = flags.FLAGS(argv)
+    if 'name' not in CONFIG.value:
+      raise ValueError('get_config must return a ConfigDict with a name')
   except Exception as error:  # Whatever a user's config file does.
-    refuse(f'--config: the file raises {type(error).__name__}: {error}')
+    why = f'{error}'.strip().split('\n')[-1].strip()
+    refuse(
+      f'{given or "flags"}: {type(error).__name__}: {why}; '
+      '`python -m rest.config` lists all fields.'
+    )
   return parsed
-
-
-def refuse(message: str) -> NoReturn:
-  print(f'error: {message}', file=sys.stderr)
-  sys.exit(2)
 
 
 def stop_on_sigterm() -> Callable[[], bool]:

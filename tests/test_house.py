@@ -21,6 +21,7 @@ HOST = re.findall(r'(\w+)\*', TABLE)
 VERIFY_FLOORS = (
   ('sandbox', 'child', 'exact'),
   ('math',),
+  ('request',),
   ('pool',),
   ('answers', 'program'),
   ('worker',),

@@ -26,6 +26,7 @@ from rest.experiment import compare, share
 from rest.plan import outline
 from rest.plan.world import Run
 from rest.run import store
+from rest.run.command import refuse, refusing
 from rest.run.record import is_finished
 
 # Fields of `estep` that decide which token is drawn.
@@ -35,12 +36,12 @@ _CHOICE = ('temperature', 'top_k', 'top_p')
 def sweep(argv: Sequence[str]) -> None:
   """Runs what the flags say; they are those of `rest.main`."""
   if len(argv) > 1:
-    main.refuse(f'unknown arguments {argv[1:]}; flags start with --.')
+    refuse(f'unknown arguments {argv[1:]}; flags start with --.')
   logging.set_verbosity(logging.WARNING)
   config = main.CONFIG.value
   place = main.WORKDIR.value or config.name
   workdir = pathlib.Path(place)
-  with main.refusing():
+  with refusing():
     check(config, place)
     if main.DRY_RUN.value:
       for arm, _, changed in arms(config, workdir):
@@ -71,7 +72,7 @@ def run_arms(
       if at == seed and not is_finished(fields, folder):
         print(f'{config.name}: {arm}', flush=True)
         with contextlib.ExitStack() as held:
-          with main.refusing():
+          with refusing():
             run = main.prepare(changed, folder)
             held.enter_context(main.hold(run))
             _share(run, workdir, arm, seed, config.arms)

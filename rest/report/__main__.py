@@ -6,12 +6,14 @@ Several runs are put side by side, with their differences.
 """
 
 import argparse
-import sys
+from collections.abc import Sequence
 
 from rest.report.page import write_figures, write_page
+from rest.run.command import check_out, refusing
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs what the command line says."""
   parser = argparse.ArgumentParser(
     prog='python -m rest.report',
     description=__doc__,
@@ -24,17 +26,18 @@ def main() -> None:
   parser.add_argument(
     '--figures', help='folder that gets every figure as SVG and PNG'
   )
-  arguments = parser.parse_args()
+  arguments = parser.parse_args(argv)
   alone = len(arguments.workdir) == 1
   out = arguments.out
   if out is None:
     out = f'{arguments.workdir[0]}/report.html' if alone else 'report.html'
-  try:
+  with refusing():
+    check_out(out)
+    if arguments.figures:
+      check_out(f'{arguments.figures}/figure')
     write_page(arguments.workdir, out)
     if arguments.figures:
       write_figures(arguments.workdir, arguments.figures)
-  except ValueError as error:
-    sys.exit(f'error: {error}')
   print(f'wrote {out}')
 
 

@@ -7,33 +7,38 @@ python -m rest.tasks sheet hungarian_exam --path=exam --samples=FOLDER
 """
 
 import argparse
-import sys
+from collections.abc import Sequence
 
 from etils import epath
 
 from rest import tasks
+from rest.run.command import check_out, refusing
 from rest.tasks import files, leaks
 from rest.tasks.problem_set import ProblemSet
 from rest.tasks.sets.hungarian_exam import sheet
 
 
-def main() -> None:
-  arguments = _parser().parse_args()
-  config = tasks.TaskConfig(
-    name=arguments.task,
-    path=arguments.path,
-    prompt=arguments.prompt,
-    split=arguments.split,
-    num_validation=arguments.num_validation,
-  )
-  task = tasks.make(config)
-  match arguments.action:
-    case 'prepare':
-      _prepare(task, arguments.out)
-    case 'leaks':
-      _leaks(task)
-    case 'sheet':
-      _sheet(task, arguments.samples, arguments.out)
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs what the command line says."""
+  arguments = _parser().parse_args(argv)
+  with refusing():
+    if arguments.action == 'sheet':
+      check_out(arguments.out)
+    config = tasks.TaskConfig(
+      name=arguments.task,
+      path=arguments.path,
+      prompt=arguments.prompt,
+      split=arguments.split,
+      num_validation=arguments.num_validation,
+    )
+    task = tasks.make(config)
+    match arguments.action:
+      case 'prepare':
+        _prepare(task, arguments.out)
+      case 'leaks':
+        _leaks(task)
+      case 'sheet':
+        _sheet(task, arguments.samples, arguments.out)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +97,4 @@ def _sheet(task: ProblemSet, samples: str, out: str) -> None:
 
 
 if __name__ == '__main__':
-  try:
-    main()
-  except ValueError as error:
-    sys.exit(f'error: {error}')
+  main()

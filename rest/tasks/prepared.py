@@ -50,7 +50,7 @@ def prepare(task: ProblemSet, folder: str) -> str:
       return {split: self._generate_examples(split) for split in task.splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, Any]]:
-      for index, problem in enumerate(task.read(split)):
+      for index, problem in enumerate(problems[split]):
         yield index, _to_record(problem)
 
   builder = Builder(data_dir=folder, file_format='array_record')
@@ -58,6 +58,7 @@ def prepare(task: ProblemSet, folder: str) -> str:
     raise ValueError(
       f'{builder.data_path} exists: delete it or choose another.'
     )
+  problems = {split: list(task.read(split)) for split in task.splits}
   builder.download_and_prepare()
   return str(builder.data_path)
 

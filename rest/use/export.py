@@ -9,7 +9,6 @@ which says how the model was made. It appears only when whole.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
 import jax
@@ -18,6 +17,7 @@ from jax.sharding import Mesh
 
 from rest.model import sharding, weights
 from rest.run import scores, store
+from rest.run.command import refusing
 from rest.run.opened import Opened, open_run
 from rest.types import Tokenizer
 from rest.use import card
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   arguments = _parser().parse_args(argv)
   # The host has the memory, and the accelerator may be at work on the run.
   jax.config.update('jax_platforms', 'cpu')
-  try:
+  with refusing():
     run = open_run(arguments.workdir, arguments.base)
     iteration = arguments.iteration
     if iteration is None:
@@ -43,8 +43,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check_empty(arguments.out)
     mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices('cpu')[:1])
     export_model(run, iteration, arguments.out, mesh, arguments.dtype)
-  except (ValueError, FileNotFoundError) as error:
-    sys.exit(f'error: {error}')
   print(f'Iteration {iteration} of {run.workdir} is in {arguments.out}.')
 
 

@@ -31,6 +31,7 @@ from rest.e_step.draw import prompt_tokens
 from rest.model import sharding, tokenizer, weights
 from rest.model.transformer import Transformer
 from rest.run import opened, store
+from rest.run.command import check_out, refusing
 from rest.run.progress import progress
 from rest.sampler import Ask, Decoding, Sampler, SamplerConfig
 from rest.tasks.problem_set import ProblemSet
@@ -84,19 +85,19 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Runs what the command line says."""
   arguments = _parser().parse_args(argv)
   try:
-    if arguments.num_samples < 1:
-      raise ValueError('--num_samples must be 1 or more.')
-    config = sharding.MeshConfig(tensor=arguments.tensor)
-    mesh = sharding.make_mesh(config)
-    if arguments.prompts is None:
-      if arguments.out is not None:
-        raise ValueError('--out needs --prompts: questions from a file.')
-      _converse(_open(arguments, mesh), mesh, arguments)
-    else:
-      lines = _read(arguments.prompts)
-      _answer_lines(_open(arguments, mesh), mesh, arguments, lines)
-  except (ValueError, FileNotFoundError) as error:
-    sys.exit(f'error: {error}')
+    with refusing():
+      if arguments.num_samples < 1:
+        raise ValueError('--num_samples must be 1 or more.')
+      config = sharding.MeshConfig(tensor=arguments.tensor)
+      mesh = sharding.make_mesh(config)
+      if arguments.prompts is None:
+        if arguments.out is not None:
+          raise ValueError('--out needs --prompts: questions from a file.')
+        _converse(_open(arguments, mesh), mesh, arguments)
+      else:
+        check_out(arguments.out)
+        lines = _read(arguments.prompts)
+        _answer_lines(_open(arguments, mesh), mesh, arguments, lines)
   except KeyboardInterrupt:
     sys.exit(130)  # As shells number it.
 
@@ -302,7 +303,10 @@ def _read(path: str) -> list[dict[str, Any]]:
     ValueError: It has no questions, or a line that starts like a JSON object is
       not one with a 'question'.
   """
-  text = sys.stdin.read() if path == '-' else epath.Path(path).read_text()
+  try:
+    text = sys.stdin.read() if path == '-' else epath.Path(path).read_text()
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{path} is not text: {error}.') from error
   lines = []
   for number, line in enumerate(text.split('\n'), start=1):
     if not line.strip():

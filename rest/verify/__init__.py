@@ -5,6 +5,7 @@ with Pool(VerifyConfig(), ('math',)) as pool:
 """
 
 from rest.config import VerifyConfig
-from rest.verify.pool import Pool, Request, Stats, make_request
+from rest.verify.pool import Pool, Stats
+from rest.verify.request import Request, make_request
 
 __all__ = ['Pool', 'Request', 'Stats', 'VerifyConfig', 'make_request']

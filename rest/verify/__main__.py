@@ -18,7 +18,6 @@ import collections
 import itertools
 import json
 import pathlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
@@ -32,28 +31,29 @@ from rest.config import EStepConfig, VerifyConfig
 from rest.e_step.choose import choose
 from rest.model import tokenizer
 from rest.run import dataset, store
+from rest.run.command import check_out, refusing
 from rest.tasks import files
 from rest.types import Graded, Tests, Tokenizer, Verdict
 from rest.verify.answers import reader
-from rest.verify.pool import Pool, Request, make_request
+from rest.verify.pool import Pool
 from rest.verify.program import malformed
+from rest.verify.request import Request, make_request
 
 _T = TypeVar('_T')
 
 
-def main() -> None:
-  arguments = _parser().parse_args()
-  config = VerifyConfig(
-    workers=arguments.workers,
-    allow_weak_sandbox=arguments.allow_weak_sandbox,
-  )
-  try:
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs what the command line says."""
+  arguments = _parser().parse_args(argv)
+  with refusing():
+    config = VerifyConfig(
+      workers=arguments.workers,
+      allow_weak_sandbox=arguments.allow_weak_sandbox,
+    )
     if arguments.action == 'grade':
       _grade(config, arguments)
     else:
       _regrade(config, pathlib.Path(arguments.workdir), arguments.base)
-  except ValueError as error:
-    sys.exit(f'error: {error}')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _grade(config: VerifyConfig, arguments: argparse.Namespace) -> None:
+  check_out(arguments.out)
   requests = list(_requests(arguments.file, arguments.verifier))
   counts: collections.Counter[str] = collections.Counter()
   lines = []

@@ -14,7 +14,8 @@ from fractions import Fraction
 from rest import metrics
 from rest.types import Graded, Verdict
 from rest.verify import exact, math
-from rest.verify.pool import LATE, Pool, Request
+from rest.verify.pool import LATE, Pool
+from rest.verify.request import Request
 
 EXTRACT = {'math': math.extract, 'exact': exact.extract}
 

@@ -74,6 +74,7 @@ class Child:
     self.sandbox = ''
     self._ready = False
     self._received = b''
+    self._left = False  # Whether it was gone before its deadline.
 
   @property
   def pid(self) -> int:
@@ -84,6 +85,11 @@ class Child:
   def alive(self) -> bool:
     """Whether it can still be asked."""
     return self._process.returncode is None
+
+  @property
+  def was_killed(self) -> bool:
+    """Whether another than its pool killed it, as Linux out of memory does."""
+    return self._left and self._process.returncode == -signal.SIGKILL
 
   def wait_ready(self, seconds: float = START_SECONDS) -> bool:
     """Returns whether the worker has finished its imports; kills it if not."""
@@ -158,6 +164,7 @@ class Child:
           return False
         _wait(self._to.fileno(), select.POLLOUT, seconds)
       except BrokenPipeError:
+        self._left = True
         return False
     return True
 
@@ -169,6 +176,7 @@ class Child:
       if _wait(self._from.fileno(), select.POLLIN, seconds):
         chunk = os.read(self._from.fileno(), 65536)
         if not chunk:
+          self._left = True
           return None
         self._received += chunk
     line, _, self._received = self._received.partition(b'\n')

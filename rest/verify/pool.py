@@ -2,58 +2,37 @@
 
 One thread a worker waits for its reply, so that a hung worker costs its own
 deadline and nothing else. A request whose worker hung or died is asked once
-more, with no other request in progress; then its verdict is unknown. Every
+more, with no other request in progress; then its verdict is unknown. (Twice
+more, where Linux killed the worker: it may have been another's fault.) Every
 request gets exactly one verdict, whatever happens to the workers.
 
 Stops: texts that hang, crash or fill their judge, which cost the run nothing.
 Does not stop: a wrong verdict; what is right is the verifiers' business.
 """
 
-import hashlib
 import sys
 import threading
+import time
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from rest.config import VerifyConfig
-from rest.types import Problem, Task, Tests, Verdict
-from rest.verify import exact, math
+from rest.types import Halted, Verdict
+from rest.verify import request as requests
 from rest.verify.child import Child
+from rest.verify.request import Request
 
-_ANSWERS = {'math': math, 'exact': exact}  # Who judge an extracted answer.
-_VERIFIERS = (*_ANSWERS, 'program', 'hang')
 LATE = 'no verdict in time, twice'  # A reason.
-_STARTS = 3  # Attempts to start a worker, before the pool gives up.
+_STARTS = 3  # Attempts to start a worker, before the pool waits or gives up.
+_KILLED_SECONDS = 300.0  # How long workers may be killed before they are ready.
+_KILLED = (
+  'Verifier workers are killed while they start, as where memory runs out; '
+  'waiting until they live.'
+)
 _HANG_SECONDS = 0.1  # How long the self-test's hang may last.
 _SANDBOX = 'Programs run in a sandbox of level {!r}.'
 _WEAK = ' WARNING: that stops hardly anything; see verify.allow_weak_sandbox.'
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-  """One text to be judged.
-
-  Attributes:
-    verifier: 'math', 'exact' or 'program'; or 'hang', which never answers,
-      for drills.
-    text: The completion; for 'program', the whole program.
-    gold: The reference answer or solution, for 'math' and 'exact'.
-    tests: How the program is judged, for 'program'.
-  """
-
-  verifier: str
-  text: str
-  gold: str = ''
-  tests: Tests | None = None
-
-
-def make_request(task: Task, problem: Problem, text: str) -> Request:
-  """Returns what the pool is asked about a completion's text."""
-  if task.verifier == 'program':
-    program = task.program(problem, text)
-    return Request('program', program, tests=problem.tests)
-  return Request(task.verifier, text, gold=problem.answer or '')
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +69,14 @@ class Pool:
       verifiers: Which verifiers the requests will name.
 
     Raises:
-      RuntimeError: A worker does not start, or misjudges what is known.
+      Halted: A worker does not start.
+      RuntimeError: A worker misjudges what is known.
     """
     for name in verifiers:
-      if name not in _VERIFIERS:
-        raise ValueError(f'Verifier {name!r} is not one of {_VERIFIERS}.')
+      if name not in requests.VERIFIERS:
+        raise ValueError(
+          f'Verifier {name!r} is not one of {requests.VERIFIERS}.'
+        )
     self._config = config
     self._verifiers = verifiers
     self._changed = threading.Condition()  # Guards all that follows.
@@ -104,6 +86,7 @@ class Pool:
     self._alone = False  # Whether what is in progress is a retry.
     self._closed = False
     self._failure = ''  # Why no worker can be had any more.
+    self._waits = False  # Whether it was said that workers are killed.
     self._counts: Counter[str] = Counter()
     self._cache: OrderedDict[bytes, Verdict] = OrderedDict()
     self._children: dict[str, Child] = {}  # By the name of their thread.
@@ -138,7 +121,8 @@ class Pool:
     """Queues a request; blocks while the queue is full.
 
     Raises:
-      RuntimeError: The pool is closed, or its workers cannot be started.
+      Halted: Its workers cannot be started.
+      RuntimeError: The pool is closed.
     """
     if request.verifier not in self._verifiers:
       raise ValueError(
@@ -154,7 +138,9 @@ class Pool:
           self._changed.notify_all()
           return item.future
         self._changed.wait()
-    raise RuntimeError(self._failure or 'This pool is closed.')
+    if self._failure:
+      raise Halted(self._failure)
+    raise RuntimeError('This pool is closed.')
 
   def close(self) -> None:
     """Kills what runs, cancels what waits, and leaves no process behind."""
@@ -178,7 +164,7 @@ class Pool:
 
   def _self_test(self) -> None:
     """Asks what is known; a verifier that misbehaves must not start a run."""
-    known = _known(self._verifiers)
+    known = requests.known(self._verifiers)
     verdicts = [self.submit(request) for request, _ in known]
     for (request, reward), future in zip(known, verdicts, strict=True):
       verdict = future.result()
@@ -210,6 +196,8 @@ class Pool:
       child = self._start()
       while (item := self._take()) is not None:
         child = self._handle(item, child)
+    except Halted as error:
+      self._fail(item, str(error))
     except Exception as error:  # Without a thread, items would wait for ever.
       self._fail(item, f'The verifier pool failed: {error!r}')
     finally:
@@ -225,35 +213,56 @@ class Pool:
     once nothing else runs x is asked alone, and a second loss makes it unknown.
     """
     request = item.request
-    claim = _claim(request)
-    key = _key(request, claim)
+    claim = requests.claim(request)
+    key = requests.key(request, claim)
     verdict = self._recall(key)
+    was_killed = False
     if verdict is None and claim is None:
-      verdict = _verdict(request, 0.0, 'no answer')
+      verdict = requests.verdict(request, 0.0, 'no answer')
     if verdict is None:
       child = self._ready(child)
       hang = request.verifier == 'hang'
       seconds = _HANG_SECONDS if hang else self._config.timeout
-      reply = child.ask(_message(request, claim), seconds)
+      reply = child.ask(requests.message(request, claim), seconds)
       if reply is not None:
         verdict = Verdict(**reply)
       elif not self._closed:
+        was_killed = child.was_killed
         child = self._start()
-    if verdict is None and self._again(item):
+    if verdict is None and self._again(item, was_killed):
       return child
-    unknown = _verdict(request, None, LATE)
+    unknown = requests.verdict(request, None, LATE)
     self._settle(item, key, verdict or unknown)
     return child
 
   def _ready(self, child: Child) -> Child:
-    """Returns a worker that is ready: this one, or one that replaces it."""
-    for _ in range(_STARTS):
-      if child.alive and child.wait_ready():
-        return child
-      if self._closed:
-        break
+    """Returns a worker that is ready: this one, or one that replaces it.
+
+    Invariant: it waits only for workers that others kill; one that ends by
+    itself, `_STARTS` times, is an error at once. Example: all are killed for a
+    minute. The third start waits 1 s, the next 2 s, then 4, 8, 16, 32 s; the
+    worker of that one gets ready, and is asked what the first would have been.
+    """
+    deadline = time.monotonic() + _KILLED_SECONDS
+    starts = 0
+    while not (child.alive and child.wait_ready()):
+      starts += 1
+      waits = child.was_killed and time.monotonic() < deadline
+      if self._closed or (starts >= _STARTS and not waits):
+        raise Halted('Verifier workers do not start; see their error above.')
+      if starts >= _STARTS:
+        self._pause(2.0 ** (starts - _STARTS))
       child = self._start()
-    raise RuntimeError('Verifier workers do not start; see their error above.')
+    self._waits = False
+    return child
+
+  def _pause(self, seconds: float) -> None:
+    """Waits, as long as the pool is open, and says so once for all threads."""
+    with self._changed:
+      if not self._waits:
+        print(_KILLED, file=sys.stderr)
+      self._waits = True
+      self._changed.wait_for(lambda: self._closed or self._failure, seconds)
 
   def _start(self) -> Child:
     child = Child(
@@ -297,15 +306,16 @@ class Pool:
         self._counts['cached'] += 1
     return verdict
 
-  def _again(self, item: '_Item') -> bool:
-    """Queues an item whose worker hung or died, to be asked once, alone."""
+  def _again(self, item: '_Item', was_killed: bool) -> bool:
+    """Queues an item whose worker hung or died, to be asked again, alone."""
     with self._changed:
       self._counts['killed'] += 1
-      if item.retry or self._closed:
+      if self._closed or (item.retry and (item.killed or not was_killed)):
         return False
+      item.killed = item.retry
+      self._counts['retried'] += not item.retry
       item.retry = True
       self._busy -= 1
-      self._counts['retried'] += 1
       self._retries.append(item)
       self._changed.notify_all()
     return True
@@ -334,69 +344,12 @@ class Pool:
       dropped = [item, *self._drop()] if item else self._drop()
     for lost in dropped:
       if not lost.future.done():
-        lost.future.set_exception(RuntimeError(why))
+        lost.future.set_exception(Halted(why))
 
 
 @dataclass(slots=True)
 class _Item:
   request: Request
-  retry: bool = False
+  retry: bool = False  # Is asked alone.
+  killed: bool = False  # Its worker was killed when it was asked alone.
   future: 'Future[Verdict]' = field(default_factory=Future)
-
-
-def _claim(request: Request) -> str | None:
-  """Returns what is judged: the answer in the text, or the program."""
-  if request.verifier in _ANSWERS:
-    return _ANSWERS[request.verifier].extract(request.text)
-  return request.text
-
-
-def _key(request: Request, claim: str | None) -> bytes:
-  """Returns a digest of all that the verdict depends on."""
-  version = _verdict(request, None, '').verifier
-  parts = repr((version, request.gold, claim, request.tests))
-  data = parts.encode(errors='surrogatepass')
-  return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def _message(request: Request, claim: str | None) -> dict[str, object]:
-  """Returns what a worker is sent."""
-  message: dict[str, object] = {'verifier': request.verifier, 'text': claim}
-  if request.tests is None:
-    return message | {'gold': request.gold}
-  return message | {'tests': asdict(request.tests)}
-
-
-def _verdict(request: Request, reward: float | None, reason: str) -> Verdict:
-  """Returns a verdict that needed no worker, or that none would give."""
-  judge = _ANSWERS.get(request.verifier)
-  return Verdict(reward, reason, judge.VERSION if judge else request.verifier)
-
-
-def _known(verifiers: tuple[str, ...]) -> list[tuple[Request, float]]:
-  """Returns requests whose rewards are beyond doubt."""
-  known: list[tuple[Request, float]] = []
-  if 'math' in verifiers:
-    known += [
-      (
-        Request('math', r'So it is $\boxed{\frac{\sqrt{8}}{2}}$.', r'\sqrt2'),
-        1,
-      ),
-      (Request('math', 'The total is 17.\n#### 17', '18'), 0),
-      (Request('math', r'\boxed{x^2 - 1}', '(x - 1)(x + 2)'), 0),
-    ]
-  if 'exact' in verifiers:
-    known += [
-      (Request('exact', 'So the answer is (B).', '(B)'), 1),
-      (Request('exact', 'So the answer is (A).', '(B)'), 0),
-    ]
-  if 'program' in verifiers:
-    tests = Tests('assert', 'def check(f):\n  assert f(2) == 3\n', 'f')
-    echo = Tests('stdin', inputs=('7\n',), outputs=('7\n',))
-    known += [
-      (Request('program', 'def f(x):\n  return x + 1\n', tests=tests), 1),
-      (Request('program', 'def f(x):\n  return x\n', tests=tests), 0),
-      (Request('program', 'while True:\n  pass\n', tests=echo), 0),
-      (Request('program', 'import os\nos._exit(0)\n', tests=tests), 0),
-    ]
-  return known

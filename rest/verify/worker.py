@@ -43,7 +43,8 @@ def main() -> None:
 
 def _private_output() -> BinaryIO:
   """Moves the reply pipe away from descriptor 1, where libraries print."""
-  replies = os.fdopen(os.dup(1), 'wb', buffering=0)
+  # Never closed: its end is that of the process, whose status is known then.
+  replies = os.fdopen(os.dup(1), 'wb', buffering=0, closefd=False)
   nothing = os.open(os.devnull, os.O_WRONLY)
   os.dup2(nothing, 1)
   os.close(nothing)

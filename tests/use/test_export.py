@@ -1,5 +1,7 @@
 """A run's model goes out as a directory that `transformers` answers from."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -55,9 +57,10 @@ def _run_the_code_of_the_card(folder, monkeypatch) -> dict[str, Any]:
 
 
 def _refused(*arguments: str) -> str:
-  with pytest.raises(SystemExit) as error:
+  said = io.StringIO()
+  with contextlib.redirect_stderr(said), pytest.raises(SystemExit, match='2'):
     export.main(list(arguments))
-  return str(error.value)
+  return said.getvalue()
 
 
 def test_the_weights_that_go_out_are_those_of_the_iteration(run, exported):
@@ -228,6 +231,6 @@ def test_an_export_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
     raise OSError('disk full')
 
   monkeypatch.setattr(weights.safetensors, 'write', fail)
-  with pytest.raises(OSError, match='disk full'):
-    export.main([str(run), f'--out={tmp_path / "out"}'])
+  out = f'--out={tmp_path / "out"}'
+  assert _refused(str(run), out) == 'error: disk full\n'
   assert 'out' not in os.listdir(tmp_path)

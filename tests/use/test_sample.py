@@ -1,5 +1,6 @@
 """Questions go in, from a person or a file, and answers come out."""
 
+import contextlib
 import io
 import json
 import pathlib
@@ -42,9 +43,10 @@ def _answers(capsys, *arguments: str) -> list[dict[str, object]]:
 
 
 def _refused(*arguments: str) -> str:
-  with pytest.raises(SystemExit) as error:
+  said = io.StringIO()
+  with contextlib.redirect_stderr(said), pytest.raises(SystemExit, match='2'):
     sample.main(list(arguments))
-  return str(error.value)
+  return said.getvalue()
 
 
 def test_each_question_gets_its_answers_in_order(run, questions, capsys):

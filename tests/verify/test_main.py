@@ -106,17 +106,16 @@ _CALL = {
   ],
 )
 def test_a_malformed_line_is_told_with_its_number(
-  verifier, line, expected, tmp_path, monkeypatch
+  verifier, line, expected, tmp_path, capsys
 ):
   file = tmp_path / 'samples.jsonl'
   whole = {'text': '3', 'gold': '3', 'tests': _CALL}
   file.write_text(f'{json.dumps(whole)}\n\n{json.dumps(line)}\n')
-  command = ['rest.verify', 'grade', str(file), f'--verifier={verifier}']
-  monkeypatch.setattr(sys, 'argv', command)
-  with pytest.raises(SystemExit) as ended:
-    verify_main.main()
-  assert str(ended.value).startswith(f'error: {file}, line 3')
-  assert expected in str(ended.value)
+  with pytest.raises(SystemExit, match='2'):
+    verify_main.main(['grade', str(file), f'--verifier={verifier}'])
+  said = capsys.readouterr().err
+  assert said.startswith(f'error: {file}, line 3')
+  assert expected in said
 
 
 def test_regrading_tells_which_samples_enter_and_leave(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from workers import worker_pids
 
 from rest import types
+from rest.types import Halted
 from rest.verify import Pool, Request, VerifyConfig, exact
 
 _PATIENCE = 60  # Seconds until what must happen has not happened.
@@ -112,24 +113,81 @@ def test_an_item_that_hangs_twice_is_unknown_and_harms_no_other():
   assert (stats.correct, stats.waiting) == (57, 0)
 
 
-def test_a_pool_whose_workers_do_not_start_says_so():
-  with Pool(VerifyConfig(workers=1), ('math',)) as pool:
-    over = threading.Event()
+@contextlib.contextmanager
+def _killing(pool: Pool):
+  """Kills all workers, again and again, until what is yielded is set."""
+  over = threading.Event()
 
-    def kill_workers():
-      while not over.is_set():
-        with contextlib.suppress(ProcessLookupError):  # Reaped just now.
-          _signal(pool, signal.SIGKILL)
-        time.sleep(0.02)
+  def kill_workers():
+    while not over.is_set():
+      with contextlib.suppress(ProcessLookupError):  # Reaped just now.
+        _signal(pool, signal.SIGKILL)
+      time.sleep(0.02)
 
-    killer = threading.Thread(target=kill_workers)
-    killer.start()
-    with pytest.raises(RuntimeError, match='do not start'):
-      pool.submit(_math(3, 3)).result(_PATIENCE)
+  killer = threading.Thread(target=kill_workers)
+  killer.start()
+  try:
+    yield over
+  finally:
     over.set()
     killer.join()
-    with pytest.raises(RuntimeError, match='do not start'):
+
+
+def test_workers_that_are_killed_for_a_while_cost_no_verdict(capsys):
+  with Pool(VerifyConfig(workers=2), ('math',)) as pool:
+    said = ''
+    with _killing(pool) as over:
+      futures = [pool.submit(_math(i, i)) for i in range(20)]
+      while 'are killed' not in said:
+        said += capsys.readouterr().err
+        assert not any(future.done() for future in futures)
+      over.set()
+      assert [f.result(_PATIENCE).reward for f in futures] == [1.0] * 20
+    assert (pool.stats.correct, pool.stats.unknown) == (20, 0)
+  assert (said + capsys.readouterr().err).count('are killed') == 1
+
+
+def test_workers_that_are_killed_for_ever_are_an_error(monkeypatch):
+  monkeypatch.setattr('rest.verify.pool._KILLED_SECONDS', 0)
+  with Pool(VerifyConfig(workers=1), ('math',)) as pool:
+    with (
+      _killing(pool),
+      pytest.raises(Halted, match=r'^Verifier workers do not start'),
+    ):
+      pool.submit(_math(3, 3)).result(_PATIENCE)
+    with pytest.raises(Halted, match=r'^Verifier workers do not start'):
       pool.submit(_math(4, 4))
+
+
+def test_workers_that_end_by_themselves_are_not_waited_for(
+  tmp_path, monkeypatch
+):
+  code = "import sys\nsys.modules['rest.verify.exact'] = None\n"
+  (tmp_path / 'sitecustomize.py').write_text(code)
+  monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+  monkeypatch.setattr(Pool, '_pause', lambda *unused: pytest.fail('waits'))
+  with pytest.raises(Halted, match=r'^Verifier workers do not start'):
+    Pool(VerifyConfig(workers=1), ('exact',))
+
+
+@pytest.mark.parametrize(
+  ('number', 'asked'),
+  [(signal.SIGSEGV, 2), (signal.SIGTERM, 2), (signal.SIGKILL, 3)],
+)
+def test_who_kills_a_worker_is_known_once_it_is_alone(
+  monkeypatch, number, asked
+):
+  with Pool(VerifyConfig(workers=1), ('hang',)) as pool:
+    monkeypatch.setattr('rest.verify.pool._HANG_SECONDS', _PATIENCE)
+    future = pool.submit(Request('hang', ''))
+    for _ in range(asked):
+      assert not future.done()
+      _wait_until(lambda: pool._children['verify-0']._ready)
+      child = pool._children['verify-0']
+      os.kill(child.pid, number)
+      _wait_until(lambda old=child: pool._children['verify-0'] is not old)
+    assert future.result(_PATIENCE).reward is None
+    assert (pool.stats.killed, pool.stats.retried) == (asked, 1)
 
 
 def test_killing_workers_loses_nothing_and_leaves_nothing():

@@ -8,7 +8,8 @@ import functools
 
 from rest.config import VerifyConfig
 from rest.types import Tests, Verdict
-from rest.verify.pool import Pool, Request
+from rest.verify.pool import Pool
+from rest.verify.request import Request
 
 
 def run(program: str, tests: Tests) -> Verdict:

@@ -1,0 +1,94 @@
+"""One text to be judged, and what is known of it before a worker is asked."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+from rest.types import Problem, Task, Tests, Verdict
+from rest.verify import exact, math
+
+_ANSWERS = {'math': math, 'exact': exact}  # Who judge an extracted answer.
+VERIFIERS = (*_ANSWERS, 'program', 'hang')
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+  """One text to be judged.
+
+  Attributes:
+    verifier: 'math', 'exact' or 'program'; or 'hang', which never answers,
+      for drills.
+    text: The completion; for 'program', the whole program.
+    gold: The reference answer or solution, for 'math' and 'exact'.
+    tests: How the program is judged, for 'program'.
+  """
+
+  verifier: str
+  text: str
+  gold: str = ''
+  tests: Tests | None = None
+
+
+def make_request(task: Task, problem: Problem, text: str) -> Request:
+  """Returns what the pool is asked about a completion's text."""
+  if task.verifier == 'program':
+    program = task.program(problem, text)
+    return Request('program', program, tests=problem.tests)
+  return Request(task.verifier, text, gold=problem.answer or '')
+
+
+def claim(request: Request) -> str | None:
+  """Returns what is judged: the answer in the text, or the program."""
+  if request.verifier in _ANSWERS:
+    return _ANSWERS[request.verifier].extract(request.text)
+  return request.text
+
+
+def key(request: Request, claim: str | None) -> bytes:
+  """Returns a digest of all that the verdict depends on."""
+  version = verdict(request, None, '').verifier
+  parts = repr((version, request.gold, claim, request.tests))
+  data = parts.encode(errors='surrogatepass')
+  return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def message(request: Request, claim: str | None) -> dict[str, object]:
+  """Returns what a worker is sent."""
+  message: dict[str, object] = {'verifier': request.verifier, 'text': claim}
+  if request.tests is None:
+    return message | {'gold': request.gold}
+  return message | {'tests': asdict(request.tests)}
+
+
+def verdict(request: Request, reward: float | None, reason: str) -> Verdict:
+  """Returns a verdict that needed no worker, or that none would give."""
+  judge = _ANSWERS.get(request.verifier)
+  return Verdict(reward, reason, judge.VERSION if judge else request.verifier)
+
+
+def known(verifiers: tuple[str, ...]) -> list[tuple[Request, float]]:
+  """Returns requests whose rewards are beyond doubt."""
+  sure: list[tuple[Request, float]] = []
+  if 'math' in verifiers:
+    sure += [
+      (
+        Request('math', r'So it is $\boxed{\frac{\sqrt{8}}{2}}$.', r'\sqrt2'),
+        1,
+      ),
+      (Request('math', 'The total is 17.\n#### 17', '18'), 0),
+      (Request('math', r'\boxed{x^2 - 1}', '(x - 1)(x + 2)'), 0),
+    ]
+  if 'exact' in verifiers:
+    sure += [
+      (Request('exact', 'So the answer is (B).', '(B)'), 1),
+      (Request('exact', 'So the answer is (A).', '(B)'), 0),
+    ]
+  if 'program' in verifiers:
+    tests = Tests('assert', 'def check(f):\n  assert f(2) == 3\n', 'f')
+    echo = Tests('stdin', inputs=('7\n',), outputs=('7\n',))
+    sure += [
+      (Request('program', 'def f(x):\n  return x + 1\n', tests=tests), 1),
+      (Request('program', 'def f(x):\n  return x\n', tests=tests), 0),
+      (Request('program', 'while True:\n  pass\n', tests=echo), 0),
+      (Request('program', 'import os\nos._exit(0)\n', tests=tests), 0),
+    ]
+  return sure
