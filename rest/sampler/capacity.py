@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -136,19 +137,13 @@ def size_table(
   while not config.rows and not capacity.fits and capacity.shape.size > unit:
     capacity = attempt(capacity.shape.size // 2)
   if not capacity.fits:
-    raise ValueError(
-      f'The sampler needs {capacity.total_bytes / 2**30:.2f} GiB a device, '
-      f'but {capacity.available_bytes / 2**30:.2f} GiB are there ({capacity}): '
-      f'lower sampling.rows (now {capacity.shape.size}), sampling.max_tokens '
-      f'({config.max_tokens}) or sampling.max_prompt_tokens '
-      f'({config.max_prompt_tokens}), or raise mesh.tensor.'
-    )
+    raise ValueError(_too_large(capacity, config))
   return capacity
 
 
 def find_device() -> hardware.Device:
   """Returns what kind of device this process has."""
-  device = jax.local_devices()[0]
+  device: Any = jax.local_devices()[0]
   if device.platform == 'cpu':
     return hardware.cpu(jax.local_device_count())
   memory = device.memory_stats()['bytes_limit']
@@ -211,6 +206,17 @@ def sizes(
       shape = replace(shape, rows=shape.rows - -(-shape.rows // 8))
     else:
       shape = replace(shape, slots=shape.slots // 2)
+
+
+def _too_large(capacity: Capacity, config: SamplerConfig) -> str:
+  available = capacity.available_bytes / 2**30
+  return (
+    f'The sampler needs {capacity.total_bytes / 2**30:.2f} GiB a device, but '
+    f'{available:.2f} GiB are there ({capacity}): lower sampling.rows (now '
+    f'{capacity.shape.size}), sampling.max_tokens ({config.max_tokens}) or '
+    f'sampling.max_prompt_tokens ({config.max_prompt_tokens}), or raise '
+    'mesh.tensor.'
+  )
 
 
 def _steps(weight_bytes: int, device: hardware.Device) -> int:

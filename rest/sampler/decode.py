@@ -192,23 +192,8 @@ def _draw(
     buffer_QR[..., None] > 0, slots.key_QEW[:, 1:], slots.key_QEW[:, :1]
   )
   by_row, whole = PartitionSpec(AXES), PartitionSpec()
-
-  def local(
-    logits_BV: jax.Array,
-    key_BW: jax.Array,
-    sample_B: jax.Array,
-    drawn_B: jax.Array,
-    temperature: jax.Array,
-    top_k: jax.Array,
-    top_p: jax.Array,
-  ) -> tuple[jax.Array, jax.Array]:
-    uniform_B = uniforms(key_BW, sample_B, drawn_B)
-    return choose(
-      logits_BV, uniform_B, temperature, top_k, top_p, program.candidates
-    )
-
   token_B, logprob_B = jax.shard_map(
-    local,
+    functools.partial(_choose, program.candidates),
     mesh=program.mesh,
     in_specs=(*[by_row] * 4, *[whole] * 3),
     out_specs=(by_row, by_row),
@@ -223,6 +208,21 @@ def _draw(
     knobs.top_p,
   )
   return token_B.reshape(buffer_QR.shape), logprob_B.reshape(buffer_QR.shape)
+
+
+def _choose(
+  candidates: int,
+  logits_BV: jax.Array,
+  key_BW: jax.Array,
+  sample_B: jax.Array,
+  drawn_B: jax.Array,
+  temperature: jax.Array,
+  top_k: jax.Array,
+  top_p: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Chooses for the rows of one device."""
+  uniform_B = uniforms(key_BW, sample_B, drawn_B)
+  return choose(logits_BV, uniform_B, temperature, top_k, top_p, candidates)
 
 
 def _of_entry(value_QEI: jax.Array, entry_QR: jax.Array) -> jax.Array:

@@ -23,6 +23,7 @@ from rest.sampler.stats import Call, Stats, Watch
 from rest.sampler.table import (
   Dropped,
   LayerCache,
+  Rows,
   Slots,
   Table,
   put_table,
@@ -170,7 +171,7 @@ class Drawing:
 
   def _rearrange(self, move: Move, slots: Slots) -> None:
     with jax.set_mesh(self.mesh):
-      rows = move_rows(self.table.rows, move, self.mesh)
+      rows: Rows = move_rows(self.table.rows, move, self.mesh)
       caches: list[LayerCache] = []
       while self.table.caches:  # Each layer's old one is freed before the next.
         caches.append(move_cache(self.table.caches.pop(0), move, self.mesh))

@@ -36,8 +36,8 @@ class Draft:
   """
 
   place: int
-  tokens: list[int] = field(default_factory=list)
-  logprobs: list[float] = field(default_factory=list)
+  tokens: list[int] = field(default_factory=list[int])
+  logprobs: list[float] = field(default_factory=list[float])
   row: int = -1
   entry: int = -1
   is_done: bool = False

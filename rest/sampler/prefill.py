@@ -79,13 +79,12 @@ def _prefill(
   ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     k_XSKH, v_XSKH = k_XTKH, v_XTKH
     position_XS, has_XS = position_XT, has_XT
-    if cache is not None and cache.v0_KSH.shape[1]:
+    if cache is not None and (s := cache.v0_KSH.shape[1]):
       k0_SKH = jnp.moveaxis(cache.k0_KHS, 2, 0)
       v0_SKH = jnp.swapaxes(cache.v0_KSH, 0, 1)
       k_XSKH = jnp.concatenate([_all(k0_SKH, batch), k_XTKH], axis=1)
       v_XSKH = jnp.concatenate([_all(v0_SKH, batch), v_XTKH], axis=1)
-      first_S = jnp.arange(v0_SKH.shape[0])[None]
-      first_XS = jnp.broadcast_to(first_S, (batch, first_S.shape[1]))
+      first_XS = jnp.broadcast_to(jnp.arange(s)[None], (batch, s))
       position_XS = jnp.concatenate([first_XS, position_XT], axis=1)
       has_XS = jnp.concatenate([first_XS < prefix, has_XT], axis=1)
     ahead_XTS = position_XT[:, :, None] - position_XS[:, None]

@@ -33,23 +33,12 @@ def fill(
     levels: Per layer, keys and values of the load's questions, k_XKHT, v_XKTH.
   """
   at = (load.slot_Y, load.buffer_Y)
-  width = load.tokens_XT.shape[1]
 
   def put(old: jax.Array, new_Y: jax.Array) -> jax.Array:
     return old.at[at].set(new_Y, mode='drop')
 
-  def put_level(
-    cache: LayerCache, k_XKHT: jax.Array, v_XKTH: jax.Array
-  ) -> LayerCache:
-    k_YKHT = k_XKHT[load.source_Y].astype(cache.k1_QEKHS.dtype)
-    v_YKTH = v_XKTH[load.source_Y].astype(cache.v1_QEKSH.dtype)
-    return cache._replace(
-      k1_QEKHS=cache.k1_QEKHS.at[*at, :, :, :width].set(k_YKHT, mode='drop'),
-      v1_QEKSH=cache.v1_QEKSH.at[*at, :, :width].set(v_YKTH, mode='drop'),
-    )
-
   caches = [
-    put_level(cache, *level)
+    _put_level(cache, load, *level)
     for cache, level in zip(table.caches, levels, strict=True)
   ]
   old = table.slots
@@ -140,4 +129,17 @@ def _given(
   return slots._replace(
     next_QE=slots.next_QE + given_QE.astype(jnp.int32),
     front_Q=jnp.where(turns_Q, 1 - slots.front_Q, slots.front_Q),
+  )
+
+
+def _put_level(
+  cache: LayerCache, load: Load, k_XKHT: jax.Array, v_XKTH: jax.Array
+) -> LayerCache:
+  """Returns a layer's cache with a load's questions."""
+  at, width = (load.slot_Y, load.buffer_Y), load.tokens_XT.shape[1]
+  k_YKHT = k_XKHT[load.source_Y].astype(cache.k1_QEKHS.dtype)
+  v_YKTH = v_XKTH[load.source_Y].astype(cache.v1_QEKSH.dtype)
+  return cache._replace(
+    k1_QEKHS=cache.k1_QEKHS.at[*at, :, :, :width].set(k_YKHT, mode='drop'),
+    v1_QEKSH=cache.v1_QEKSH.at[*at, :, :width].set(v_YKTH, mode='drop'),
   )

@@ -86,7 +86,7 @@ class Sampler:
       model: Stacked layers, of any type and sharding; it is not kept.
     """
     self._model_config = model.config
-    self.model = _hand_over(model, self._mesh)
+    self.model: Transformer = _hand_over(model, self._mesh)
 
   def release(self) -> None:
     """Frees weights and table for the trainer; `set_weights` must come next."""

@@ -113,7 +113,7 @@ class Scheduler:
     Invariant: a draft's tokens are those of its entry, in order, however many
     calls and rows of other samples lie between. The table may have been
     rearranged since the call was made: `owners` says what its rows were then.
-    Example: with I = 8 and 2 rows a slot, entry 9 in row 3 of the call is the
+    Example: with I = 8 and 2 rows a slot, entry 9 in row 2 of the call is the
     draft 1 of the order that buffer 1 of slot 1 held.
 
     Args:

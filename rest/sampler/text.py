@@ -37,7 +37,7 @@ def complete(
   if cut is None:
     return Completion(text, tuple(tokens), tuple(draft.logprobs), ended)
   text = text[:cut]
-  count = len(drawn)
+  count, before = len(drawn), ''
   while count and not text.startswith(
     before := tokenizer.decode(drawn[:count], follows=True)
   ):

@@ -28,7 +28,7 @@ def uniforms(
   def one(
     words: jax.Array, sample: jax.Array, position: jax.Array
   ) -> jax.Array:
-    key = jax.random.wrap_key_data(words, impl='threefry2x32')
+    key: jax.Array = jax.random.wrap_key_data(words, impl='threefry2x32')
     key = jax.random.fold_in(jax.random.fold_in(key, sample), position)
     return jax.random.uniform(key)
 

@@ -28,6 +28,12 @@ def test_idle_rows_take_the_next_samples_of_their_slot():
   assert slots.front_Q.tolist() == [1]
 
 
+def test_a_buffer_that_is_given_out_goes_to_the_back_at_once():
+  slots, rows = claim(*state([5, -1, 6, 4], (7, 0), (8, 5)))
+  assert rows.entry_QR.tolist() == [[5, 7, 6, 4]]
+  assert slots.front_Q.tolist() == [1]
+
+
 def test_rows_stay_idle_where_nothing_is_left():
   slots, rows = claim(*state([5, -1, -1, -1], (7, 0), (8, 0)))
   assert rows.entry_QR.tolist() == [[5, 7, -1, -1]]

@@ -125,22 +125,22 @@ def test_what_a_call_drew_falls_into_stretches_of_one_entry():
 
 
 def test_tokens_go_to_the_draft_of_their_entry():
-  # The example of `collect`: entry 9 in row 3.
+  # The example of `collect`: entry 9 in row 2.
   shape = TableShape(2, 2, 0, 32, 32, 8)
   ask = Ask(0, (3, 4), (0, 1, 2))
   scheduler = Scheduler(shape, iter(()), 8, 1, 32, 0, (), 1)
   order = Order(0, ask, [Draft(place) for place in range(3)], 3, 3)
   scheduler.owners[1][1] = order
   entry_TQR = np.full((4, 2, 2), -1, np.int32)
-  entry_TQR[1:, 1, 1] = 9
+  entry_TQR[1:, 1, 0] = 9
   token_TQR = np.arange(16).reshape(4, 2, 2)
   ended_TQR = np.arange(4)[:, None, None] * np.ones((2, 2), int) == 3
   drawn = Drawn(token_TQR, token_TQR / 8, entry_TQR, ended_TQR)
   ((draft, ended),) = scheduler.collect(scheduler.owners, drawn)
   assert draft is order.drafts[1]
   assert ended
-  assert draft.tokens == [7, 11, 15]
-  assert (draft.row, draft.entry, order.waiting) == (3, 9, 2)
+  assert draft.tokens == [6, 10, 14]
+  assert (draft.row, draft.entry, order.waiting) == (2, 9, 2)
 
 
 def test_asks_are_shared_out_until_slots_are_full():

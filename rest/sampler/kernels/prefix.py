@@ -76,9 +76,10 @@ def _kernel(
 ) -> None:
   """Runs over every A-th block of keys, for a tile of queries of one head.
 
-  Parts take blocks by turns, so that all have work however short the prefix is
-  in its room. Example: 5 tokens, blocks of 2 keys, 2 parts: the first reads the
-  blocks 0 and 2, of which key 5 is not seen, the second block 1.
+  Invariant: parts take blocks by turns, so that each is read by one, and all
+  have work however short the prefix is in its room. Example: 5 tokens, blocks
+  of 2 keys, 2 parts: the first reads the blocks 0 and 2, of which key 5 is not
+  seen, the second block 1.
   """
   q_MH, row_M, is_query_M = softmax.load_queries(q_ref, tile)
   position_M = plgpu.load(position_ref.at[row_M], mask=is_query_M, other=0)
@@ -95,5 +96,5 @@ def _kernel(
     )
 
   count = pl.cdiv(pl.cdiv(prefix, keys) - part, parts)
-  state = jax.lax.fori_loop(0, count, read, softmax.begin(*q_MH.shape))
+  state: Running = jax.lax.fori_loop(0, count, read, softmax.begin(*q_MH.shape))
   softmax.store(state, is_query_M, out_ref, max_ref, sum_ref)

@@ -87,10 +87,11 @@ def _kernel(
   keys: int,
   options: Options,
 ) -> None:
-  """Runs over both questions of a slot; a query sees the keys of its own.
+  """Runs over both questions of a slot.
 
-  Example: questions of 3 and 5 tokens, blocks of 4 keys, of which all rows
-  answer the second: `used` is (0, 5), and blocks 0 and 1 of it are read.
+  Invariant: a query sees the keys of its own question, in order. Example:
+  questions of 3 and 5 tokens, blocks of 4 keys, of which all rows answer the
+  second: `used` is (0, 5), and blocks 0 and 1 of it are read.
   """
   q_MH, row_M, is_query_M = softmax.load_queries(q_ref, tile)
   buffer_M = plgpu.load(buffer_ref.at[row_M], mask=is_query_M, other=0)

@@ -92,16 +92,7 @@ def _kernel(
   is_query_M = jnp.arange(tile) < groups
   mask_M1 = is_query_M[:, None]
   q_MH = plgpu.load(q_ref.at[:, :], mask=mask_M1, other=0.0)
-  state = softmax.begin(tile, width)
-  for at in range(0, len(found), 3):
-    out_part_ref, max_ref, sum_ref = found[at : at + 3]
-    for a in map(jnp.int32, range(out_part_ref.shape[0])):
-      part = Running(
-        plgpu.load(out_part_ref.at[a], mask=mask_M1, other=0.0),
-        plgpu.load(max_ref.at[a], mask=is_query_M, other=softmax.NEVER),
-        plgpu.load(sum_ref.at[a], mask=is_query_M, other=0.0),
-      )
-      state = softmax.merge(state, part)
+  state = _found(found, is_query_M, mask_M1, softmax.begin(tile, width))
   drawn = drawn_ref[0]
 
   def read(i: jax.Array, state: Running) -> Running:
@@ -127,3 +118,19 @@ def _kernel(
   plgpu.store(out_ref.at[:, :], out_MH.astype(out_ref.dtype), mask=mask_M1)
   grown_k_ref[pl.ds(drawn, 1), :] = new_k_H[None]
   grown_v_ref[pl.ds(drawn, 1), :] = new_v_H[None]
+
+
+def _found(
+  refs: list[Ref], is_query_M: jax.Array, mask_M1: jax.Array, state: Running
+) -> Running:
+  """Adds what other kernels have found, three arrays each, A parts of it."""
+  for at in range(0, len(refs), 3):
+    out_ref, max_ref, sum_ref = refs[at : at + 3]
+    for a in map(jnp.int32, range(out_ref.shape[0])):
+      part = Running(
+        plgpu.load(out_ref.at[a], mask=mask_M1, other=0.0),
+        plgpu.load(max_ref.at[a], mask=is_query_M, other=softmax.NEVER),
+        plgpu.load(sum_ref.at[a], mask=is_query_M, other=0.0),
+      )
+      state = softmax.merge(state, part)
+  return state
