@@ -7,11 +7,12 @@ Several runs are put side by side, with their differences.
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from rest.report.page import write_figures, write_page
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog='python -m rest.report',
     description=__doc__,
@@ -24,7 +25,7 @@ def main() -> None:
   parser.add_argument(
     '--figures', help='folder that gets every figure as SVG and PNG'
   )
-  arguments = parser.parse_args()
+  arguments = parser.parse_args(argv)
   alone = len(arguments.workdir) == 1
   out = arguments.out
   if out is None:
@@ -33,8 +34,9 @@ def main() -> None:
     write_page(arguments.workdir, out)
     if arguments.figures:
       write_figures(arguments.workdir, arguments.figures)
-  except ValueError as error:
-    sys.exit(f'error: {error}')
+  except (ValueError, OSError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
   print(f'wrote {out}')
 
 
