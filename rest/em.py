@@ -31,6 +31,8 @@ from rest.run.phase import Phase, phase
 from rest.types import Halted
 from rest.use.export import export_model
 
+_DATASET = ('e_step.json', 'dataset.jsonl')  # What an E-step makes.
+
 
 def run_em(run: Run, tools: Tools) -> None:
   """Runs all iterations that are not on disk yet, and reports.
@@ -49,13 +51,15 @@ def run_em(run: Run, tools: Tools) -> None:
     if em.export:
       export(run, policy, iteration)
     if processes.is_first():
-      report.write(run.workdir)
+      _report(run, tools)
     if em.stop_on_validation and not _improved(run, iteration):
       break
   if run.config.eval.on_train:
     generate(run, policy, iteration + 1)
   if processes.is_first():
-    store.write_json(run.workdir / 'finished.json', {'asked': em.iterations})
+    finished = run.workdir / 'finished.json'
+    store.write_json(finished, {'asked': em.iterations})
+    digests.note(finished)
 
 
 def make_policy(run: Run, tools: Tools) -> Policy:
@@ -105,7 +109,7 @@ def expect(run: Run, policy: Policy, iteration: int) -> None:
 
 def generate(run: Run, policy: Policy, iteration: int) -> None:
   """The E-step: the dataset of an iteration, drawn by the one before."""
-  with _phase(run, policy, iteration, 'sample', 'dataset.jsonl') as here:
+  with _phase(run, policy, iteration, 'sample', *_DATASET) as here:
     if here.done:
       return
     policy.use(iteration - 1)
@@ -128,7 +132,7 @@ def generate(run: Run, policy: Policy, iteration: int) -> None:
 
 def choose_from(run: Run, policy: Policy, iteration: int) -> None:
   """The E-step, but for drawing: another run's samples, this run's choice."""
-  with _phase(run, policy, iteration, 'choose', 'dataset.jsonl') as here:
+  with _phase(run, policy, iteration, 'choose', *_DATASET) as here:
     if here.done or not processes.is_first():
       return
     config, tools = run.config, policy.tools
@@ -245,13 +249,21 @@ def export(run: Run, policy: Policy, iteration: int) -> None:
       export_model(opened, iteration, str(here.folder / 'hf'), policy.mesh)
 
 
+def _report(run: Run, tools: Tools) -> None:
+  """Writes the report; what is only for people does not stop a run."""
+  try:
+    report.write(run.workdir)
+  except (store.Damaged, OSError) as error:
+    tools.live.journal.say(f'there is no new report: {error}')
+
+
 def _phase(
-  run: Run, policy: Policy, iteration: int, name: str, makes: str
+  run: Run, policy: Policy, iteration: int, name: str, *makes: str
 ) -> AbstractContextManager[Phase]:
   folder = iteration_folder(run.workdir, iteration)
   tools = policy.tools
   return phase(
-    tools.live, tools.sampler.stats.counts, folder, iteration, name, makes
+    tools.live, tools.sampler.stats.counts, folder, iteration, name, *makes
   )
 
 

@@ -33,7 +33,7 @@ from rest.model import sharding, weights
 from rest.plan import outline
 from rest.plan.survey import survey
 from rest.plan.world import Run
-from rest.run import processes, store
+from rest.run import digests, processes, store
 from rest.run.command import refuse, refusing
 from rest.run.log import Journal
 from rest.run.progress import Live
@@ -183,9 +183,11 @@ def hold(run: Run) -> Iterator[None]:
     store.clear(workdir)
     if not (workdir / 'run.json').exists():
       store.write_json(workdir / 'run.json', here)
-    if not (workdir / 'problems.jsonl').exists():
+      digests.note(workdir / 'run.json')
+    if not digests.is_there(workdir / 'problems.jsonl', print):
       problems = {split: run.world.task.problems(split) for split in SPLITS}
       store.write_problems(workdir / 'problems.jsonl', problems)
+      digests.note(workdir / 'problems.jsonl')
     processes.barrier('recorded')
     yield
 

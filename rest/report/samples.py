@@ -17,7 +17,7 @@ from etils import epath
 
 from rest.config import EStepConfig
 from rest.e_step.choose import Reader, choose
-from rest.run import store
+from rest.run import digests, store
 from rest.run.dataset import read_dataset
 from rest.run.scores import Results
 from rest.types import Graded, Problem
@@ -50,9 +50,11 @@ class SampleSet:
 
 def sample_sets(run: Results) -> list[SampleSet]:
   """Returns all samples of a run, packed; the E-step's come first."""
+  path = run.workdir / 'problems.jsonl'
+  digests.check(path)
   problems = {
     problem.id: problem
-    for listed in store.read_problems(run.workdir / 'problems.jsonl').values()
+    for listed in store.read_problems(path).values()
     for problem in listed
   }
   sets = list(_find(run))
@@ -171,7 +173,9 @@ def _reader(rows: list[Graded], kept: dict[str, list[str]]) -> Reader:
 
 def _kept(parts: epath.Path) -> defaultdict[str, list[str]]:
   kept: defaultdict[str, list[str]] = defaultdict(list)
-  for row in read_dataset(parts.parent / 'dataset.jsonl'):
+  path = parts.parent / 'dataset.jsonl'
+  digests.check(path)
+  for row in read_dataset(path):
     kept[row.problem_id].append(row.text)
   return kept
 

@@ -43,13 +43,50 @@ def is_there(path: epath.PathLike, say: Callable[[str], None]) -> bool:
   path = epath.Path(path)
   if not path.exists():
     return False
-  if path.is_file() and noted(path) in (None, _digest(path)):
+  if is_whole(path):
     return True
   say(
     f'{path} is damaged: it is not what was written. It is '
     f'{store.put_aside(path)} now, and is made again.'
   )
   return False
+
+
+def is_whole(path: epath.PathLike) -> bool:
+  """Whether a file is there and as it was written; changes nothing."""
+  path = epath.Path(path)
+  return path.is_file() and noted(path) in (None, _digest(path))
+
+
+def check(path: epath.PathLike) -> None:
+  """Refuses a file that is there, but not as it was written.
+
+  Raises:
+    Damaged: Names it, and what to do.
+  """
+  path = epath.Path(path)
+  if path.exists() and not is_whole(path):
+    raise store.Damaged(
+      f'{path} is damaged: it is not what was written. Start the run again: '
+      'it makes the file again.'
+    )
+
+
+def are_whole(folder: epath.Path) -> bool:
+  """Whether all files are there that were noted of an iteration.
+
+  Its weights are not looked at: they are known when they are read.
+  """
+  return all(
+    is_whole(listing.parent / name)
+    for listing in (
+      folder / NAME,
+      folder / 'suites' / NAME,
+      folder / 'hf' / NAME,
+    )
+    for name in _known(listing)
+    if name != 'model'
+  )
 
 
 def _known(path: epath.Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from etils import epath
 from tqdm import tqdm
 
 from rest.config import LoggingConfig
-from rest.run import tensorboard
+from rest.run import store, tensorboard
 from rest.types import Preempted
 
 _FILE = 'metrics.jsonl'
@@ -56,6 +56,12 @@ class Journal:
     # Object stores cannot append: files grow here and are copied there.
     self._local = pathlib.Path(tempfile.mkdtemp() if self._remote else workdir)
     self._local.mkdir(parents=True, exist_ok=True)
+    for path, belongs in (
+      (self._local / _FILE, pathlib.Path.is_file),
+      (self._local / 'tensorboard', pathlib.Path.is_dir),
+    ):
+      if path.exists() and not belongs(path):
+        store.put_aside(path)
     if self._remote and (self._remote / _FILE).exists():
       (self._local / _FILE).write_text((self._remote / _FILE).read_text())
     _end_the_line(self._local / _FILE)
@@ -144,17 +150,25 @@ class Journal:
 
 
 def read_journal(workdir: epath.PathLike) -> Iterator[dict[str, Any]]:
-  """Reads metrics.jsonl, in order; a line that a kill broke is left out."""
+  """Reads metrics.jsonl, in order; what `write` did not write is left out.
+
+  The last one before a kill, say.
+  """
   path = epath.Path(workdir) / _FILE
-  if not path.exists():
+  if not path.is_file():
     return
-  for line in path.read_text().split('\n'):
+  for line in path.read_bytes().decode(errors='replace').split('\n'):
     try:
       entry = json.loads(line)
-    except json.JSONDecodeError:
+      is_one = isinstance(entry['kind'], str) and all(
+        isinstance(value, int | float)
+        for name, value in entry.items()
+        if name != 'kind'
+      )
+      if is_one and isinstance(entry['iteration'], int):
+        yield entry
+    except (ValueError, KeyError, TypeError):
       continue
-    if isinstance(entry, dict):
-      yield entry
 
 
 def _append(path: pathlib.Path, data: bytes) -> None:

@@ -36,14 +36,14 @@ def phase(
   folder: epath.Path,
   iteration: int,
   name: str,
-  makes: str,
+  *makes: str,
 ) -> Iterator[Phase]:
   """Does what all phases have in common, around what is a phase's own.
 
-  A phase is over once the file that it `makes` is there: a run that was killed
+  A phase is over once what it `makes` is there: a run that was killed
   begins it anew, and it goes on by the parts that it finds. What the phase took
   of time and device is told to the log, whatever ends it; `seconds.json` and
-  the file itself are written only where it came to its end, by the first
+  the last file are written only where it came to its end, by the first
   process, and no process leaves before that.
 
   Example: 'test' of iteration 2 makes iteration_2/test.json. Its caller draws
@@ -55,10 +55,12 @@ def phase(
     folder: Of the iteration.
     iteration: Counted from 1; 0 is the base model.
     name: What log, report and seconds.json call it.
-    makes: The last file that it writes.
+    *makes: The files that are looked for; the last is the last that it writes.
   """
-  first, last = processes.is_first(), folder / makes
-  done = first and digests.is_there(last, live.journal.say)
+  first, files = processes.is_first(), [folder / name for name in makes]
+  # All are looked at, so that all that are damaged are out of the way.
+  whole = [digests.is_there(path, live.journal.say) for path in files if first]
+  done = first and all(whole)
   here = Phase(folder, processes.first_says(done))
   if here.done:
     yield here
@@ -75,16 +77,13 @@ def phase(
       seconds['waiting'] = here.values['waiting']
     _add_seconds(folder, seconds)
     if here.result is not None:
-      store.write_json(last, here.result)
-    digests.note(last)
+      store.write_json(files[-1], here.result)
+    for path in files:
+      digests.note(path)
   processes.barrier(f'iteration {iteration}: {name}')
 
 
 def _add_seconds(folder: epath.Path, seconds: dict[str, float]) -> None:
   path = folder / 'seconds.json'
-  try:
-    known = store.read_json(path) or {}
-  except store.Damaged:  # They are for people alone.
-    known = {}
   rounded = {name: round(value, 1) for name, value in seconds.items()}
-  store.write_json(path, {**known, **rounded})
+  store.write_json(path, store.read_seconds(path) | rounded)

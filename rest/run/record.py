@@ -12,7 +12,7 @@ from etils import epath
 import rest
 from rest import tasks
 from rest.config import FREE_FIELDS, Config
-from rest.run import store
+from rest.run import digests, store
 from rest.tasks.leaks import Leak
 from rest.tasks.suites import Suite
 from rest.types import Task
@@ -79,10 +79,16 @@ def compare(here: dict[str, Any], workdir: epath.Path) -> None:
 
   Raises:
     ValueError: Names the fields, with both values.
+    Damaged: run.json is lost, or not what was written.
   """
-  if not (workdir / 'run.json').exists():
+  path = workdir / 'run.json'
+  if not path.exists():
+    if (workdir / 'problems.jsonl').exists():  # It was written after run.json.
+      raise store.Damaged(f'{path} is missing. {store.ADVICE}')
     return
   known = store.read_record(workdir)
+  if not digests.is_whole(path):
+    raise store.Damaged(f'{path} is not what was written. {store.ADVICE}')
   found = differences(here['config'], known['config'])
   for name in ('data', 'base'):
     if known[name] != here[name]:
@@ -108,13 +114,21 @@ def differences(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
 
 
 def is_finished(config: Config, workdir: epath.Path) -> bool:
-  """Whether a run of this config came to its end; looks at files alone."""
+  """Whether a run of this config came to its end; looks at files alone.
+
+  One of whose files some are lost or damaged did not: it has them to make.
+  """
+  listed = [workdir / name for name in ('run.json', 'finished.json')]
+  if not all(map(digests.is_whole, listed)):
+    return False
   try:
     finished = store.read_json(workdir / 'finished.json')
     known = store.find_record(workdir)
     if not known or finished['asked'] < config.em.iterations:
       return False
-    return not differences(_told(config), known['config'])
+    if differences(_told(config), known['config']):
+      return False
+    return all(map(digests.are_whole, workdir.glob('iteration_*')))
   except (store.Damaged, KeyError, TypeError):  # Or one is not there.
     return False
 

@@ -79,16 +79,17 @@ def read(workdir: epath.PathLike) -> list[Row]:
 
 def read_row(folder: epath.Path, iteration: int) -> Row:
   """Reads the files of an iteration, of which none need be there."""
-  names = ('e_step', 'm_step', 'validation', 'test', 'seconds')
-  known = {n: store.read_json(folder / f'{n}.json') or {} for n in names}
+  names = ('e_step', 'm_step', 'validation', 'test')
+  known = {n: _read_json(folder / f'{n}.json') or {} for n in names}
   suites = sorted((folder / 'suites').glob('*.json'))
   return Row(
     iteration=iteration,
     suites={
-      path.stem: store.read_json(path)
+      path.stem: _read_json(path)
       for path in suites
       if path.name != digests.NAME
     },
+    seconds=store.read_seconds(folder / 'seconds.json'),
     **known,
   )
 
@@ -109,7 +110,7 @@ def read_run(workdir: epath.PathLike) -> Results:
   steps: defaultdict[int, dict[int, dict[str, float]]] = defaultdict(dict)
   phases: defaultdict[tuple[int, str], dict[str, float]] = defaultdict(dict)
   for entry in read_journal(workdir):
-    if entry['kind'] == 'train':
+    if entry['kind'] == 'train' and {'step', 'loss'} <= entry.keys():
       # Steps that a kill undid were taken again: the last counts.
       steps[entry['iteration']][entry['step']] = entry
     elif entry['kind'].startswith('phase/'):
@@ -118,6 +119,7 @@ def read_run(workdir: epath.PathLike) -> Results:
       for key, value in entry.items():
         if key not in ('kind', 'time', 'iteration'):
           sums[key] = sums.get(key, 0) + value
+  digests.check(workdir / 'run.json')
   return Results(
     name=workdir.name,
     workdir=workdir,
@@ -283,3 +285,9 @@ def by_problem(run: Results, iteration: int, score: str) -> dict[str, float]:
       'measured.'
     )
   return scores['scores']
+
+
+def _read_json(path: epath.Path) -> Any:
+  """Returns what is in a file, or None; raises Damaged."""
+  digests.check(path)
+  return store.read_json(path)

@@ -41,6 +41,8 @@ def write_whole(path: epath.PathLike, content: str | bytes) -> None:
     file.write(data)
     file.flush()
     os.fsync(file.fileno())
+  if path.is_dir():
+    put_aside(path)  # A file would not take its place.
   os.replace(partial, path)  # A file that exists is whole.
 
 
@@ -80,6 +82,16 @@ def find_record(workdir: epath.PathLike) -> dict[str, Any] | None:
   return record
 
 
+def read_seconds(path: epath.PathLike) -> dict[str, float]:
+  """Reads seconds.json; what is damaged is left out: people alone read it."""
+  try:
+    known = read_json(path)
+  except Damaged:
+    return {}
+  known = known if isinstance(known, dict) else {}
+  return {n: s for n, s in known.items() if isinstance(s, float | int)}
+
+
 def read_record(workdir: epath.PathLike) -> dict[str, Any]:
   """Reads run.json: what a run is, and was made with.
 
@@ -88,21 +100,17 @@ def read_record(workdir: epath.PathLike) -> dict[str, Any]:
     Damaged: run.json is not what a run writes.
   """
   path = epath.Path(workdir) / 'run.json'
-  advice = (
-    'It cannot be made again: put a copy of it back, or start in another '
-    '--workdir.'
-  )
   try:
     record = find_record(workdir)
   except Damaged as error:
-    raise Damaged(f'{error} {advice}') from error
+    raise Damaged(f'{error} {ADVICE}') from error
   if record is None:
     raise ValueError(f'{workdir} has no run.json: it is not a run.')
   names = {'config', 'data', 'base', 'leaks'}
   missing = names - set(record if isinstance(record, dict) else ())
   if missing:
     lacks = ', '.join(sorted(missing))
-    raise Damaged(f'{path} is damaged: it lacks {lacks}. {advice}')
+    raise Damaged(f'{path} is damaged: it lacks {lacks}. {ADVICE}')
   return record
 
 
@@ -148,6 +156,11 @@ def put_aside(path: epath.PathLike) -> str:
   return aside.name
 
 
+# On run.json, which nothing else tells.
+ADVICE = (
+  'It cannot be made again: put a copy of it back, or start in another '
+  '--workdir.'
+)
 _PART = re.compile(r'part-(\d+)\.jsonl')
 _CHECK = b', "check": "'
 
