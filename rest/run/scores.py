@@ -291,3 +291,9 @@ def by_problem(run: Results, iteration: int, score: str) -> dict[str, float]:
       'measured.'
     )
   return scores['scores']
+
+
+def _read_json(path: epath.Path) -> Any:
+  """Returns what is in a file, or None; raises Damaged."""
+  digests.check(path)
+  return store.read_json(path)
