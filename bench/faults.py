@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 
 from rest import main
 from rest.report.__main__ import main as report
+from rest.run.command import refusing
 
 ITERATIONS = 2
 SCENES = ('finished', 'more', 'half')
@@ -42,7 +43,7 @@ FIELDS = {
   'eval.num_problems': 2,
   'eval.pass_k': (1, 2),
   'mstep.max_steps': 2,
-  'mstep.rows': 2,
+  'mstep.rows': 8,  # Tests have eight devices.
   'mstep.save_every': 1,
   'verify.workers': 1,
 }
@@ -78,7 +79,7 @@ FILES = {
   'picture': 'results.png',
   'lock': 'lock',
   'tensorboard': 'tensorboard',
-  'events': 'tensorboard/iteration_1/{}',
+  'events': 'tensorboard/iteration_1/events.{}',
 }
 
 
@@ -150,7 +151,7 @@ def start(workdir: pathlib.Path, iterations: int = ITERATIONS) -> str:
 
 def _run(config: Any, workdir: epath.Path) -> None:
   with contextlib.ExitStack() as stack:
-    with main.refusing():
+    with refusing():
       run = main.prepare(config, workdir)
       if not main.is_finished(run.config, workdir):
         stack.enter_context(main.hold(run))
