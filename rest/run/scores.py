@@ -130,12 +130,6 @@ def read_run(workdir: epath.PathLike) -> Results:
   )
 
 
-def _read_json(path: epath.Path) -> Any:
-  """Returns what is in a file, or None; raises Damaged."""
-  digests.check(path)
-  return store.read_json(path)
-
-
 def chosen(rows: Sequence[Row], record: dict[str, Any]) -> Row:
   """Returns the iteration that validation chooses: the first of the best.
 
