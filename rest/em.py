@@ -95,8 +95,8 @@ def load(run: Run, policy: Policy, iteration: int) -> Transformer:
       if (folder / name).exists():
         store.put_aside(folder / name)
   processes.barrier(f'iteration {iteration}: weights put aside')
-  improve(run, policy, iteration)
-  return load(run, policy, iteration)
+  improve(run, policy, iteration)  # Once: what is lost again is an error.
+  return load_model(run.workdir, iteration, base.path, base.dtype, policy.mesh)
 
 
 def expect(run: Run, policy: Policy, iteration: int) -> None:

@@ -86,6 +86,12 @@ def check(config: Any, workdir: str) -> None:
   """Raises ValueError where the sweep's own fields are wrong."""
   if '://' in workdir:
     raise ValueError(f'--workdir of a sweep must be a local folder: {workdir}.')
+  missing = {'run', 'arms', 'changes', 'seeds', 'axis', 'scores'} - set(config)
+  if missing:
+    raise ValueError(
+      '--config must be of an experiment, such as those in configs/ablations; '
+      f'this one has no {", ".join(sorted(missing))}.'
+    )
   if config.axis not in compare.AXES:
     raise ValueError(
       f'axis must be one of {compare.AXES}, got {config.axis!r}.'

@@ -117,8 +117,8 @@ def read_record(workdir: epath.PathLike) -> dict[str, Any]:
 def clear(workdir: epath.PathLike) -> None:
   """Removes what a kill has left in a run's folder, and nobody will read.
 
-  Half-written files, and checkpoints of an M-step that has come to its end:
-  at 7B, 170 GB.
+  Half-written files, and checkpoints of an M-step that has come to its end,
+  damaged ones too: at 7B, 170 GB each.
   """
   workdir = epath.Path(workdir)
   if '://' in str(workdir):
@@ -128,8 +128,9 @@ def clear(workdir: epath.PathLike) -> None:
   for path in partial:
     path.unlink(missing_ok=True)
   for folder in workdir.glob('iteration_*'):
-    if (folder / 'm_step.json').exists() and (folder / 'training').exists():
-      (folder / 'training').rmtree()
+    if (folder / 'm_step.json').exists():
+      for checkpoints in folder.glob('training*'):
+        checkpoints.rmtree()
 
 
 def section(record: dict[str, Any], name: str) -> dict[str, Any]:

@@ -195,3 +195,5 @@ def test_a_sweep_refuses_what_it_cannot_run():
   config.axis = 'x'
   with pytest.raises(ValueError, match=r"axis must be one of .*'x'"):
     sweep.check(config, 'here')
+  with pytest.raises(ValueError, match=r'experiment.*no arms, axis, changes'):
+    sweep.check(config.run, 'here')
