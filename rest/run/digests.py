@@ -79,11 +79,7 @@ def are_whole(folder: epath.Path) -> bool:
   """
   return all(
     is_whole(listing.parent / name)
-    for listing in (
-      folder / NAME,
-      folder / 'suites' / NAME,
-      folder / 'hf' / NAME,
-    )
+    for listing in (folder / NAME, folder / 'suites' / NAME)
     for name in _known(listing)
     if name != 'model'
   )
