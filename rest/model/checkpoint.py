@@ -69,13 +69,15 @@ class Checkpoints:
     for old in self._manager.all_steps():
       if old != latest and old not in hold:
         self._manager.delete(old)
+    # Copied: it is written later, and its lists may have grown by then.
+    position = json.loads(json.dumps(position))
     digests = {name: fingerprint(tree) for name, tree in trees.items()}
     digests['position'] = _digest(position)
     with _writing(self.directory):
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          position=ocp.args.JsonSave(dict(position)),
+          position=ocp.args.JsonSave(position),
           digests=ocp.args.JsonSave(digests),
           **{
             name: ocp.args.StandardSave(_by_path(tree))
