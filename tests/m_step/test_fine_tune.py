@@ -255,7 +255,7 @@ def test_a_save_that_fails_ends_training_at_the_next_step(tmp_path):
 
   def on_step(done: int, metrics: Any) -> None:
     seen.append(done)
-    time.sleep(0.2)  # The failing save is done by then.
+    time.sleep(5.0 * (done == 4))  # The failing save is done by then.
 
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
