@@ -153,10 +153,11 @@ def _run(config: Any, workdir: epath.Path) -> None:
   with contextlib.ExitStack() as stack:
     with refusing():
       run = main.prepare(config, workdir)
-      if not main.is_finished(run.config, workdir):
-        stack.enter_context(main.hold(run))
+      finished = stack.enter_context(main.hold(run))
     with main.ending():
-      main.iterate(run)
+      if not finished:
+        main.iterate(run)
+      main.show(run)
 
 
 def _ending(call: Callable[[], None]) -> str:

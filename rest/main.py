@@ -101,10 +101,11 @@ def main(argv: Sequence[str]) -> None:
       if DRY_RUN.value:
         print(outline.describe(run))
         return
-      if not is_finished(run.config, workdir):
-        stack.enter_context(hold(run))
+      finished = stack.enter_context(hold(run))
     with ending():
-      iterate(run, stop_on_sigterm(), _PROFILE.value)
+      if not finished:
+        iterate(run, stop_on_sigterm(), _PROFILE.value)
+      show(run)
 
 
 @contextlib.contextmanager
@@ -167,18 +168,22 @@ def prepare(given: Any, workdir: epath.Path, plan_for: str = '') -> Run:
 
 
 @contextlib.contextmanager
-def hold(run: Run) -> Iterator[None]:
+def hold(run: Run) -> Iterator[bool]:
   """Holds a working directory for a run, and records what runs there.
+
+  Yields whether the run is finished: then nothing is written, not even a lock.
 
   Raises:
     ValueError: Another live process uses it, or it holds another run.
   """
   if not processes.is_first():
-    processes.barrier('recorded')
-    yield
+    yield processes.first_says(False)
     return
   here, workdir = describe(run), run.workdir
   compare(here, workdir)
+  if is_finished(run.config, workdir):
+    yield processes.first_says(True)
+    return
   with store.Lock(workdir):
     store.clear(workdir)
     if not (workdir / 'run.json').exists():
@@ -188,8 +193,7 @@ def hold(run: Run) -> Iterator[None]:
       problems = {split: run.world.task.problems(split) for split in SPLITS}
       store.write_problems(workdir / 'problems.jsonl', problems)
       digests.note(workdir / 'problems.jsonl')
-    processes.barrier('recorded')
-    yield
+    yield processes.first_says(False)
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -209,13 +213,17 @@ def iterate(
   Raises:
     Preempted: `should_stop` said so; everything so far is saved.
   """
-  workdir = run.workdir
-  if not is_finished(run.config, workdir):
-    with _tools(run, should_stop, profile) as tools:
-      em.run_em(run, tools)
+  with _tools(run, should_stop, profile) as tools:
+    em.run_em(run, tools)
+
+
+def show(run: Run) -> None:
+  """Prints what a finished run came to."""
   if processes.is_first():
-    print(report.table(report.read(workdir)))
-    print(f'The run in {workdir} is finished: see report.html, results.txt.')
+    print(report.table(report.read(run.workdir)))
+    print(
+      f'The run in {run.workdir} is finished: see report.html, results.txt.'
+    )
 
 
 @contextlib.contextmanager

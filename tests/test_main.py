@@ -14,6 +14,7 @@ from rest import main
 from rest.model.transformer import ModelConfig, Transformer
 from rest.plan import outline
 from rest.plan.world import Run
+from rest.run import digests, store
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -179,6 +180,22 @@ def test_a_changed_config_is_refused_by_field(tmp_path):
     ),
     main.hold(other),
   ):
+    pass
+
+
+def test_a_finished_run_is_held_without_a_lock_and_still_compared(tmp_path):
+  run = prepare(_quickstart(), tmp_path)
+  with main.hold(run) as finished:
+    assert not finished
+  store.write_json(tmp_path / 'finished.json', {'asked': 9})
+  (tmp_path / 'lock').unlink(missing_ok=True)
+  with main.hold(run) as finished:
+    assert finished
+    assert not (tmp_path / 'lock').exists()
+  record = store.read_json(tmp_path / 'run.json') | {'base': 'another'}
+  store.write_json(tmp_path / 'run.json', record)
+  digests.note(tmp_path / 'run.json')
+  with pytest.raises(ValueError, match='the base changed'), main.hold(run):
     pass
 
 

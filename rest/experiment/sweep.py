@@ -77,6 +77,7 @@ def run_arms(
             held.enter_context(main.hold(run))
             _share(run, workdir, arm, seed, config.arms)
           main.iterate(run, should_stop)
+          main.show(run)
     done.append(seed)
     _report(config, workdir, done)
   print((workdir / 'sweep.txt').read_text())
