@@ -145,7 +145,7 @@ def choose_from(run: Run, policy: Policy, iteration: int) -> None:
       config.estep,
       here.folder,
       config.verify.max_unknown,
-      tools.pool,
+      tools.graders,
     )
     tools.live.journal.say(
       f'iteration {iteration}: of the samples in {samples_of}, '

@@ -29,6 +29,7 @@ from ml_collections import config_flags
 
 from rest import config, em, report
 from rest.e_step.draw import Tools
+from rest.e_step.graders import Graders
 from rest.model import sharding, weights
 from rest.plan import outline
 from rest.plan.survey import survey
@@ -41,7 +42,6 @@ from rest.run.record import compare, flat, is_finished, record
 from rest.sampler import Sampler
 from rest.tasks import SPLITS
 from rest.types import Halted, Preempted
-from rest.verify import Pool
 
 RESUME_ME = 75  # EX_TEMPFAIL: what schedulers take for 'try again'.
 # What the world does to a run: a full disk, a folder that one may not write.
@@ -239,7 +239,10 @@ def _tools(
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   tested = [world.task, *(suite.task for suite in world.suites)]
   verifiers = tuple(dict.fromkeys(task.verifier for task in tested))
-  with _journal(run) as journal, Pool(config.verify, verifiers) as pool:
+  with (
+    Graders(config.verify, verifiers, world.tokenizer) as graders,
+    _journal(run) as journal,
+  ):
     yield Tools(
       Sampler(
         sharding.local_copy(
@@ -253,7 +256,7 @@ def _tools(
         decoding=config.estep.decoding,
       ),
       world.local_mesh,
-      pool,
+      graders,
       world.task,
       world.tokenizer,
       should_stop,

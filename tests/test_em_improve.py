@@ -23,6 +23,7 @@ from rest.sampler import Sampler
 from rest.types import Kept, Problem
 
 ROOT = pathlib.Path(__file__).parent.parent
+NOBODY: Any = None  # Nothing is judged.
 BASE = str(ROOT / 'rest/model/assets/arithmetic-1m')
 
 
@@ -47,8 +48,14 @@ def make_run(workdir: epath.Path, **fields: Any) -> tuple[Run, Tools]:
   world = dataclasses.replace(world, mesh=mesh, local_mesh=mesh)
   base = weights.load(BASE, mesh, 'float32')
   sampler = Sampler(base, world.tokenizer, run.config.sampling, mesh, seed=0)
-  pool: Any = None  # Nothing is judged.
-  tools = Tools(sampler, mesh, pool, world.task, world.tokenizer, lambda: False)
+  tools = Tools(
+    sampler,
+    mesh,
+    NOBODY,
+    world.task,
+    world.tokenizer,
+    lambda: False,
+  )
   problems = world.task.problems('train')
   for iteration, texts in ((1, {0: 'ab', 1: 'c'}), (2, {0: 'ax', 2: 'd'})):
     rows = [

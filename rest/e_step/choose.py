@@ -23,8 +23,7 @@ from rest.e_step.summary import (
 )
 from rest.run import dataset, store
 from rest.types import Graded, Halted, Kept, Tokenizer
-from rest.verify import Pool
-from rest.verify.answers import reader
+from rest.verify.answers import Judge, reader
 
 # Gives the answers of texts, equal ones written alike and '' for none: see
 # `rest.verify.answers.alike`.
@@ -85,38 +84,41 @@ def choose(
 
 
 def make_dataset(
-  groups: Iterable[Sequence[Graded]],
+  groups: Iterable[tuple[int, Sequence[Graded]]],
   tokenizer: Tokenizer,
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
-  pool: Pool,
+  judge: Judge,
 ) -> EStepSummary:
   """Writes dataset.jsonl and e_step.json.
 
+  Samples stream by: of each problem only what is kept stays.
+
   Args:
-    groups: All samples of each problem; those numbered `config.num_samples` and
-      above were drawn with a hint, and count where no other is kept.
+    groups: Each problem's index, and all its samples, in any order; those
+      numbered `config.num_samples` and above were drawn with a hint, and count
+      where no other is kept.
     tokenizer: Of the model that is to be trained.
     config: What is kept.
     folder: Of the iteration.
     max_unknown: Share of unknown verdicts above which this is an error.
-    pool: Says which answers are equal, where they vote.
+    judge: Says which answers are equal, where they vote.
 
   Raises:
     Halted: Too many verdicts are unknown, or too many samples were cut off.
   """
-  kept: list[Kept] = []
+  kept: dict[int, list[Kept]] = {}
   tally = Tally()
-  for group in groups:
+  for index, group in groups:
     rows = [row for row in group if row.sample < config.num_samples]
     hinted = [row for row in group if row.sample >= config.num_samples]
-    answers = reader(group, pool)
+    answers = reader(group, judge)
     choices = choose(rows, config, answers)
     chosen = [to_kept(c.row, c.weight) for c in choices if c.kept]
     hints = [] if chosen else choose(hinted, config, answers)
     from_hints = [to_kept(c.row, c.weight, True) for c in hints if c.kept]
-    kept += chosen + from_hints
+    kept[index] = chosen + from_hints
     tally.add(choices, hinted=len(from_hints))
   summary = tally.summary()
   if summary.unknown > max_unknown * summary.sampled:
@@ -127,7 +129,8 @@ def make_dataset(
     )
   check_cut_off(summary.ended['limit'], summary.sampled, config.max_cut_off)
   store.write_json(folder / 'e_step.json', asdict(summary))
-  dataset.write_dataset(folder / 'dataset.jsonl', kept, tokenizer)
+  solutions = [row for index in sorted(kept) for row in kept[index]]
+  dataset.write_dataset(folder / 'dataset.jsonl', solutions, tokenizer)
   return summary
 
 

@@ -1,28 +1,32 @@
 """The E-step: draws solutions to problems, judges them, keeps the right ones.
 
-Verdicts are reached in the pool's interpreters while the next samples are being
-drawn. A problem is on disk once all its samples are judged; a run that was
-killed draws only the problems that are not.
+Samples become text, verdicts and files in other processes (`grader.py`) while
+the next are being drawn. A problem is on disk once all its samples are judged;
+a run that was killed draws only the problems that are not.
 """
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
 from rest.config import EStepConfig
-from rest.e_step.choose import check_cut_off, make_dataset, meets_cap
+from rest.e_step.choose import check_cut_off, make_dataset
+from rest.e_step.grader import Sample, Work
+from rest.e_step.graders import Graders
 from rest.e_step.summary import describe
-from rest.e_step.verdicts import Answers
 from rest.run import processes, store
-from rest.run.progress import Live
+from rest.run.progress import Drawing, Live
 from rest.sampler import Ask, Sampler
+from rest.sampler.order import Sampled
 from rest.types import Graded, Preempted, Problem, Task, Tokenizer
-from rest.verify import Pool, make_request
 
 _ENOUGH_TO_TELL = 1000  # Samples, before their share cut off may end a run.
 
@@ -34,7 +38,7 @@ class Tools:
   Attributes:
     sampler: Holds the policy.
     mesh: The sampler's: devices of this process.
-    pool: Judges.
+    graders: Judge.
     task: Says what to ask.
     tokenizer: Of the model.
     should_stop: Whether the run was asked to stop.
@@ -43,7 +47,7 @@ class Tools:
 
   sampler: Sampler
   mesh: Mesh
-  pool: Pool
+  graders: Graders
   task: Task
   tokenizer: Tokenizer
   should_stop: Callable[[], bool]
@@ -54,7 +58,7 @@ class Tools:
 class Timing:
   """Where the time of drawing and judging went."""
 
-  waiting: float = 0.0  # Seconds of the device, for verdicts.
+  waiting: float = 0.0  # Seconds of the device, for graders.
 
 
 class More(Protocol):
@@ -101,24 +105,30 @@ def e_step(
   """
   parts = store.Parts(folder / 'parts')
   title = f'iteration {iteration}'
-  timing = draw_missing(
+  timing = Timing()
+  groups: Iterable[tuple[int, Sequence[Graded]]] = draw_missing(
     tools,
     problems,
     config.num_samples,
     parts,
+    timing,
     key=title,
     title=title,
-    is_enough=lambda rows: meets_cap(rows, config),
+    enough=config if config.stop_at_cap else None,
     max_cut_off=config.max_cut_off,
   )
-  groups = parts.read_all(len(problems))
   if more:
-    groups = more(tools, problems, config.num_samples, parts, folder, title)
+    deque(groups, maxlen=0)
+    groups = enumerate(
+      more(tools, problems, config.num_samples, parts, folder, title)
+    )
   if processes.is_first():
     summary = make_dataset(
-      groups, tools.tokenizer, config, folder, max_unknown, tools.pool
+      groups, tools.tokenizer, config, folder, max_unknown, tools.graders
     )
     tools.live.journal.say(f'{title}: {describe(summary, config.cap)}')
+  else:
+    deque(groups, maxlen=0)  # Draws this process's share.
   processes.barrier(title)
   return timing
 
@@ -128,13 +138,14 @@ def draw_missing(
   problems: Sequence[Problem],
   num_samples: int,
   parts: store.Parts,
+  timing: Timing,
   *,
   key: str,
   title: str,
-  is_enough: Callable[[Sequence[Graded]], bool] = lambda rows: False,
+  enough: EStepConfig | None = None,
   max_cut_off: float = 1.0,
   **decoding: Any,
-) -> Timing:
+) -> Iterator[tuple[int, list[Graded]]]:
   """Draws and judges whatever `parts` does not hold yet, and writes it there.
 
   Args:
@@ -142,26 +153,31 @@ def draw_missing(
     problems: All problems; their position names their part.
     num_samples: Samples a problem.
     parts: Where they are, and go.
+    timing: Is filled.
     key: What the samples are for; part of their random keys.
     title: Of the progress bar.
-    is_enough: Whether a problem's first samples make further ones needless.
+    enough: See `Work`.
     max_cut_off: Share of samples cut off at the length limit above which to
       stop, as soon as there are enough to tell.
     **decoding: Overrides of the sampler's temperature, top_k, top_p.
+
+  Returns:
+    To be run through by all processes. To the first comes each problem's
+    index, and its samples, in order of completion; to others, their own.
 
   Raises:
     Preempted: `tools.should_stop` said so; what was judged is on disk.
     Halted: Too many samples were cut off; the same holds.
   """
-  if processes.is_first():
+  first = processes.is_first()
+  if first:
     for why in parts.mend([problem.id for problem in problems]):
       tools.live.journal.say(f'{title}: {why}')
   processes.barrier(f'{title}, {key}: mended')
   done = parts.done()
   share = processes.mine(range(len(problems)))
   missing = [index for index in share if index not in done]
-  timing = Timing()
-  graded = draw(
+  drawn = draw(
     tools,
     problems,
     missing,
@@ -169,22 +185,25 @@ def draw_missing(
     timing,
     key,
     title,
-    is_enough,
+    parts,
+    enough,
     **decoding,
   )
   sampled = cut_off = 0
-  for index, rows in graded:
-    parts.write(index, rows)
-    sampled += len(rows)
-    cut_off += sum(not row.completion.finished for row in rows)
-    # Problems with short answers come first, so this errs on the late side.
-    if sampled >= _ENOUGH_TO_TELL:
-      check_cut_off(cut_off, sampled, max_cut_off)
-    if tools.should_stop():
-      graded.close()
-      raise Preempted(f'while sampling for {title}')
+  with contextlib.closing(drawn):
+    for index, rows in drawn:
+      sampled += len(rows)
+      cut_off += sum(not row.completion.finished for row in rows)
+      # Problems with short answers come first, so this errs on the late side.
+      if sampled >= _ENOUGH_TO_TELL:
+        check_cut_off(cut_off, sampled, max_cut_off)
+      if tools.should_stop():
+        raise Preempted(f'while sampling for {title}')
+      yield index, rows
   processes.barrier(f'{title}, {key}: drawn')
-  return timing
+  if first:  # What was there before, and what others drew.
+    for index in sorted(set(range(len(problems))).difference(missing)):
+      yield index, parts.read(index)
 
 
 def draw(
@@ -195,35 +214,47 @@ def draw(
   timing: Timing,
   key: str,
   title: str,
-  is_enough: Callable[[Sequence[Graded]], bool] = lambda rows: False,
+  parts: store.Parts | None = None,
+  enough: EStepConfig | None = None,
   **decoding: Any,
 ) -> Generator[tuple[int, list[Graded]], None, None]:
   """Yields (index, graded samples) of each problem once all are judged.
 
-  Problems come in order of completion, samples in their own. Arguments as in
-  `draw_missing`; `timing` is filled on the way.
+  Problems come in order of completion, samples in their own; they are on disk
+  where `parts` is given. Other arguments as in `draw_missing`.
 
-  Invariant: each problem with a sample drawn is in `answers` until it is
-  yielded, then in `over`, where the sampler sees that nothing more is wanted of
-  it; `drawn` is the part of `answers` that only verdicts are missing of, and is
-  looked at again with every sample that comes.
+  Invariant: a problem is known to the graders once its first sample was sent;
+  once it is yielded it is in `over`, where the sampler sees that nothing more
+  is wanted of it.
 
-  Example: of two problems with two samples each come 0/0, 1/0, 0/1, 1/1. At
-  0/1 problem 0 is drawn; if its verdicts are there it is yielded at once, else
-  at 1/1, or behind the loop, which waits for them.
+  Example: of two problems with two samples each come 0/0, 1/0, 0/1, 1/1. With
+  0/1 all of problem 0 is sent; it is yielded with the first call by whose end
+  its verdicts are there, or behind the loop, which waits for them.
   """
   if not indices:
     return
   asked = [problems[index] for index in indices]
   prefix, asks = _asks(tools, asked, num_samples, key)
-  answers: dict[int, Answers] = {}  # By position among those asked.
-  drawn: set[int] = set()  # All samples drawn, some verdicts still out.
-  over: set[int] = set()  # Nothing more is wanted.
-  bar, pool = f'{title}: sampling', tools.pool
-  with tools.live.drawing(
-    bar, len(asks), num_samples, lambda: pool.stats.waiting
-  ) as view:
-    for position, sample, completion in tools.sampler.sample(
+  places = {index: place for place, index in enumerate(indices)}
+  sent: set[int] = set()  # Problems, by place, that the graders know.
+  over: set[int] = set()  # Of them, those of which nothing more is wanted.
+  folder = None if parts is None else parts.folder
+  work = Work(tools.task, num_samples, enough, folder)
+
+  def to_grade(sampled: Sampled) -> Sample:
+    place = sampled.ask
+    problem = None if place in sent else asked[place]
+    sent.add(place)
+    tokens = sampled.tokens_T.astype(np.int32).tobytes()
+    return Sample(indices[place], problem, sampled.sample, tokens)
+
+  with (
+    tools.graders.grading(work) as grading,
+    tools.live.drawing(
+      f'{title}: sampling', len(asks), num_samples, lambda: grading.unjudged
+    ) as view,
+  ):
+    for call in tools.sampler.draw(
       prefix,
       asks,
       samples=num_samples,
@@ -231,42 +262,47 @@ def draw(
       stop=tools.task.stop,
       **decoding,
     ):
-      if position in over:
-        continue
-      problem = asked[position]
-      if position not in answers:
-        prompt = tools.task.question(problem)
-        answers[position] = Answers(problem, prompt, num_samples, is_enough)
+      wanted = [sampled for sampled in call if sampled.ask not in over]
       before = time.monotonic()
-      request = make_request(tools.task, problem, completion.text)
-      verdict = pool.submit(request)  # Waits where the queue is full.
+      grading.send(map(to_grade, wanted))
       timing.waiting += time.monotonic() - before
-      view.drawn(len(completion.tokens))
+      view.drawn([len(sampled.tokens_T) for sampled in wanted])
       tools.live.tick()
-      if answers[position].add(sample, completion, verdict):
-        drawn.add(position)
-      for ready in [p for p in {position, *drawn} if answers[p].settle()]:
-        over.add(ready)
-        drawn.discard(ready)
-        rows = answers.pop(ready).judged
-        view.judged(rows)
-        yield indices[ready], rows
+      for done in grading.settled():
+        over.add(places[done.index])
+        yield done.index, _judged(tools, view, done.rows)
     before = time.monotonic()
-    for position, answer in answers.items():
-      answer.settle(wait=True)
-      view.judged(answer.judged)
-      yield indices[position], answer.judged
+    for done in grading.finish():
+      yield done.index, _judged(tools, view, done.rows)
     timing.waiting += time.monotonic() - before
+
+
+def _judged(tools: Tools, view: Drawing, rows: list[Graded]) -> list[Graded]:
+  view.judged(rows)
+  tokens = sum(len(row.completion.tokens) for row in rows)
+  tools.sampler.stats.tokens += tokens
+  return rows
 
 
 def prompt_tokens(
   task: Task, tokenizer: Tokenizer, problem: Problem
 ) -> tuple[list[int], list[int]]:
   """Returns the ids of the shared prefix and of the question."""
+  question = question_tokens(task, tokenizer, problem)
+  return prefix_tokens(task, tokenizer), question
+
+
+def prefix_tokens(task: Task, tokenizer: Tokenizer) -> list[int]:
+  """Returns the ids that all prompts begin with."""
   start = [] if tokenizer.bos is None else [tokenizer.bos]
-  prefix = start + (tokenizer.encode(task.prefix) if task.prefix else [])
-  question = tokenizer.encode(task.question(problem), follows=bool(task.prefix))
-  return prefix, question
+  return start + (tokenizer.encode(task.prefix) if task.prefix else [])
+
+
+def question_tokens(
+  task: Task, tokenizer: Tokenizer, problem: Problem
+) -> list[int]:
+  """Returns the ids that ask a problem, behind the prefix."""
+  return tokenizer.encode(task.question(problem), follows=bool(task.prefix))
 
 
 def random_key(purpose: str, problem_id: str) -> int:
@@ -279,13 +315,13 @@ def _asks(
   tools: Tools, problems: Sequence[Problem], num_samples: int, key: str
 ) -> tuple[list[int], list[Ask]]:
   """Returns the shared prefix, and what is asked of the sampler."""
-  prompts = [prompt_tokens(tools.task, tools.tokenizer, p) for p in problems]
+  task, codec = tools.task, tools.tokenizer
   asks = [
     Ask(
       key=random_key(key, problem.id),
-      tokens=tuple(question),
+      tokens=tuple(question_tokens(task, codec, problem)),
       samples=tuple(range(num_samples)),
     )
-    for problem, (_, question) in zip(problems, prompts, strict=True)
+    for problem in problems
   ]
-  return prompts[0][0], asks
+  return prefix_tokens(task, codec), asks

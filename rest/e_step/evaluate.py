@@ -78,22 +78,22 @@ def evaluate(
     title: Of the progress bars.
     temperature: Of the completion that pass@1 is.
   """
-  greedy = store.Parts(folder / 'greedy')
-  draw_missing(
+  drawn = draw_missing(
     tools,
     problems,
     1,
-    greedy,
+    store.Parts(folder / 'greedy'),
+    Timing(),
     key='greedy',
     title=title,
     temperature=temperature,
   )
-  rows = [rows[0] for rows in greedy.read_all(len(problems))]
-  if not config.num_samples:
-    return _score(problems, rows, {}, None, {})
-  return _score(
-    problems, rows, *_sampled(tools, problems, config, folder, title)
-  )
+  greedy = {index: row for index, (row,) in drawn}
+  sampled = ({}, None, {})
+  if config.num_samples:
+    sampled = _sampled(tools, problems, config, folder, title)
+  asked = [(problems[index], greedy[index]) for index in sorted(greedy)]
+  return _score(asked, *sampled)
 
 
 def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
@@ -131,33 +131,33 @@ def _sampled(
 ) -> tuple[dict[str, float], float | None, dict[str, tuple[float, float]]]:
   """Returns pass@k, maj@k and halves, as in `Evaluation`."""
   subset = problems[: config.num_problems or len(problems)]
-  parts = store.Parts(folder / 'sampled')
-  draw_missing(
+  drawn = draw_missing(
     tools,
     subset,
     config.num_samples,
-    parts,
+    store.Parts(folder / 'sampled'),
+    Timing(),
     key='evaluation',
     title=f'{title}, {config.num_samples} samples',
     temperature=config.temperature,
     top_k=config.top_k,
     top_p=config.top_p,
   )
-  groups = list(parts.read_all(len(subset)))
+  by_index = dict(drawn)
+  groups = [by_index[index] for index in sorted(by_index)]
   counts = scores.count(groups)
   pass_at_k = {
     str(k): _mean(scores.pass_at(counts, k).values()) for k in config.pass_k
   }
   maj_at_k = None
   if tools.task.verifier in EXTRACT:  # Programs have no answer to vote on.
-    maj_at_k = _mean(scores.majority(groups, tools.pool).values())
+    maj_at_k = _mean(scores.majority(groups, tools.graders).values())
   halves = {rows[0].problem_id: _halves(rows) for rows in groups}
   return pass_at_k, maj_at_k, halves
 
 
 def _score(
-  problems: Sequence[Problem],
-  rows: Sequence[Graded],
+  asked: Sequence[tuple[Problem, Graded]],
   pass_at_k: dict[str, float],
   maj_at_k: float | None,
   halves: dict[str, tuple[float, float]],
@@ -165,7 +165,8 @@ def _score(
   levels: defaultdict[str, list[float]] = defaultdict(list)
   subjects: defaultdict[str, list[float]] = defaultdict(list)
   by_problem: dict[str, float] = {}
-  for problem, row in zip(problems, rows, strict=True):
+  rows = [row for _, row in asked]
+  for problem, row in asked:
     if row.verdict.reward is None:
       continue
     by_problem[problem.id] = row.verdict.reward

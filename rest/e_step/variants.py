@@ -7,11 +7,11 @@ from etils import epath
 
 from rest.config import EStepConfig
 from rest.e_step.choose import make_dataset
-from rest.e_step.draw import Tools, draw_missing
+from rest.e_step.draw import Timing, Tools, draw_missing
 from rest.e_step.summary import EStepSummary
 from rest.run import dataset, store
 from rest.types import Graded, Problem, Task, Tokenizer
-from rest.verify import Pool
+from rest.verify.answers import Judge
 
 
 def add_hinted(
@@ -42,12 +42,12 @@ def add_hinted(
     for problem, rows in zip(problems, groups, strict=True)
     if not any(row.verdict.reward == 1.0 for row in rows)
   ]
-  hints = store.Parts(folder / 'hinted')
-  draw_missing(
+  hints = draw_missing(
     tools,
     unsolved,
     num_samples,
-    hints,
+    store.Parts(folder / 'hinted'),
+    Timing(),
     key=f'{title}, hinted',
     title=f'{title}, with hints',
   )
@@ -55,7 +55,7 @@ def add_hinted(
     rows[0].problem_id: [
       replace(row, sample=row.sample + num_samples) for row in rows
     ]
-    for rows in hints.read_all(len(unsolved))
+    for _, rows in hints
   }
   return (
     [*rows, *by_problem.get(rows[0].problem_id, ())]
@@ -77,7 +77,7 @@ def keep_drawn(
   config: EStepConfig,
   folder: epath.Path,
   max_unknown: float,
-  pool: Pool,
+  judge: Judge,
 ) -> tuple[EStepSummary, int]:
   """Makes the dataset of an iteration from samples drawn by another run.
 
@@ -94,7 +94,7 @@ def keep_drawn(
     config: What is kept.
     folder: Gets dataset.jsonl and e_step.json.
     max_unknown: As in `e_step`.
-    pool: Says which answers are equal, where they vote.
+    judge: Says which answers are equal, where they vote.
 
   Returns:
     What came of it, and how many samples were left out.
@@ -110,9 +110,9 @@ def keep_drawn(
     completion = replace(row.completion, tokens=tokens, logprobs=())
     return replace(row, prompt=prompt, completion=completion)
 
-  def groups() -> Iterator[list[Graded]]:
+  def groups() -> Iterator[tuple[int, list[Graded]]]:
     nonlocal left_out
-    for problem in problems:
+    for index, problem in enumerate(problems):
       if problem.id not in places:
         continue
       prompt = task.question(problem)
@@ -121,7 +121,9 @@ def keep_drawn(
       readable = [row for row in rows if row is not None]
       left_out += len(rows) - len(readable)
       if readable:
-        yield readable
+        yield index, readable
 
-  summary = make_dataset(groups(), tokenizer, config, folder, max_unknown, pool)
+  summary = make_dataset(
+    groups(), tokenizer, config, folder, max_unknown, judge
+  )
   return summary, left_out

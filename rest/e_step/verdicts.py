@@ -31,26 +31,22 @@ class Answers:
 
   def add(
     self, sample: int, completion: Completion, verdict: Future[Verdict]
-  ) -> bool:
-    """Takes a sample; returns whether it was the last one to be drawn."""
+  ) -> None:
+    """Takes a sample, in any order."""
     self.waiting[sample] = completion, verdict
-    return len(self.judged) + len(self.waiting) == self.count
 
-  def settle(self, wait: bool = False) -> bool:
+  def settle(self) -> bool:
     """Judges further samples; returns whether all that are wanted are judged.
 
     It goes by sample, so that what ends up in `judged` does not depend on which
     verdicts came first.
-
-    Args:
-      wait: For verdicts that are still out; all samples must be drawn.
     """
     while len(self.judged) < self.count:
       sample = len(self.judged)
       if sample not in self.waiting:
         return False
       completion, verdict = self.waiting[sample]
-      if not (wait or verdict.done()):
+      if not verdict.done():
         return False
       del self.waiting[sample]
       self.judged.append(
@@ -59,7 +55,11 @@ class Answers:
         )
       )
       if self.is_enough(self.judged):
-        for _, needless in self.waiting.values():
-          needless.cancel()
+        self.cancel()
         return True
     return True
+
+  def cancel(self) -> None:
+    """Wants no verdict that is still out."""
+    for _, needless in self.waiting.values():
+      needless.cancel()

@@ -116,14 +116,14 @@ class Drawing:
     self._cut_off = self._unreadable = 0
     self._problems = self._solved = 0
 
-  def drawn(self, tokens: int) -> None:
-    """Counts a sample; its verdict is still to come."""
-    self._tokens += tokens
+  def drawn(self, tokens: Sequence[int]) -> None:
+    """Counts samples, each of so many tokens; their verdicts are to come."""
+    self._tokens += sum(tokens)
     now = time.monotonic()
     if not self._bar.disable and now - self._shown > self._bar.mininterval:
       self._shown = now
       self._bar.set_postfix_str(self._text(now), refresh=False)
-    self._bar.update()
+    self._bar.update(len(tokens))
 
   def judged(self, rows: Sequence[Graded]) -> None:
     """Counts the verdicts of a problem."""

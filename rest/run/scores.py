@@ -17,7 +17,7 @@ from rest.run import digests, store
 from rest.run.log import read_journal
 from rest.types import Graded
 from rest.verify import Pool, VerifyConfig
-from rest.verify.answers import verifier_of, vote
+from rest.verify.answers import Judge, verifier_of, vote
 
 # By the base model's success, hardest first: the paper's bins.
 _EDGES = (0.25, 0.5, 0.75)
@@ -244,10 +244,10 @@ def pass_at(counts: dict[str, tuple[int, int]], k: int) -> dict[str, float]:
 
 
 def majority(
-  groups: Iterable[Sequence[Graded]], pool: Pool
+  groups: Iterable[Sequence[Graded]], judge: Judge
 ) -> dict[str, float]:
   """Returns maj@k of each problem that has a verdict, k being all samples."""
-  shares = {rows[0].problem_id: vote(rows, pool) for rows in groups}
+  shares = {rows[0].problem_id: vote(rows, judge) for rows in groups}
   return {name: share for name, share in shares.items() if share is not None}
 
 

@@ -174,13 +174,13 @@ class Parts:
   """The graded samples of a list of problems: one part file a problem."""
 
   def __init__(self, folder: epath.PathLike):
-    self._folder = epath.Path(folder)
+    self.folder = epath.Path(folder)
 
   def done(self) -> set[int]:
     """Returns the indices of the problems whose samples are on disk."""
-    if not self._folder.exists():
+    if not self.folder.exists():
       return set()
-    names = (path.name for path in self._folder.iterdir())
+    names = (path.name for path in self.folder.iterdir())
     return {int(found[1]) for name in names if (found := _PART.fullmatch(name))}
 
   def mend(self, problem_ids: Sequence[str]) -> list[str]:
@@ -191,7 +191,7 @@ class Parts:
     """
     reasons = []
     for index in sorted(self.done()):
-      path = self._folder / f'part-{index:06d}.jsonl'
+      path = self.folder / f'part-{index:06d}.jsonl'
       try:
         if next(read_lines(path)).problem_id != problem_ids[index]:
           raise Damaged(f'{path} holds samples of another problem.')
@@ -203,11 +203,11 @@ class Parts:
     """Writes all samples of problem `index`, in order of sample."""
     rows = sorted(rows, key=lambda row: row.sample)
     lines = ''.join(to_line(row, len(rows)) for row in rows)
-    write_whole(self._folder / f'part-{index:06d}.jsonl', lines)
+    write_whole(self.folder / f'part-{index:06d}.jsonl', lines)
 
   def read(self, index: int) -> list[Graded]:
     """Reads the samples of problem `index`."""
-    path = self._folder / f'part-{index:06d}.jsonl'
+    path = self.folder / f'part-{index:06d}.jsonl'
     return list(read_lines(path))
 
   def places(self) -> dict[str, int]:
@@ -243,7 +243,6 @@ def to_line(row: Graded, of: int = 1) -> str:
     'verifier': verdict.verifier,
     'prompt': row.prompt,
     'tokens': list(completion.tokens),
-    'logprobs': [round(value, 4) for value in completion.logprobs],
     'of': of,
   }
   text = json.dumps(fields, ensure_ascii=False)[:-1]
@@ -272,7 +271,7 @@ def _from_fields(fields: dict[str, Any]) -> Graded:
     completion=Completion(
       text=fields['text'],
       tokens=tuple(fields['tokens']),
-      logprobs=tuple(fields['logprobs']),
+      logprobs=(),  # Nobody reads them; older files have some.
       ended=fields['ended'],
     ),
     verdict=Verdict(fields['reward'], fields['reason'], fields['verifier']),

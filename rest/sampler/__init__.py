@@ -41,7 +41,7 @@ what is left is shared out anew among its slots (`rearrange.py`).
   rearrange.py     what moves at the end    capacity.py   sizes, memory
   decode.py        a call                   prefill.py    a prefix, a load
   attention.py     three levels as one      kernels/      the same, on NVIDIA
-  token_choice.py  logits to a token        text.py       tokens to a completion
+  token_choice.py  logits to a token        stops.py      stop strings
   stats.py         rows busy, device idle
 
 Letters beside those of `rest.types` (arrays are named by them):

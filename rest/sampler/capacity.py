@@ -117,8 +117,11 @@ def size_table(
   is_cpu = device.platform == 'cpu'
   shards, tensor = shards_of(mesh), mesh.shape['tensor']
   # Measured: bench/NOTES.md. Accelerators have a fixed cost a step, which many
-  # rows share.
-  per_slot = config.rows_per_slot or min(8 if is_cpu else 16, _power(samples))
+  # rows share. A buffer falls free with the last of its samples: two of them
+  # keep a slot's rows at work only where each has more samples than rows.
+  per_slot = config.rows_per_slot or min(
+    8 if is_cpu else 16, _power(samples // 2 + 1)
+  )
   rows = config.rows or (64 if is_cpu else 2048 * shards)
   unit = per_slot * shards * (tensor if per_slot % tensor else 1)
 

@@ -15,11 +15,12 @@ from rest.model.transformer import Transformer
 from rest.sampler.attention import read_for
 from rest.sampler.capacity import Capacity, smallest
 from rest.sampler.decode import ENDS, Knobs, Program, decode
-from rest.sampler.order import Draft
+from rest.sampler.order import Draft, Sampled
 from rest.sampler.prefill import load_prefix, load_questions
 from rest.sampler.rearrange import Move, move_cache, move_rows
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Call, Stats, Watch
+from rest.sampler.stops import Stops
 from rest.sampler.table import (
   Dropped,
   LayerCache,
@@ -29,11 +30,7 @@ from rest.sampler.table import (
   put_table,
   shards_of,
 )
-from rest.sampler.text import complete, has_stop
 from rest.sampler.token_choice import candidates_for
-from rest.types import Completion, Tokenizer
-
-Drew = tuple[int, int, Completion]  # Index of the ask, sample, completion.
 
 
 @dataclass(slots=True)
@@ -42,10 +39,10 @@ class Drawing:
 
   Attributes:
     model: Unstacked.
-    tokenizer: Decodes, and names the end tokens.
+    ends: End tokens.
     mesh: Of the devices.
     decoding: How tokens are chosen.
-    stop: Texts that end a completion.
+    stops: Finds stop strings.
     stats: What is drawn is counted here.
     scheduler: Has the asks.
     capacity: Of the table; it shrinks with it.
@@ -56,10 +53,10 @@ class Drawing:
   """
 
   model: Transformer
-  tokenizer: Tokenizer
+  ends: tuple[int, ...]
   mesh: Mesh
   decoding: Decoding
-  stop: tuple[str, ...]
+  stops: Stops
   stats: Stats
   scheduler: Scheduler
   capacity: Capacity
@@ -68,8 +65,8 @@ class Drawing:
   watch: Watch = field(default_factory=Watch)
   dropped_QR: NDArray[np.int32] = field(init=False)
 
-  def run(self, prefix: Sequence[int]) -> Iterator[Drew]:
-    """Draws all that is asked; yields in order of completion.
+  def run(self, prefix: Sequence[int]) -> Iterator[list[Sampled]]:
+    """Draws all that is asked; yields what each call brought to its end.
 
     Invariant: a call is read while the next one is under way, so that the
     device never waits for the host; what ends in a call is known one call late.
@@ -94,7 +91,7 @@ class Drawing:
       elif not self.calls:
         break
       if len(self.calls) > 1 or not self.scheduler.is_open:
-        yield from self._collect()
+        yield self._collect()
       if self.scheduler.is_open:
         yield from self._even_out()
     self.stats.idle_seconds += self.watch.idle
@@ -135,35 +132,40 @@ class Drawing:
       mesh=self.mesh,
     )
 
-  def _collect(self) -> Iterator[Drew]:
-    """Reads the oldest call; yields the completions that ended in it."""
+  def _collect(self) -> list[Sampled]:
+    """Reads the oldest call; returns the completions that ended in it."""
     call = self.calls.popleft()
     drawn = self.watch.read(call)
     self.stats.calls += 1
     self.stats.row_steps += drawn.entry_TQR.size
     self.stats.busy_row_steps += int((drawn.entry_TQR >= 0).sum())
-    steps = len(drawn.entry_TQR)
-    for draft, ended in self.scheduler.collect(call.owners, drawn):
-      if not ended:
-        if not has_stop(draft, steps, self.tokenizer, self.stop):
-          continue
+    found: list[Sampled] = []
+    for draft, is_known in self.scheduler.collect(
+      call.owners, drawn, self.stops
+    ):
+      if not is_known:
         self.dropped_QR.reshape(-1)[draft.row] = draft.entry
-      yield self._complete(draft)
+      found.append(self._close(draft))
+    return found
 
-  def _complete(self, draft: Draft) -> Drew:
+  def _close(self, draft: Draft) -> Sampled:
     order = self.scheduler.close(draft)
-    completion = complete(draft, self.tokenizer, self.stop)
-    self.stats.tokens += len(completion.tokens)
-    return order.index, order.ask.samples[draft.place], completion
+    tokens, logprobs = zip(*draft.pieces, strict=True)
+    return Sampled(
+      order.index,
+      order.ask.samples[draft.place],
+      np.concatenate(tokens),
+      np.concatenate(logprobs),
+    )
 
-  def _even_out(self) -> Iterator[Drew]:
+  def _even_out(self) -> Iterator[list[Sampled]]:
     """Shrinks the table or fills idle rows, where the list's end allows it."""
     target = smallest(self.capacity, self.mesh, self.scheduler.fits)
     if target == self.capacity.shape and not self.scheduler.is_uneven():
       return
     # What waits may begin in a call under way, in a row not yet known.
     while self.calls and self.scheduler.waiting:
-      yield from self._collect()
+      yield self._collect()
     if moves := self.scheduler.rearrange(target):
       self._rearrange(*moves)
       self.capacity = replace(self.capacity, shape=target)
@@ -184,7 +186,7 @@ class Drawing:
 
   def _knobs(self, prefix: int) -> Knobs:
     ends_Z = np.full(ENDS, -1, np.int32)
-    ends_Z[: len(self.tokenizer.eos)] = self.tokenizer.eos
+    ends_Z[: len(self.ends)] = self.ends
     return Knobs(
       temperature=jnp.float32(self.decoding.temperature),
       top_k=jnp.int32(self.decoding.top_k),

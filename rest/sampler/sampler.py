@@ -12,15 +12,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from rest.config import AS_PUBLISHED, Decoding, SamplerConfig
+from rest.model.completion import complete
 from rest.model.sharding import PARAMETERS, leaf_name, spec
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import ModelConfig, Transformer, unstack
 from rest.sampler.capacity import Capacity, size_table
 from rest.sampler.decode import ENDS
 from rest.sampler.drawing import Drawing
-from rest.sampler.order import Ask
+from rest.sampler.order import Ask, Sampled
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Stats
+from rest.sampler.stops import Stops
 from rest.sampler.table import (
   Table,
   TableShape,
@@ -112,6 +114,27 @@ class Sampler:
     prefix: Sequence[int],
     asks: Iterable[Ask],
     *,
+    stop: tuple[str, ...] = (),
+    **options: Any,
+  ) -> Iterator[tuple[int, int, Completion]]:
+    """Draws the samples that are asked for; see `draw` for all arguments.
+
+    Returns:
+      An iterator over (index of the ask, sample, completion), in order of
+      completion.
+    """
+    drawn = self.draw(prefix, asks, stop=stop, **options)
+    return (
+      (sampled.ask, sampled.sample, self._complete(sampled, stop))
+      for call in drawn
+      for sampled in call
+    )
+
+  def draw(
+    self,
+    prefix: Sequence[int],
+    asks: Iterable[Ask],
+    *,
     samples: int = 0,
     withdrawn: Collection[int] = (),
     stop: tuple[str, ...] = (),
@@ -119,8 +142,8 @@ class Sampler:
     top_k: int | None = None,
     top_p: float | None = None,
     max_tokens: int | None = None,
-  ) -> Iterator[tuple[int, int, Completion]]:
-    """Draws the samples that are asked for.
+  ) -> Iterator[list[Sampled]]:
+    """Draws the samples that are asked for, as tokens.
 
     Tokens are taken as they are given: a begin token, where the model wants
     one, is the prefix's first.
@@ -140,8 +163,9 @@ class Sampler:
       max_tokens: See `SamplerConfig`.
 
     Returns:
-      An iterator over (index of the ask, sample, completion), in order of
-      completion. The device works on while the consumer holds an item.
+      An iterator over what ended in each call of the device, which works on
+      while the consumer holds an item. `rest.model.completion` makes text of
+      it.
 
     Raises:
       ValueError: A prompt that is too long, or not of the model's vocabulary,
@@ -190,14 +214,14 @@ class Sampler:
     capacity: Capacity,
     decoding: Decoding,
     stop: tuple[str, ...],
-  ) -> Iterator[tuple[int, int, Completion]]:
+  ) -> Iterator[list[Sampled]]:
     begin = time.monotonic()
     drawing = Drawing(
       model=self.model,
-      tokenizer=self._tokenizer,
+      ends=self._tokenizer.eos,
       mesh=self._mesh,
       decoding=decoding,
-      stop=stop,
+      stops=Stops(self._tokenizer, stop, self._model_config.vocab),
       stats=self.stats,
       scheduler=scheduler,
       capacity=capacity,
@@ -206,6 +230,16 @@ class Sampler:
     yield from drawing.run(prefix)
     self._table, self._capacity = drawing.table, drawing.capacity
     self.stats.seconds += time.monotonic() - begin
+
+  def _complete(self, sampled: Sampled, stop: tuple[str, ...]) -> Completion:
+    completion = complete(
+      sampled.tokens_T.tolist(),
+      sampled.logprobs_T.tolist(),
+      self._tokenizer,
+      stop,
+    )
+    self.stats.tokens += len(completion.tokens)
+    return completion
 
   def _take_table(self, capacity: Capacity) -> Table:
     """Returns a table at rest; its buffers are used again where they fit."""

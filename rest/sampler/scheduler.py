@@ -12,6 +12,7 @@ from rest.sampler.capacity import widths
 from rest.sampler.order import Ask, Draft, Order, Owners
 from rest.sampler.queue import Queue
 from rest.sampler.rearrange import Move, Placed, share_out
+from rest.sampler.stops import Stops
 from rest.sampler.table import (
   BUFFERS,
   Drawn,
@@ -70,7 +71,7 @@ class Scheduler:
     """Tokens of the longest draft that is not done."""
     return max(
       (
-        len(draft.tokens)
+        draft.length
         for slot in self.owners
         for order in slot
         if order
@@ -106,9 +107,9 @@ class Scheduler:
     return self._pack(batch)
 
   def collect(
-    self, owners: Owners, drawn: Drawn
+    self, owners: Owners, drawn: Drawn, stops: Stops
   ) -> Iterator[tuple[Draft, bool]]:
-    """Files a call's tokens; yields each draft that grew, and if it ended.
+    """Files a call's tokens; yields the drafts that are over.
 
     Invariant: a draft's tokens are those of its entry, in order, however many
     calls and rows of other samples lie between. The table may have been
@@ -119,10 +120,16 @@ class Scheduler:
     Args:
       owners: Who held the buffers when the call was made.
       drawn: By the call, in NumPy.
+      stops: Finds stop strings.
+
+    Returns:
+      An iterator over drafts, and whether the device knows that they are over:
+      it has not seen a stop string.
     """
     token_BT, logprob_BT, entry_BT, ended_BT = (
-      np.asarray(x).reshape(len(x), -1).T for x in drawn
+      np.asarray(x).reshape(len(x), -1).T.copy() for x in drawn
     )
+    may_end_BT = stops.may_end(token_BT)
     rows = len(entry_BT) // len(owners)  # Of a slot.
     for row, entry, start, stop in stretches(entry_BT):
       buffer, index = divmod(entry, self.shape.samples)
@@ -131,12 +138,16 @@ class Scheduler:
       draft = order.drafts[index]
       if draft.is_done:
         continue  # The host ended it at a stop; the device did not know yet.
-      if not draft.tokens:
+      if not draft.length:
         order.waiting -= 1
         draft.row, draft.entry = row, entry
-      draft.tokens.extend(token_BT[row, start:stop].tolist())
-      draft.logprobs.extend(logprob_BT[row, start:stop].tolist())
-      yield draft, bool(ended_BT[row, stop - 1])
+      draft.add(token_BT[row, start:stop], logprob_BT[row, start:stop])
+      if ended_BT[row, stop - 1]:
+        yield draft, True
+      elif may_end_BT[row, start:stop].any() and stops.has_stop(
+        draft, stop - start
+      ):
+        yield draft, False
 
   def close(self, draft: Draft) -> Order:
     """Marks a draft as done; its buffer falls free with its last one.

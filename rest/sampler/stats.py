@@ -45,6 +45,7 @@ class Stats:
       'row_steps': self.row_steps,
       'busy': self.busy_row_steps,
       'idle': self.idle_seconds,
+      'drawing': self.seconds,
     }
 
 

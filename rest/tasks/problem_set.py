@@ -54,6 +54,10 @@ class ProblemSet:
       self.prefix = self.shots()
     self._chosen = functools.cache(self._choose)
 
+  def __reduce__(self) -> tuple[type, tuple[TaskConfig]]:
+    """Another process makes it anew; problems are read where they are asked."""
+    return type(self), (self.config,)
+
   def read(self, split: str) -> list[Problem]:
     """Returns a published split from the original files in config.path."""
     raise NotImplementedError

@@ -18,6 +18,7 @@ import collections
 import itertools
 import json
 import pathlib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
@@ -85,7 +86,7 @@ def _grade(config: VerifyConfig, arguments: argparse.Namespace) -> None:
   requests = list(_requests(arguments.file, arguments.verifier))
   counts: collections.Counter[str] = collections.Counter()
   lines = []
-  with Pool(config, (arguments.verifier,)) as pool:
+  with _open(config, arguments.verifier) as pool:
     pairs = ((request, request) for request in requests)
     for _, verdict in _judged(pool, pairs, len(requests)):
       counts[_outcome(verdict)] += 1
@@ -145,7 +146,7 @@ def _regrade(
       'whether tokens say what was judged is not looked at: there is no '
       f'tokenizer in {base}; --base says where it is'
     )
-  with Pool(config, (task.verifier,)) as pool:
+  with _open(config, task.verifier) as pool:
     for folder in folders:
       _regrade_iteration(pool, task, estep, folder.parent, codec)
 
@@ -223,6 +224,14 @@ def _kept(
     choices = choose(samples, estep, reader(samples, pool))
     kept |= {(problem, choice.row.sample) for choice in choices if choice.kept}
   return kept
+
+
+def _open(config: VerifyConfig, verifier: str) -> Pool:
+  """Starts a pool; says what holds programs."""
+  pool = Pool(config, (verifier,))
+  if pool.notice:
+    print(pool.notice, file=sys.stderr)
+  return pool
 
 
 def _judged(

@@ -10,12 +10,22 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
+from typing import Protocol
 
 from rest import metrics
 from rest.types import Graded, Verdict
 from rest.verify import exact, math
-from rest.verify.pool import LATE, Pool
+from rest.verify.pool import LATE
 from rest.verify.request import Request
+
+
+class Judge(Protocol):
+  """A pool, or what stands for several."""
+
+  def submit(self, request: Request) -> Future[Verdict]:
+    """Asks for a verdict."""
+    ...
+
 
 EXTRACT = {'math': math.extract, 'exact': exact.extract}
 
@@ -23,7 +33,7 @@ EXTRACT = {'math': math.extract, 'exact': exact.extract}
 _NUMBER = re.compile(r'-?\d{1,12}(?:\.\d{1,6})?')
 
 
-def alike(texts: Sequence[str], verifier: str, pool: Pool) -> list[str]:
+def alike(texts: Sequence[str], verifier: str, pool: Judge) -> list[str]:
   """Returns the answer of each text, equal ones written alike; '' for none.
 
   Equality is not transitive ('5 cm' and '5 m' both equal '5'), so each answer
@@ -49,7 +59,7 @@ def alike(texts: Sequence[str], verifier: str, pool: Pool) -> list[str]:
   return [known[answer] for answer in answers]
 
 
-def vote(rows: Sequence[Graded], pool: Pool) -> float | None:
+def vote(rows: Sequence[Graded], pool: Judge) -> float | None:
   """Returns the chance that the commonest answer to a problem is right.
 
   Args:
@@ -68,7 +78,7 @@ def vote(rows: Sequence[Graded], pool: Pool) -> float | None:
 
 
 def reader(
-  rows: Sequence[Graded], pool: Pool
+  rows: Sequence[Graded], pool: Judge
 ) -> Callable[[Sequence[str]], list[str]] | None:
   """Returns `alike` for the verifier of samples; None for programs."""
   name = verifier_of(rows)
@@ -83,7 +93,7 @@ def verifier_of(rows: Sequence[Graded]) -> str:
 
 
 def _first_equal(
-  answer: str, others: Sequence[str], verifier: str, pool: Pool
+  answer: str, others: Sequence[str], verifier: str, pool: Judge
 ) -> tuple[str | None, set[str]]:
   """Returns the first of others that an answer equals, or None.
 

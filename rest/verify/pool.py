@@ -117,6 +117,16 @@ class Pool:
       counts = {name: self._counts[name] for name in names}
     return Stats(**counts, waiting=waiting)
 
+  @property
+  def notice(self) -> str:
+    """What whoever starts it should read: what holds programs; '' for none."""
+    with self._changed:
+      sandboxes = {child.sandbox for child in self._children.values()} - {''}
+    return '\n'.join(
+      _SANDBOX.format(level) + _WEAK * (level == 'rlimits')
+      for level in sorted(sandboxes)
+    )
+
   def submit(self, request: Request) -> 'Future[Verdict]':
     """Queues a request; blocks while the queue is full.
 
@@ -183,11 +193,6 @@ class Pool:
     with self._changed:
       self._counts.clear()
       self._cache.clear()
-      sandboxes = {child.sandbox for child in self._children.values()} - {''}
-    for level in sandboxes:
-      print(
-        _SANDBOX.format(level) + _WEAK * (level == 'rlimits'), file=sys.stderr
-      )
 
   def _serve(self) -> None:
     """Serves one worker's place until the pool closes."""

@@ -18,15 +18,17 @@ from rest import tasks
 from rest.config import EStepConfig
 from rest.e_step.choose import choose, equations, weigh
 from rest.e_step.draw import Tools, e_step, random_key
+from rest.e_step.graders import Graders
 from rest.e_step.summary import Choice
 from rest.e_step.variants import keep_drawn
 from rest.model import tokenizer, weights
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.run import store
 from rest.run.dataset import read_dataset
-from rest.sampler import Sampler, SamplerConfig
-from rest.types import Completion, Graded, Halted, Verdict
-from rest.verify import Pool, VerifyConfig
+from rest.sampler import Sampler, SamplerConfig, Stats
+from rest.sampler.order import Sampled
+from rest.types import Completion, Graded, Halted, Tokenizer, Verdict
+from rest.verify import VerifyConfig
 from rest.verify.math import extract
 
 BASE = str(
@@ -168,8 +170,8 @@ def tools():
     mesh,
     seed=0,
   )
-  with Pool(VerifyConfig(workers=1), ('math',)) as pool:
-    yield Tools(sampler, mesh, pool, task, letters, lambda: False)
+  with Graders(VerifyConfig(workers=1), ('math',), letters) as graders:
+    yield Tools(sampler, mesh, graders, task, letters, lambda: False)
 
 
 CONFIG = EStepConfig(num_samples=8, cap=2)
@@ -221,21 +223,25 @@ def test_what_stopped_at_the_cap_resumes_to_the_same_bytes(tools, stopped):
 class Mumbler:
   """A sampler that never comes to an end."""
 
-  def __init__(self):
+  def __init__(self, codec: Tokenizer):
+    self.codec = codec
     self.drawn = 0
+    self.stats = Stats()
 
-  def sample(self, prefix, asks, *, samples, **unused):
+  def draw(self, prefix, asks, *, samples, **unused):
+    said = self.codec.encode('Let me see. ' * 99, follows=True)
     for position, ask in enumerate(asks):
       for sample in ask.samples:
         self.drawn += 1
-        ended = 'stop' if sample % 4 == 0 else 'limit'
-        yield position, sample, Completion('Let me see. ' * 99, (1,), (), ended)
+        end = [self.codec.eos[0]] if sample % 4 == 0 else []
+        tokens_T = np.array(said + end)
+        yield [Sampled(position, sample, tokens_T, tokens_T * 0.0)]
 
 
 def test_an_e_step_that_is_mostly_cut_off_ends_early_and_says_what_to_raise(
   tools, tmp_path
 ):
-  sampler: Any = Mumbler()
+  sampler: Any = Mumbler(tools.tokenizer)
   mumbling = dataclasses.replace(tools, sampler=sampler)
   config = EStepConfig(num_samples=600)
   with pytest.raises(Halted, match=r'900 of 1,200 .*max_cut_off=0.5') as error:
@@ -249,7 +255,7 @@ def test_an_e_step_that_is_mostly_cut_off_ends_early_and_says_what_to_raise(
   allowed = EStepConfig(num_samples=8, max_cut_off=0.8)
   _sample(mumbling, allowed, tmp_path / 'few')
   summary = store.read_json(tmp_path / 'few/e_step.json')
-  assert summary['ended'] == {'token': 0, 'stop': 20, 'limit': 60}
+  assert summary['ended'] == {'token': 20, 'stop': 0, 'limit': 60}
   assert summary['unreadable'] == 80
 
 
@@ -276,7 +282,7 @@ def test_samples_of_another_run_are_encoded_anew_or_left_out(tools, tmp_path):
     EStepConfig(num_samples=3),
     epath.Path(tmp_path),
     0.0,
-    tools.pool,
+    tools.graders,
   )
   kept = read_dataset(tmp_path / 'dataset.jsonl')
   codec = tools.tokenizer

@@ -5,6 +5,7 @@ import random
 import unicodedata
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import vocabularies
 from letters import Letters
@@ -14,10 +15,11 @@ from rest.config import EStepConfig
 from rest.e_step.choose import choose, to_kept
 from rest.e_step.draw import prompt_tokens
 from rest.model import tokenizer
+from rest.model.completion import complete
 from rest.run import dataset
 from rest.run.dataset import read_dataset, says, write_dataset
 from rest.sampler.order import Draft
-from rest.sampler.text import complete, has_stop
+from rest.sampler.stops import Stops
 from rest.types import Completion, Graded, Kept, Tokenizer, Verdict
 
 DATA = pathlib.Path(__file__).parents[1] / 'data/tasks'
@@ -68,18 +70,31 @@ def codec(request, tmp_path_factory) -> Tokenizer:
   return tokenizer.load(str(make(path)))
 
 
-def _draft(tokens: list[int]) -> Draft:
-  return Draft(0, tokens, [-1.0 - i for i in range(len(tokens))])
+def _logprobs(tokens: list[int]) -> list[float]:
+  return [-1.0 - i for i in range(len(tokens))]
+
+
+def _has_stop(
+  codec: Tokenizer, tokens: list[int], new: int, stop: tuple[str, ...]
+) -> bool:
+  """Whether the host sees a stop when the last `new` tokens come in."""
+  stops, draft = Stops(codec, stop, codec.vocab_size + 20), Draft(0)
+  tokens_T = np.int32(tokens)
+  logprobs_T = np.zeros(len(tokens), np.float32)
+  draft.add(tokens_T[:-new], logprobs_T[:-new])
+  draft.add(tokens_T[-new:], logprobs_T[-new:])
+  may_end_BT = stops.may_end(tokens_T[None, -new:])
+  return bool(may_end_BT.any()) and stops.has_stop(draft, new)
 
 
 def _check(codec: Tokenizer, tokens: list[int], stop: tuple[str, ...]):
   """Completes a draft, and checks the invariant and what is new in it."""
-  done = complete(_draft(tokens), codec, stop)
+  done = complete(tokens, _logprobs(tokens), codec, stop)
   assert says(codec, done.tokens, done.text)
   assert done.finished == (done.tokens[-1] in codec.eos)
   drawn = done.tokens[: len(done.logprobs)]
   assert drawn == tuple(tokens[: len(drawn)])
-  assert done.logprobs == tuple(_draft(tokens).logprobs[: len(drawn)])
+  assert done.logprobs == tuple(_logprobs(tokens)[: len(drawn)])
   if done.ended != 'stop':
     assert done.tokens == tuple(tokens)
     return done
@@ -133,9 +148,9 @@ def test_a_completion_does_not_depend_on_what_is_drawn_past_its_stop(codec):
     stop = tuple(rng.sample(['ab', 'bab', 'a)\n', '\n\n', 'b', '🙂a'], 3))
     tokens = codec.encode(text, follows=True)
     seen = [
-      complete(_draft(tokens[:count]), codec, stop)
+      complete(tokens[:count], (), codec, stop)
       for count in range(1, len(tokens) + 1)
-      if has_stop(_draft(tokens[:count]), 1, codec, stop)
+      if _has_stop(codec, tokens[:count], 1, stop)
       or any(s in codec.decode(tokens[:count], follows=True) for s in stop)
     ]
     assert all(done == seen[0] for done in seen)
@@ -151,7 +166,7 @@ def test_the_host_sees_a_stop_in_the_tokens_that_are_new(codec):
     first = codec.decode(tokens[:-new], follows=True)
     whole = codec.decode(tokens, follows=True)
     if any(s in whole for s in stop) and not any(s in first for s in stop):
-      assert has_stop(_draft(tokens), new, codec, stop)
+      assert _has_stop(codec, tokens, new, stop)
 
 
 def test_special_tokens_and_ids_without_meaning_are_seen_by_the_judge(codec):

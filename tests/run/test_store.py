@@ -14,7 +14,7 @@ def _graded(sample: int, text: str = 'π = 3\n"quoted"') -> Graded:
     problem_id='a/1',
     sample=sample,
     prompt='What is it?\n',
-    completion=Completion(text, (5, 6, 2), (-0.5, -1.25, -0.125), 'token'),
+    completion=Completion(text, (5, 6, 2), (), 'token'),
     verdict=Verdict(1.0, 'equal', 'math-1'),
   )
 

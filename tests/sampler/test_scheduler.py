@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+from letters import Letters
 
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig
@@ -14,6 +15,7 @@ from rest.sampler.order import Draft, Order
 from rest.sampler.queue import Queue
 from rest.sampler.rearrange import share_out
 from rest.sampler.scheduler import Scheduler, stretches
+from rest.sampler.stops import Stops
 from rest.sampler.table import Drawn, TableShape
 
 CONFIG = ModelConfig(
@@ -68,7 +70,7 @@ def test_rows_that_are_left_fill_a_smaller_table_to_the_last():
     for slot in range(slots):
       count = min(left, int(random.integers(1, 17)))
       left -= count
-      drafts = [Draft(i, [1], [0.0], slot * 16 + i, i) for i in range(count)]
+      drafts = [Draft(i, [], 1, slot * 16 + i, i) for i in range(count)]
       ask = Ask(slot, (1, 2), tuple(range(count)))
       if count:
         order = Order(slot, ask, drafts, count, 0)
@@ -84,7 +86,7 @@ def test_rows_that_are_left_fill_a_smaller_table_to_the_last():
 
 def begun(index, count, slot=0, rows=4):
   """Returns an order whose drafts are all being drawn in its slot."""
-  drafts = [Draft(i, [1], [0.0], slot * rows + i, i) for i in range(count)]
+  drafts = [Draft(i, [], 1, slot * rows + i, i) for i in range(count)]
   return Order(index, Ask(index, (1, 2), (0,) * count), drafts, count, 0)
 
 
@@ -136,10 +138,11 @@ def test_tokens_go_to_the_draft_of_their_entry():
   token_TQR = np.arange(16).reshape(4, 2, 2)
   ended_TQR = np.arange(4)[:, None, None] * np.ones((2, 2), int) == 3
   drawn = Drawn(token_TQR, token_TQR / 8, entry_TQR, ended_TQR)
-  ((draft, ended),) = scheduler.collect(scheduler.owners, drawn)
+  stops = Stops(Letters(), (), 100)
+  ((draft, is_known),) = scheduler.collect(scheduler.owners, drawn, stops)
   assert draft is order.drafts[1]
-  assert ended
-  assert draft.tokens == [6, 10, 14]
+  assert is_known
+  assert draft.tail(3) == [6, 10, 14]
   assert (draft.row, draft.entry, order.waiting) == (2, 9, 2)
 
 

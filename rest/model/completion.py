@@ -1,25 +1,17 @@
 """From drawn tokens to a completion: end tokens, stop strings, text."""
 
-from rest.sampler.order import Draft
+from collections.abc import Sequence
+
 from rest.types import Completion, Tokenizer
 
 
-def has_stop(
-  draft: Draft, new: int, tokenizer: Tokenizer, stop: tuple[str, ...]
-) -> bool:
-  """Whether a stop string is in the text that the last `new` tokens touch."""
-  if not stop:
-    return False
-  # A token stands for a byte at least.
-  reach = new + max(len(text.encode()) for text in stop)
-  tail = tokenizer.decode(draft.tokens[-reach:], follows=True)
-  return any(text in tail for text in stop)
-
-
 def complete(
-  draft: Draft, tokenizer: Tokenizer, stop: tuple[str, ...]
+  tokens: Sequence[int],
+  logprobs: Sequence[float],
+  tokenizer: Tokenizer,
+  stop: tuple[str, ...],
 ) -> Completion:
-  r"""Returns the completion that a draft has come to.
+  r"""Returns the completion that drawn tokens have come to.
 
   Where the text holds a stop string, the completion is what lies before it, and
   the end token that we train on. A byte-level vocabulary has tokens such as
@@ -28,14 +20,19 @@ def complete(
 
   Example: of `f`, `(x`, `)\n`, `assert`, with the stop string `\nassert`, come
   the text `f(x)`, the tokens `f`, `(x`, `)`, end, and two log-probabilities.
+
+  Args:
+    tokens: As drawn; the last one may be an end token.
+    logprobs: Theirs; may be empty, where nobody asks for them.
+    tokenizer: Of the model.
+    stop: Texts that end a completion.
   """
-  tokens = draft.tokens
   ended = 'token' if tokens[-1] in tokenizer.eos else 'limit'
   drawn = tokens[:-1] if ended == 'token' else tokens
   text = tokenizer.decode(drawn, follows=True)
   cut = _first_stop(text, stop)
   if cut is None:
-    return Completion(text, tuple(tokens), tuple(draft.logprobs), ended)
+    return Completion(text, tuple(tokens), tuple(logprobs), ended)
   text = text[:cut]
   count, before = len(drawn), ''
   while count and not text.startswith(
@@ -49,7 +46,7 @@ def complete(
     # what is judged, and what is trained on.
     tokenizer.decode(tokens, follows=True),
     (*tokens, tokenizer.eos[0]),
-    tuple(draft.logprobs[:count]),
+    tuple(logprobs[:count]),
     'stop',
   )
 

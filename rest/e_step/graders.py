@@ -1,0 +1,250 @@
+"""The graders of a run, as the process that feeds the device sees them."""
+
+import contextlib
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from rest.config import VerifyConfig
+from rest.e_step import grader
+from rest.e_step.grader import Done, Question, Sample, Setup, Work
+from rest.types import Halted, Tokenizer, Verdict
+from rest.verify import Request
+
+_WORKERS = 4  # Interpreters that judge, a grader: it can feed no more of them.
+_PROGRAM = f'from {grader.__name__} import main; main()'
+_LEAVE_SECONDS = 10.0  # For a grader whose verifiers are at work.
+
+
+class Graders:
+  """Processes that make graded samples of drawn tokens; a context manager.
+
+  A problem belongs to one of them, by its index.
+  """
+
+  def __init__(
+    self,
+    config: VerifyConfig,
+    verifiers: tuple[str, ...],
+    tokenizer: Tokenizer,
+  ):
+    """Starts them; entering the context waits until they are ready.
+
+    Args:
+      config: How many workers judge, and their limits.
+      verifiers: Which verifiers the tasks will name.
+      tokenizer: Of the model.
+    """
+    count = -(-config.workers // _WORKERS)
+    self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    self._questions: list[Future[Verdict]] = []
+    self._graders = [
+      _Grader(
+        Setup(
+          # The workers are shared out evenly.
+          replace(config, workers=-(-(config.workers - place) // count)),
+          verifiers,
+          tokenizer,
+        )
+      )
+      for place in range(count)
+    ]
+
+  def __enter__(self) -> 'Graders':
+    try:
+      notices = {one.wait_ready() for one in self._graders} - {''}
+    except BaseException:
+      self.__exit__()
+      raise
+    for notice in sorted(notices):
+      print(notice, file=sys.stderr)
+    for one in self._graders:
+      one.listen(self._results.put, self._answer)
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    for one in self._graders:
+      one.hang_up()
+    for one in self._graders:
+      one.close()
+
+  def submit(self, request: Request) -> 'Future[Verdict]':
+    """Asks for one verdict, as `Pool.submit` does."""
+    future: Future[Verdict] = Future()
+    number = len(self._questions)
+    self._questions.append(future)
+    self._graders[number % len(self._graders)].send(Question(number, request))
+    return future
+
+  @contextlib.contextmanager
+  def grading(self, work: Work) -> Iterator['Grading']:
+    """Grades the samples of a list; what is not done in the end is dropped."""
+    for one in self._graders:
+      one.send(work)
+    grading = Grading(self._graders, self._results)
+    try:
+      yield grading
+    finally:
+      if not grading.is_over:
+        grading.drop()
+
+  def _answer(self, question: Question) -> None:
+    future = self._questions[question.number]
+    if isinstance(question.asked, Verdict):
+      future.set_result(question.asked)
+    elif isinstance(question.asked, BaseException):
+      future.set_exception(question.asked)
+
+
+class Grading:
+  """A list of problems whose samples are graded while they are drawn.
+
+  Attributes:
+    unjudged: Samples sent, of problems that are not settled.
+    is_over: Whether all graders have said that nothing more comes.
+  """
+
+  def __init__(
+    self, graders: 'list[_Grader]', results: 'queue.SimpleQueue[Any]'
+  ):
+    self._graders = graders
+    self._results = results
+    self._left = len(graders)
+    self._sent: dict[int, int] = {}  # Samples by problem, while unsettled.
+
+  @property
+  def unjudged(self) -> int:
+    return sum(self._sent.values())
+
+  @property
+  def is_over(self) -> bool:
+    return not self._left
+
+  def send(self, samples: Iterable[Sample]) -> None:
+    """Has samples graded; waits where the graders are too far behind."""
+    shares: dict[int, list[Sample]] = {}
+    for sample in samples:
+      shares.setdefault(sample.index % len(self._graders), []).append(sample)
+      self._sent[sample.index] = self._sent.get(sample.index, 0) + 1
+    for place, share in shares.items():
+      self._graders[place].send(share)
+
+  def settled(self) -> Iterator[Done]:
+    """Yields the problems that were settled since it was last asked."""
+    while not self._results.empty():
+      yield from self._next()
+
+  def finish(self) -> Iterator[Done]:
+    """Yields the problems that are left, once all samples are sent."""
+    yield from self._end(grader.END)
+
+  def drop(self) -> None:
+    """Waits until no grader works on this list any more."""
+    for _ in self._end(grader.DROP):
+      pass
+
+  def _end(self, message: str) -> Iterator[Done]:
+    for one in self._graders:
+      one.send(message)
+    while self._left:
+      yield from self._next()
+
+  def _next(self) -> Iterator[Done]:
+    result = self._results.get()
+    if isinstance(result, Exception):
+      self._left = 0  # The run ends by it: nobody waits for the others.
+      raise result
+    if isinstance(result, Done):
+      self._sent.pop(result.index, None)
+      yield result
+    else:
+      self._left -= 1
+
+
+class _Grader:
+  """One process, and the socket through which it is told."""
+
+  def __init__(self, setup: Setup):
+    ours, its = socket.socketpair()
+    environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
+    with its:
+      self._process = subprocess.Popen(
+        # As a module, its messages would be of classes of their own.
+        [sys.executable, '-P', '-c', _PROGRAM, str(its.fileno())],
+        pass_fds=[its.fileno()],
+        env=environment,
+        # What a terminal sends to the run is the run's to deal with.
+        start_new_session=True,
+      )
+    self._to = Connection(ours.detach())
+    self._thread: threading.Thread | None = None
+    self.send(setup)
+
+  def wait_ready(self) -> str:
+    """Returns what it has to say, once it can judge.
+
+    Raises:
+      Halted: Its workers do not start.
+      RuntimeError: A worker misjudges what is known.
+    """
+    found = self._receive()
+    if isinstance(found, Exception):
+      raise found
+    return found[1]
+
+  def listen(self, take: Any, answer: Any) -> None:
+    """Gives what it sends to `take`, and verdicts to `answer`."""
+
+    def read() -> None:
+      while True:
+        found = self._receive()
+        if isinstance(found, Question):
+          answer(found)
+        else:
+          take(found)
+        if isinstance(found, Exception):
+          return
+
+    self._thread = threading.Thread(target=read, daemon=True)
+    self._thread.start()
+
+  def send(self, message: object) -> None:
+    with contextlib.suppress(ConnectionError):  # The reader tells.
+      self._to.send(message)
+
+  def hang_up(self) -> None:
+    """Lets it leave."""
+    with (
+      contextlib.suppress(OSError),  # It has left.
+      socket.socket(fileno=os.dup(self._to.fileno())) as ours,
+    ):
+      ours.shutdown(socket.SHUT_WR)
+
+  def close(self) -> None:
+    """Waits until it has left."""
+    try:
+      self._process.wait(_LEAVE_SECONDS)
+    except subprocess.TimeoutExpired:
+      self._process.kill()
+      self._process.wait()
+    if self._thread:
+      self._thread.join()
+    self._to.close()
+
+  def _receive(self) -> Any:
+    try:
+      return self._to.recv()
+    except (EOFError, ConnectionError):
+      status = self._process.wait()
+      return Halted(
+        f'A process that judges ended by itself, with status {status}. What '
+        'was judged is on disk: run the same command again to go on.'
+      )

@@ -1,0 +1,56 @@
+"""Stop strings in what was just drawn, found without decoding all of it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rest.sampler.order import Draft
+from rest.types import Tokenizer
+
+_UNKNOWN = 2  # Of a token that was not looked at yet.
+
+
+class Stops:
+  """Finds stop strings.
+
+  Invariant: a stop string is whole with one token, its last. That token's own
+  text holds the whole string, or begins with an end of it, or is a part of a
+  letter; few tokens do, and only where one of them was drawn is text looked at.
+
+  Example: of the stop string '\\n\\nQ:', the tokens ':', 'Q:' and ':\\n' are
+  such; ' so:' is none.
+  """
+
+  def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], vocab: int):
+    """Looks at no token yet.
+
+    Args:
+      tokenizer: Of the model.
+      stop: Texts that end a completion.
+      vocab: Tokens that the model can draw, V.
+    """
+    self._tokenizer = tokenizer
+    self._stop = stop
+    self._ends_V = np.full(vocab, _UNKNOWN if stop else 0, np.uint8)
+    # A token stands for a byte at least.
+    self._reach = max((len(text.encode()) for text in stop), default=0)
+
+  def may_end(self, token_BT: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Returns which tokens may be the last one of a stop string."""
+    found_BT = self._ends_V[token_BT]
+    if (found_BT == _UNKNOWN).any():
+      for token in np.unique(token_BT[found_BT == _UNKNOWN]).tolist():
+        self._ends_V[token] = self._ends(token)
+      found_BT = self._ends_V[token_BT]
+    return found_BT == 1
+
+  def has_stop(self, draft: Draft, new: int) -> bool:
+    """Whether a stop string is in the text that the last `new` tokens touch."""
+    tail = self._tokenizer.decode(draft.tail(new + self._reach), follows=True)
+    return any(text in tail for text in self._stop)
+
+  def _ends(self, token: int) -> bool:
+    text = self._tokenizer.decode([token], follows=True)
+    return '\ufffd' in text or any(
+      stop in text or any(text.startswith(stop[i:]) for i in range(len(stop)))
+      for stop in self._stop
+    )
