@@ -309,8 +309,9 @@ class Config(Section):
 
   name: str = 'run'  # Names the default working directory.
   seed: Count = 0  # Of everything random: sampling, order of the data.
-  # Folder (or gs://) that keeps compiled programs between runs; '': none.
-  compilation_cache: Annotated[str, Free.SPEED] = ''
+  # Folder (or gs://) that keeps compiled programs between runs; '': none;
+  # 'auto': ~/.cache/rest on accelerators, where compiling takes minutes.
+  compilation_cache: Annotated[str, Free.SPEED] = 'auto'
   # Made with the config, since sections have their names from here.
   task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
   model: BaseConfig = dataclasses.field(default_factory=BaseConfig)

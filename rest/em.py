@@ -4,7 +4,8 @@ Every phase of every iteration ends in files that appear only when whole; a run
 that was killed finds them and goes on with the first phase that has none.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -44,18 +45,18 @@ def run_em(run: Run, tools: Tools) -> None:
   policy = make_policy(run, tools)
   measure(run, policy, 0)
   iteration = 0
-  for iteration in range(1, em.iterations + 1):
-    expect(run, policy, iteration)
-    improve(run, policy, iteration)
-    measure(run, policy, iteration)
-    if em.export:
-      export(run, policy, iteration)
-    if processes.is_first():
-      _report(run, tools)
-    if em.stop_on_validation and not _improved(run, iteration):
-      break
-  if run.config.eval.on_train:
-    generate(run, policy, iteration + 1)
+  with _reporting(run, tools) as report_behind:
+    for iteration in range(1, em.iterations + 1):
+      expect(run, policy, iteration)
+      improve(run, policy, iteration)
+      measure(run, policy, iteration)
+      if em.export:
+        export(run, policy, iteration)
+      report_behind()
+      if em.stop_on_validation and not _improved(run, iteration):
+        break
+    if run.config.eval.on_train:
+      generate(run, policy, iteration + 1)
   if processes.is_first():
     finished = run.workdir / 'finished.json'
     store.write_json(finished, {'asked': em.iterations})
@@ -249,12 +250,14 @@ def export(run: Run, policy: Policy, iteration: int) -> None:
       export_model(opened, iteration, str(here.folder / 'hf'), policy.mesh)
 
 
-def _report(run: Run, tools: Tools) -> None:
-  """Writes the report; what is only for people does not stop a run."""
+@contextmanager
+def _reporting(run: Run, tools: Tools) -> Iterator[Callable[[], None]]:
+  """Yields what writes a report while the run goes on."""
+  reports = report.Behind(run.workdir, tools.live.journal.say)
   try:
-    report.write(run.workdir)
-  except (store.Damaged, OSError) as error:
-    tools.live.journal.say(f'there is no new report: {error}')
+    yield reports.write if processes.is_first() else lambda: None
+  finally:
+    reports.wait()
 
 
 def _phase(

@@ -17,6 +17,7 @@ if __name__ == '__main__':  # Before JAX is imported, which takes seconds.
 import contextlib
 import dataclasses
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -234,9 +235,7 @@ def _tools(
   config, world = run.config, run.world
   assert isinstance(world.mesh, Mesh)  # Only a plan may be for other devices.
   assert isinstance(world.local_mesh, Mesh)
-  if config.compilation_cache:
-    jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  _keep_programs(config.compilation_cache)
   tested = [world.task, *(suite.task for suite in world.suites)]
   verifiers = tuple(dict.fromkeys(task.verifier for task in tested))
   with (
@@ -262,6 +261,16 @@ def _tools(
       should_stop,
       Live(journal, run.workdir / 'profile' if profile else None),
     )
+
+
+def _keep_programs(folder: str) -> None:
+  """Has JAX keep compiled programs; see `Config.compilation_cache`."""
+  if folder == 'auto':
+    folder = '' if jax.default_backend() == 'cpu' else '~/.cache/rest'
+  if folder:
+    folder = os.path.expanduser(folder)
+    jax.config.update('jax_compilation_cache_dir', folder)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 def _journal(run: Run) -> Journal:

@@ -126,7 +126,7 @@ class _Codec(Protocol):
     ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Loaded:
   """A `rest.types.Tokenizer`."""
 

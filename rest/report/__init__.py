@@ -6,11 +6,13 @@ machine can open a run.
   python -m rest.report WORKDIR... [--out=FILE]
 """
 
+from rest.report.behind import Behind
 from rest.report.page import write_page
 from rest.report.results import picture, table, write
 from rest.run.scores import Results, Row, read, read_run
 
 __all__ = [
+  'Behind',
   'Results',
   'Row',
   'picture',
