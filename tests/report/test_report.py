@@ -50,6 +50,25 @@ def test_steps_taken_twice_count_once_and_phases_add_up(workdir):
   assert run.phases[1, 'sample'] == {'seconds': 10.0, 'tokens': 100}
 
 
+def test_a_report_behind_the_run_is_written_or_says_why(tmp_path):
+  folder = report_run.write_run(tmp_path / 'run')
+  said: list[str] = []
+  reports = report.Behind(store.epath.Path(folder), said.append)
+  reports.write()
+  reports.write()  # Waits for the first.
+  reports.wait()
+  assert not said
+  page.write_page([folder], tmp_path / 'again.html')
+  written = (folder / 'report.html').read_text()
+  assert len(written) == len((tmp_path / 'again.html').read_text())
+  (folder / 'iteration_1/test.json').write_text('{')
+  reports.write()
+  reports.wait()
+  assert len(said) == 1
+  assert said[0].startswith('there is no new report: ')
+  assert 'test.json' in said[0]
+
+
 def test_numbers_behind_figures_are_those_of_the_files(workdir):
   run = report.read_run(workdir)
   test, _, train = series.accuracies(run)
