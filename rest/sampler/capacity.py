@@ -264,7 +264,8 @@ def _weigh(
   slots = shape.slots // shards
   weight_bytes = _weight_bytes(model, tensor)
   least = config.min_rows
-  least = least or (shape.size if device.platform == 'cpu' else 32 * shards)
+  # A step of fewer rows takes no less: it waits for the weights.
+  least = least or (shape.size if device.platform == 'cpu' else 128 * shards)
   keys = shape.prefix + BUFFERS * shape.question + shape.suffix
   # Logits in float32, their copy in groups, and a layer's scores.
   work = 2 * model.vocab // tensor + 2 * model.heads // tensor * keys

@@ -141,8 +141,13 @@ class Pool:
     if (request.verifier == 'program') != (request.tests is not None):
       raise ValueError('Tests go with programs, and with nothing else.')
     item = _Item(request)
+    known = self._known(item)
     with self._changed:
       while not (self._closed or self._failure):
+        if known is not None:  # No worker need be asked.
+          self._count(item, known)
+          item.future.set_result(known)
+          return item.future
         if len(self._waiting) < self._config.queue:
           self._waiting.append(item)
           self._changed.notify_all()
@@ -218,17 +223,13 @@ class Pool:
     once nothing else runs x is asked alone, and a second loss makes it unknown.
     """
     request = item.request
-    claim = requests.claim(request)
-    key = requests.key(request, claim)
-    verdict = self._recall(key)
+    verdict = self._known(item)  # It may have been judged in the meantime.
     was_killed = False
-    if verdict is None and claim is None:
-      verdict = requests.verdict(request, 0.0, 'no answer')
     if verdict is None:
       child = self._ready(child)
       hang = request.verifier == 'hang'
       seconds = _HANG_SECONDS if hang else self._config.timeout
-      reply = child.ask(requests.message(request, claim), seconds)
+      reply = child.ask(requests.message(request, item.claim), seconds)
       if reply is not None:
         verdict = Verdict(**reply)
       elif not self._closed:
@@ -237,7 +238,7 @@ class Pool:
     if verdict is None and self._again(item, was_killed):
       return child
     unknown = requests.verdict(request, None, LATE)
-    self._settle(item, key, verdict or unknown)
+    self._settle(item, verdict or unknown)
     return child
 
   def _ready(self, child: Child) -> Child:
@@ -303,11 +304,14 @@ class Pool:
         self._changed.wait()
     return None
 
-  def _recall(self, key: bytes) -> Verdict | None:
+  def _known(self, item: '_Item') -> Verdict | None:
+    """Returns the verdict that needs no worker; None if one must be asked."""
+    if item.claim is None:
+      return requests.verdict(item.request, 0.0, 'no answer')
     with self._changed:
-      verdict = self._cache.get(key)
+      verdict = self._cache.get(item.key)
       if verdict is not None:
-        self._cache.move_to_end(key)
+        self._cache.move_to_end(item.key)
         self._counts['cached'] += 1
     return verdict
 
@@ -325,22 +329,26 @@ class Pool:
       self._changed.notify_all()
     return True
 
-  def _settle(self, item: '_Item', key: bytes, verdict: Verdict) -> None:
+  def _settle(self, item: '_Item', verdict: Verdict) -> None:
     with self._changed:
       self._busy -= 1
       self._alone = False
-      if verdict.reward is None:
-        self._counts['unknown'] += 1
-      else:
-        self._counts['correct' if verdict.reward == 1 else 'incorrect'] += 1
-        self._cache[key] = verdict
-        if len(self._cache) > self._config.cache:
-          self._cache.popitem(last=False)
+      self._count(item, verdict)
       self._changed.notify_all()
     if self._closed and verdict.reward is None:  # Nobody tried twice.
       item.future.set_exception(RuntimeError('This pool is closed.'))
     else:
       item.future.set_result(verdict)
+
+  def _count(self, item: '_Item', verdict: Verdict) -> None:
+    """Counts a verdict, and remembers it if it is one."""
+    if verdict.reward is None:
+      self._counts['unknown'] += 1
+      return
+    self._counts['correct' if verdict.reward == 1 else 'incorrect'] += 1
+    self._cache[item.key] = verdict
+    if len(self._cache) > self._config.cache:
+      self._cache.popitem(last=False)
 
   def _fail(self, item: '_Item | None', why: str) -> None:
     """Ends the pool: without workers, nothing more will be judged."""
@@ -358,3 +366,9 @@ class _Item:
   retry: bool = False  # Is asked alone.
   killed: bool = False  # Its worker was killed when it was asked alone.
   future: 'Future[Verdict]' = field(default_factory=Future)
+  claim: str | None = field(init=False)  # What of the text is judged.
+  key: bytes = field(init=False)  # Of its verdict in the cache.
+
+  def __post_init__(self) -> None:
+    self.claim = requests.claim(self.request)
+    self.key = requests.key(self.request, self.claim)
