@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from rest.m_step.packing import Batch
-from rest.model.attention import plain_attention
-from rest.model.flash import KEPT, flash_attention, has_kernel
+from rest.model.attention import KEPT, packed_attention
 from rest.model.sharding import ACTIVATIONS
 from rest.model.transformer import Transformer, backbone, softcap, unstack
 
@@ -63,11 +62,7 @@ def batch_loss(model: Transformer, batch: Batch, remat: str) -> jax.Array:
     batch: Packed rows.
     remat: A key of `REMATS`.
   """
-  config, length = model.config, batch.segments_BT.shape[1]
-  if has_kernel(config, length, jax.devices()[0].platform):
-    attend = flash_attention(config, batch.segments_BT)
-  else:
-    attend = plain_attention(config, batch.segments_BT, batch.positions_BT)
+  attend = packed_attention(model.config, batch.segments_BT, batch.positions_BT)
   x_BTD, _ = backbone(
     unstack(model),
     batch.tokens_BT,

@@ -59,10 +59,15 @@ def update(
   Returns:
     What takes the place of `trained` and `optimizer`, and metrics.
   """
+  run = program(config, trained, optimizer)
+  return run(trained, optimizer, batch, learning_rate, frozen)
+
+
+def program(config: MStepConfig, trained: Any, optimizer: Any) -> Any:
+  """Returns the jitted `update` of arrays, or of their shapes and places."""
   places = jax.tree.map(attrgetter('sharding'), (trained, optimizer))
   leaves, tree = jax.tree.flatten(places)
-  run = _compiled(config, tuple(leaves), tree)
-  return run(trained, optimizer, batch, learning_rate, frozen)
+  return _compiled(config, tuple(leaves), tree)
 
 
 def gradients(

@@ -1,16 +1,24 @@
 """Attention in plain XLA: the reference for all kernels.
 
-Of packed rows, which the M-step trains on wherever `rest.model.flash` does not
-run, it holds the scores of a chunk of queries at a time.
+Of packed rows, which the M-step trains on wherever no kernel runs, it holds the
+scores of a chunk of queries at a time.
 """
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from rest.model import sharding
+from rest.model.hardware import runs_kernels
 from rest.model.transformer import Attend, ModelConfig, query_scale, softcap
 
 # Queries whose scores are held at once.
 _QUERIES = 512
+
+# What a kernel's forward pass gives and its backward pass needs, for remat
+# policies.
+KEPT = ('attention_out_BTKGH', 'attention_sums_BKGT')
 
 
 def attention(
@@ -34,6 +42,47 @@ def attention(
   logits_BKGTS = jnp.where(mask_BTS[:, None, None], logits_BKGTS, -1e30)
   weights_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BSKH.dtype)
   return jnp.einsum('BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH)
+
+
+def kernel_for(
+  config: ModelConfig, length: int, platform: str
+) -> Literal['flash', 'splash', None]:
+  """Returns which kernel packed rows of a length meet; None: plain attention.
+
+  Args:
+    config: The model's shape.
+    length: Of a row, which must come in tiles too.
+    platform: JAX's name for the devices' family.
+  """
+  if platform == 'tpu' and length % 128 == 0:
+    return 'splash'
+  runs = runs_kernels(platform, config.dtype, config.head_width)
+  if runs and config.head_width <= 256 and length % 64 == 0:
+    return 'flash'
+  return None
+
+
+def packed_attention(
+  config: ModelConfig, segments_BT: jax.Array, positions_BT: jax.Array
+) -> Attend:
+  """Returns the quickest attention of packed rows, for `backbone`.
+
+  Args:
+    config: The model's shape.
+    segments_BT: Segment of each position, in runs; 0 is padding.
+    positions_BT: Position of each token within its segment.
+  """
+  kernel = kernel_for(config, segments_BT.shape[1], sharding.platform())
+  # Kernels are imported where they run, and nowhere else has to have them.
+  if kernel == 'splash':
+    from rest.model.splash import splash_attention
+
+    return splash_attention(config, segments_BT)
+  if kernel == 'flash':
+    from rest.model.flash import flash_attention
+
+    return flash_attention(config, segments_BT)
+  return plain_attention(config, segments_BT, positions_BT)
 
 
 def plain_attention(

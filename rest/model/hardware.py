@@ -1,8 +1,12 @@
 """What a device is, by its maker's data sheet: plans need no device at hand."""
 
+import functools
+import importlib
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from absl import logging
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,8 @@ def known(device_kind: str, platform: Any, memory: int) -> Device:
 def runs_kernels(platform: str, dtype: str, width: int) -> bool:
   """Whether our Pallas kernels run: NVIDIA, 16 bits, heads in whole tiles.
 
+  They stand on a back end of JAX that has been announced to go.
+
   Args:
     platform: JAX's name for the devices' family.
     dtype: That is computed in.
@@ -106,6 +112,7 @@ def runs_kernels(platform: str, dtype: str, width: int) -> bool:
     and dtype in ('bfloat16', 'float16')
     and width >= 16
     and width & (width - 1) == 0
+    and _has_triton()
   )
 
 
@@ -113,6 +120,17 @@ def cpu(devices: int) -> Device:
   """Returns this host as one of so many devices that share its memory."""
   total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   return Device('cpu', total // devices)
+
+
+@functools.cache
+def _has_triton() -> bool:
+  """Whether JAX has what the kernels stand on; says so once if not."""
+  try:
+    importlib.import_module('jax.experimental.pallas.triton')
+  except ImportError as error:
+    logging.warning('Plain attention runs, not our kernels: %s', error)
+    return False
+  return True
 
 
 def _device(kind: str, sheet: _Sheet, memory: int) -> Device:

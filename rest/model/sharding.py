@@ -6,6 +6,7 @@ leaf's name. The letters stand in `rest.model`.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +26,9 @@ AXES = ('data', 'fsdp', 'tensor')
 # How weights are split: `fsdp` over the width, `tensor` over heads and width of
 # the feed-forward layer. Letters that are not here are never split.
 PARAMETERS = {'D': 'fsdp', 'K': 'tensor', 'F': 'tensor', 'V': 'tensor'}
+
+# How weights are split where each row of devices has them whole: in sampling.
+COPIES = {letter: axis for letter, axis in PARAMETERS.items() if axis != 'fsdp'}
 
 # How activations are split: rows over all data-parallel devices.
 ACTIVATIONS = {'B': ('data', 'fsdp'), 'K': 'tensor', 'F': 'tensor'}
@@ -97,24 +101,20 @@ def local_copy(tree: Any, mesh: Mesh) -> Any:
   """
   if jax.process_count() == 1:
     return tree
-  table = {k: axis for k, axis in PARAMETERS.items() if axis == 'tensor'}
+  gathered = gather(mesh, tree)(tree)
 
-  def place(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
-    return spec(leaf_name(path), len(leaf.shape), table)
-
-  specs = jax.tree_util.tree_map_with_path(place, tree)
-  everywhere = jax.tree.map(lambda s: NamedSharding(mesh, s), specs)
-  gathered = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
-  here = local_mesh(mesh)
-
-  def localize(leaf: jax.Array, partition: PartitionSpec) -> jax.Array:
+  def localize(leaf: jax.Array, place: NamedSharding) -> jax.Array:
     return jax.make_array_from_single_device_arrays(
-      leaf.shape,
-      NamedSharding(here, partition),
-      [shard.data for shard in leaf.addressable_shards],
+      leaf.shape, place, [shard.data for shard in leaf.addressable_shards]
     )
 
-  return jax.tree.map(localize, gathered, specs)
+  here = shardings(tree, local_mesh(mesh), COPIES)
+  return jax.tree.map(localize, gathered, here)
+
+
+def gather(mesh: Mesh, tree: Any) -> Any:
+  """Returns the program that copies a tree of parameters to all who sample."""
+  return jax.jit(lambda x: x, out_shardings=shardings(tree, mesh, COPIES))
 
 
 def spec(
@@ -135,7 +135,9 @@ def spec(
   return PartitionSpec(*[None] * (ndim - len(axes)), *axes)
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
+def shardings(
+  tree: Any, mesh: Mesh, table: dict[str, Any] | None = None
+) -> Any:
   """Returns the sharding of each leaf of a tree of named parameters.
 
   The name is the last attribute or key on a leaf's path that ends in axis
@@ -143,7 +145,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
   """
 
   def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-    return NamedSharding(mesh, spec(leaf_name(path), len(leaf.shape)))
+    return NamedSharding(mesh, spec(leaf_name(path), len(leaf.shape), table))
 
   return jax.tree_util.tree_map_with_path(one, tree)
 
@@ -164,6 +166,32 @@ def constrain(x: jax.Array, letters: str) -> jax.Array:
     return x
   partition = PartitionSpec(*[ACTIVATIONS.get(letter) for letter in letters])
   return jax.lax.with_sharding_constraint(x, partition)
+
+
+def on_mesh(
+  run: Callable[..., Any], arguments: Sequence[str], results: Sequence[str]
+) -> Callable[..., Any]:
+  """Splits a function of named activations over the mesh, if there is one."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return run
+
+  def places(names: Sequence[str]) -> tuple[PartitionSpec, ...]:
+    return tuple(
+      spec(name, len(name.rsplit('_', 1)[-1]), ACTIVATIONS) for name in names
+    )
+
+  return jax.shard_map(
+    run,
+    in_specs=places(arguments),
+    out_specs=places(results),
+    check_vma=False,
+  )
+
+
+def platform() -> str:
+  """Returns JAX's name for the devices that a program is traced for."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return device.platform if device else jax.devices()[0].platform
 
 
 def _axis_sizes(config: MeshConfig, devices: int) -> list[int]:

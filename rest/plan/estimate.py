@@ -16,9 +16,10 @@ from jax.sharding import AbstractMesh, Mesh
 from rest.config import MStepConfig
 from rest.m_step import loss
 from rest.m_step.update import abstract_state
-from rest.model import attention, flash, lora, sharding
+from rest.model import attention, lora, sharding
 from rest.model.hardware import Device, parse
 from rest.model.transformer import ModelConfig, Transformer
+from rest.sampler.capacity import relaid_bytes
 
 # (parameters, tokens drawn a second, share of the data sheet's FLOP/s that
 # training reaches) of one H200, at Qwen2.5's shapes (bench/NOTES.md).
@@ -31,7 +32,8 @@ class StepMemory:
   """Bytes on each device at the peak of a step of the M-step.
 
   On one H200, in GiB: 72.3 where 67.8 were measured (1.5 B, 16 rows of 2,048,
-  'matmuls'), 134.1 for 132.4 (7 B, 3 rows).
+  'matmuls'), 134.1 for 132.4 (7 B, 3 rows). On four v5e, 10.3 where their
+  compiler takes 10.8 (1.5 B, a row each).
 
   Attributes:
     weights: Parameters, float32; adapters too.
@@ -94,6 +96,9 @@ def step_memory(
   )
   if config.accumulate > 1:
     gradients += _bytes(trained, mesh)  # Their sum, in float32.
+  # Of logits, and of their gradient in float32, which TPUs do not keep, and in
+  # the compute type.
+  logit = size + (4 if device.platform == 'tpu' else 8)
   gathered = layers if fsdp == 1 else 2 * layers // model.layers
   return StepMemory(
     weights=weights,
@@ -101,9 +106,35 @@ def step_memory(
     gradients=gradients,
     copies=size * (gathered + model.vocab * model.width // tensor),
     activations=tokens * model.layers * kept,
-    # Logits and their gradient in float32, and that in the compute type.
-    work=max(tokens * again, rows * chunk * model.vocab // tensor * (8 + size)),
+    work=max(tokens * again, rows * chunk * model.vocab // tensor * logit),
   )
+
+
+def hand_over_memory(
+  model: ModelConfig,
+  mesh: Mesh | AbstractMesh,
+  processes: int,
+  weight_bytes: int,
+  device: Device,
+) -> int:
+  """Returns what weights take beside the trainer's, until the sampler has them.
+
+  Where there are several processes, they come over as a float32 copy. TPUs hold
+  all that was gathered twice, before and behind its new layout; of a copy, what
+  they lay out anew.
+
+  Args:
+    model: Its shape.
+    mesh: Of all devices.
+    processes: That each sample.
+    weight_bytes: The sampler's weights, on each device.
+    device: Of what kind they are.
+  """
+  tensor = mesh.shape['tensor']
+  if processes > 1:
+    copy = 4 * count_parameters(model) // tensor
+    return copy + weight_bytes + relaid_bytes(model, tensor, device)
+  return weight_bytes * (2 if device.platform == 'tpu' else 1)
 
 
 def count_parameters(model: ModelConfig) -> int:
@@ -172,7 +203,7 @@ def _bytes_a_token(
   # Scores and their softmax, float32; of a chunk, they are never kept.
   chunk = attention.query_chunk(config.row_length)
   scores = 8 * heads * chunk
-  if flash.has_kernel(model, config.row_length, device.platform):
+  if attention.kernel_for(model, config.row_length, device.platform):
     # Its output, and a sum a head in float32.
     matmuls, scores = matmuls + size * queries + 4 * heads, 0
   if chunk == config.row_length:

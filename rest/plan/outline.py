@@ -95,17 +95,12 @@ def _step(run: Run) -> StepMemory:
 
 
 def _sampling(run: Run) -> int:
-  """Returns what the sampler adds to what the trainer holds.
-
-  Where there are several processes, weights come over as a float32 copy.
-  """
-  world = run.world
-  weights = world.table.weight_bytes
-  if _processes(run) > 1:
-    weights += (
-      4 * estimate.count_parameters(world.model) // (world.mesh.shape['tensor'])
-    )
-  return max(world.table.total_bytes, weights)
+  """Returns what the sampler adds to what the trainer holds."""
+  world, table = run.world, run.world.table
+  weights = estimate.hand_over_memory(
+    world.model, world.mesh, _processes(run), table.weight_bytes, world.device
+  )
+  return max(table.total_bytes, weights)
 
 
 def _advice(run: Run, step: StepMemory) -> str:

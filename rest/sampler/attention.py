@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from rest.model.transformer import Attend, ModelConfig, query_scale, softcap
-from rest.sampler import kernels
 from rest.sampler.table import (
   ROWS,
   SPECS,
@@ -105,6 +104,8 @@ def decode_attention(
   q_BKGH = (q_BTKGH[:, 0] * query_scale(config)).astype(cache.v2_BKSH.dtype)
   cap = config.attention_softcap
   if runs_kernels:
+    from rest.sampler import kernels  # They need what few devices have.
+
     out_BKGH, k2_BKSH, v2_BKSH = kernels.attend(
       *(q_BKGH, k_BTKH[:, 0], v_BTKH[:, 0], cache, where),
       kernels.Options(window, cap),

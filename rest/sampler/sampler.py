@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from rest.config import AS_PUBLISHED, Decoding, SamplerConfig
 from rest.model.completion import complete
-from rest.model.sharding import PARAMETERS, leaf_name, spec
+from rest.model.sharding import COPIES, leaf_name, shardings
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import ModelConfig, Transformer, unstack
 from rest.sampler.capacity import Capacity, size_table
@@ -88,7 +88,7 @@ class Sampler:
       model: Stacked layers, of any type and sharding; it is not kept.
     """
     self._model_config = model.config
-    self.model: Transformer = _hand_over(model, self._mesh)
+    self.model: Transformer = hand_over(model, self._mesh)
 
   def release(self) -> None:
     """Frees weights and table for the trainer; `set_weights` must come next."""
@@ -252,24 +252,24 @@ class Sampler:
 
 
 @functools.partial(jax.jit, static_argnames='mesh')
-def _hand_over(model: Transformer, mesh: Mesh) -> Transformer:
+def hand_over(model: Transformer, mesh: Mesh) -> Transformer:
   """Returns the model as decoding wants it: a list of layers, compute dtype.
 
   Norms stay in float32, as the trainer computes with them. Weights are split
   over `tensor` only: gathering them over `fsdp` each step would cost more than
   the step.
   """
-  table = {k: axis for k, axis in PARAMETERS.items() if axis == 'tensor'}
   dtype = jnp.dtype(model.config.dtype)
 
   def convert(path: Any, leaf: jax.Array) -> jax.Array:
     name = leaf_name(path)
     is_matrix = len(leaf.shape) > 1 and 'D' in name.split('_')[-1]
-    leaf = leaf.astype(dtype) if is_matrix else leaf
-    where = NamedSharding(mesh, spec(name, len(leaf.shape), table))
-    return jax.lax.with_sharding_constraint(leaf, where)
+    return leaf.astype(dtype) if is_matrix else leaf
 
-  return jax.tree_util.tree_map_with_path(convert, unstack(model))
+  converted = jax.tree_util.tree_map_with_path(convert, unstack(model))
+  return jax.lax.with_sharding_constraint(
+    converted, shardings(converted, mesh, COPIES)
+  )
 
 
 def _chunk(asks: Iterable[Ask], shape: TableShape) -> int:

@@ -18,7 +18,7 @@ from rest.config import MStepConfig
 from rest.m_step.fine_tune import Diverged, FineTuned, fine_tune
 from rest.m_step.packing import Example
 from rest.m_step.update import held_out_loss
-from rest.model.flash import has_kernel
+from rest.model.attention import kernel_for
 from rest.types import Preempted
 from tests.m_step.small_training import (
   CONFIG,
@@ -219,7 +219,7 @@ def test_a_chosen_checkpoint_that_is_damaged_is_made_again(tmp_path):
 
 @pytest.mark.parametrize('kernels', [False, True])
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, kernels):
-  if kernels and not has_kernel(WIDE, 64, jax.devices()[0].platform):
+  if kernels and not kernel_for(WIDE, 64, jax.devices()[0].platform):
     pytest.skip('on a GPU')
   expected, _ = run(tmp_path / 'whole', kernels=kernels)
   code = (

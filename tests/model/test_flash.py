@@ -13,8 +13,8 @@ import pytest
 from rest.m_step.loss import REMATS, weighted_loss
 from rest.m_step.packing import Batch, Example, pack
 from rest.model import sharding
-from rest.model.attention import plain_attention
-from rest.model.flash import Blocks, Cut, flash_attention, has_kernel, kernels
+from rest.model.attention import kernel_for, plain_attention
+from rest.model.flash import Blocks, Cut, flash_attention, kernels
 from rest.model.flash.vjp import find_reach
 from rest.model.sharding import make_mesh
 from rest.model.transformer import ModelConfig, Transformer, backbone, unstack
@@ -259,15 +259,17 @@ def test_kept_outputs_are_not_made_again(remat, forward):
 @pytest.mark.parametrize(
   ('fields', 'length', 'platform', 'runs'),
   [
-    ({}, 2048, 'gpu', True),
-    ({'dtype': 'float16'}, 192, 'gpu', True),
-    ({}, 2048, 'cpu', False),
-    ({}, 2040, 'gpu', False),
-    ({'dtype': 'float32'}, 2048, 'gpu', False),
-    ({'head_width': 96}, 2048, 'gpu', False),
-    ({'head_width': 8}, 2048, 'gpu', False),
+    ({}, 2048, 'gpu', 'flash'),
+    ({'dtype': 'float16'}, 192, 'gpu', 'flash'),
+    ({}, 2048, 'cpu', None),
+    ({}, 2040, 'gpu', None),
+    ({'dtype': 'float32'}, 2048, 'gpu', None),
+    ({'head_width': 96}, 2048, 'gpu', None),
+    ({'head_width': 8}, 2048, 'gpu', None),
+    ({}, 2048, 'tpu', 'splash'),
+    ({}, 2112, 'tpu', None),
   ],
 )
 def test_kernels_run_where_they_can(fields, length, platform, runs):
   config = dataclasses.replace(make_config(dtype='bfloat16'), **fields)
-  assert has_kernel(config, length, platform) == runs
+  assert kernel_for(config, length, platform) == runs

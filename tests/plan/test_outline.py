@@ -118,8 +118,10 @@ def test_a_pod_holds_its_share(qwen, devices, mesh, rows, count, processes):
   assert step.weights == pytest.approx(share, rel=0.01)
   assert step.optimizer == pytest.approx(2 * share, rel=0.01)
   tokens = rows * 4096 / (axes['data'] * axes['fsdp'])
-  # Of a layer's matrix products, in bfloat16; a heads' share of each.
-  width, ffn, heads = 3584, 18_944 / axes['tensor'], 4608 / axes['tensor']
+  # Of a layer's matrix products and of attention, whose sums are in float32, in
+  # bfloat16; a heads' share of each.
+  heads = (4608 + 3584 + 2 * 28) / axes['tensor']
+  width, ffn = 3584, 18_944 / axes['tensor']
   kept = 2 * 28 * tokens * (3 * width + heads + 2 * ffn)
   assert step.activations == pytest.approx(kept, rel=0.01)
   assert step.total < world.device.memory

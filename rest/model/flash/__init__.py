@@ -4,6 +4,6 @@
 """
 
 from rest.model.flash.blocks import Blocks, Cut
-from rest.model.flash.vjp import KEPT, flash_attention, has_kernel
+from rest.model.flash.vjp import flash_attention
 
-__all__ = ['KEPT', 'Blocks', 'Cut', 'flash_attention', 'has_kernel']
+__all__ = ['Blocks', 'Cut', 'flash_attention']

@@ -5,22 +5,17 @@ which blocks need not be met. Heads share keys and values as they are.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec
 
+from rest.model.attention import KEPT
 from rest.model.flash import kernels
 from rest.model.flash.blocks import BLOCKS, WIDE, Blocks, Static
-from rest.model.hardware import runs_kernels
-from rest.model.sharding import ACTIVATIONS, spec
+from rest.model.sharding import on_mesh
 from rest.model.transformer import Attend, ModelConfig, query_scale
-
-# What the forward pass gives and the backward pass needs, for remat policies.
-KEPT = ('attention_out_BTKGH', 'attention_sums_BKGT')
 
 
 class Reach(NamedTuple):
@@ -45,15 +40,6 @@ class _Residuals(NamedTuple):
   reach: Reach
   out_BTKGH: jax.Array
   sums_BKGT: jax.Array
-
-
-def has_kernel(config: ModelConfig, length: int, platform: str) -> bool:
-  """Whether the kernels can run on rows of a length: it comes in tiles too."""
-  return (
-    runs_kernels(platform, config.dtype, config.head_width)
-    and config.head_width <= 256
-    and length % 64 == 0
-  )
 
 
 def flash_attention(
@@ -145,7 +131,7 @@ def _forward(
   v_BTKH: jax.Array,
   reach: Reach,
 ) -> tuple[jax.Array, _Residuals]:
-  run = _on_mesh(
+  run = on_mesh(
     functools.partial(kernels.forward, static),
     ('q_BTKGH', 'k_BTKH', 'v_BTKH', 'first_BT'),
     ('out_BTKGH', 'sums_BKGT'),
@@ -169,7 +155,7 @@ def _backward(
     dout_BTKGH.astype(jnp.float32) * kept.out_BTKGH.astype(jnp.float32),
     axis=-1,
   )
-  run = _on_mesh(
+  run = on_mesh(
     functools.partial(kernels.backward, static),
     (
       *('q_BTKGH', 'k_BTKH', 'v_BTKH', 'first_BT', 'end_BT'),
@@ -190,23 +176,3 @@ def _backward(
 
 
 _attention.defvjp(_forward, _backward)
-
-
-def _on_mesh(
-  run: Callable[..., Any], arguments: Sequence[str], results: Sequence[str]
-) -> Callable[..., Any]:
-  """Splits a function of named activations over the mesh, if there is one."""
-  if jax.sharding.get_abstract_mesh().empty:
-    return run
-
-  def places(names: Sequence[str]) -> tuple[PartitionSpec, ...]:
-    return tuple(
-      spec(name, len(name.rsplit('_', 1)[-1]), ACTIVATIONS) for name in names
-    )
-
-  return jax.shard_map(
-    run,
-    in_specs=places(arguments),
-    out_specs=places(results),
-    check_vma=False,
-  )
