@@ -9,9 +9,12 @@ import math
 import jax
 import jax.numpy as jnp
 
+from rest.model.sharding import platform
+
 _ONE_BITS = 0x3F800000  # The bits of 1.0; of floats in [0, 1], order is kept.
 _LARGEST = 1e38  # Below float32's largest.
 _SORTED = 32  # Times as many as the best are wanted: sorted at once.
+_LANES = 128  # Of a TPU: arrays lie in tiles of 8 x 128.
 
 
 def uniforms(
@@ -105,17 +108,46 @@ def best(logits_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     return logit_BC, id_BC
   # As wide as makes both searches about equally long.
   width = 1 << round(math.log2(vocab / count) / 2)
-  groups = -(-vocab // width)
-  logits_BPU = jnp.pad(
-    logits_BV, ((0, 0), (0, groups * width - vocab)), constant_values=-jnp.inf
-  ).reshape(batch, groups, width)
-  _, group_BC = best(logits_BPU.max(axis=-1), count)
+  is_tiled = platform() == 'tpu' and vocab > 4 * _LANES * count
+  width = _LANES if is_tiled else width
+  logits_BV = jnp.pad(
+    logits_BV, ((0, 0), (0, -vocab % width)), constant_values=-jnp.inf
+  )
+  if is_tiled:
+    max_BP = jax.lax.reduce_window(
+      logits_BV, -jnp.inf, jax.lax.max, (1, width), (1, width), 'valid'
+    )
+  else:
+    max_BP = logits_BV.reshape(batch, -1, width).max(axis=-1)
   # In order of id, so that equal logits keep theirs.
-  group_BC = jnp.sort(group_BC, axis=-1)
-  logits_BCU = jnp.take_along_axis(logits_BPU, group_BC[..., None], axis=1)
-  logit_BC, place_BC = best(logits_BCU.reshape(batch, -1), count)
+  group_BC = jnp.sort(best(max_BP, count)[1], axis=-1)
+  logit_BC, place_BC = best(_members(logits_BV, group_BC, width), count)
   chosen_BC = jnp.take_along_axis(group_BC, place_BC // width, axis=-1)
   return logit_BC, chosen_BC * width + place_BC % width
+
+
+def _members(
+  logits_BV: jax.Array, group_BC: jax.Array, width: int
+) -> jax.Array:
+  """Returns the logits of some groups, one group behind the other.
+
+  Groups of a TPU's tiles are sliced where they lie: its reshape is a copy.
+  """
+  batch, vocab = logits_BV.shape
+  if width == _LANES:
+
+    def slices(logits_V: jax.Array, group_C: jax.Array) -> jax.Array:
+      return jax.vmap(
+        lambda group: jax.lax.dynamic_slice(
+          logits_V, (group * width,), (width,)
+        )
+      )(group_C)
+
+    logits_BCU = jax.vmap(slices)(logits_BV, group_BC)
+  else:
+    logits_BPU = logits_BV.reshape(batch, vocab // width, width)
+    logits_BCU = jnp.take_along_axis(logits_BPU, group_BC[..., None], axis=1)
+  return logits_BCU.reshape(batch, -1)
 
 
 def _choose_of_best(

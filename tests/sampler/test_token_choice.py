@@ -19,6 +19,23 @@ def test_the_best_by_groups_are_the_best(vocab):
   np.testing.assert_array_equal(found[1], expected[1])
 
 
+def test_the_best_by_the_tiles_of_a_tpu_are_the_best():
+  random = np.random.default_rng(0)
+  logits_BV = jnp.asarray(random.integers(0, 300, (4, 40_000)), jnp.float32)
+  mesh = jax.sharding.AbstractMesh(
+    (1,),
+    ('data',),
+    abstract_device=jax.sharding.AbstractDevice(
+      device_kind='TPU v5 lite', num_cores=1, platform='tpu'
+    ),
+  )
+  with jax.sharding.use_abstract_mesh(mesh):
+    found = token_choice.best(logits_BV, 40)
+  expected = jax.lax.top_k(logits_BV, 40)
+  np.testing.assert_array_equal(found[0], expected[0])
+  np.testing.assert_array_equal(found[1], expected[1])
+
+
 def test_uniforms_depend_on_key_sample_and_position_only():
   key_BW = jnp.asarray([[1, 2], [1, 2], [1, 2], [3, 2]], jnp.uint32)
   sample_B, position_B = jnp.asarray([0, 1, 0, 0]), jnp.asarray([5, 5, 6, 5])
