@@ -295,7 +295,7 @@ def _read(title: str, lowered: Any, planned: int) -> Compiled:
     results=memory.output_size_in_bytes - memory.alias_size_in_bytes,
     temporary=memory.temp_size_in_bytes,
     planned=planned,
-    flops=cost['flops'],
+    flops=cost.get('flops', 0.0),  # What only moves has none.
     moved=cost['bytes accessed'],
     collectives=_collectives(text),
     kernels=text.count('custom_call_target="tpu_custom_call"'),
