@@ -28,6 +28,7 @@ setuptools.setup(
     'numpy',
     'sentencepiece',  # Tokenizers of Llama 2, Gemma and our own base model.
     'tokenizers',  # Tokenizers in tokenizer.json: Llama 3, Qwen, Mistral.
+    'jinja2>=3.1.6',  # Chat templates; older sandboxes have known holes.
     'mpmath',  # Numbers of any precision, to compare math answers.
     'tensorflow-datasets',  # Prepared problem sets, read without TensorFlow.
     'array-record',  # The file format of the prepared problem sets.

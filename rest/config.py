@@ -58,8 +58,13 @@ class TaskConfig(Section):
   # prepare`; '' for embedded sets.
   path: Annotated[str, Free.PLACE] = ''
   # 'few_shot' [P] or 'zero_shot', where the set has both; bbh has 'cot' and
-  # 'direct'. '' is the first that the set names.
+  # 'direct'; or 'chat', in the form of the model's own chat template. '' is the
+  # first that the set names.
   prompt: str = ''
+  # What a chat's system turn says; '': what the template says without one.
+  system: str = ''
+  # Examples of the set that stand before the question of a chat, as turns.
+  shots: Count = 0
   # Variant of the problems, as the set's module lists them (math: 'original',
   # 'prm800k', 'math500'); '' is the first.
   split: str = ''
@@ -157,6 +162,9 @@ class EStepConfig(Decoding):
   # those with the commonest answer, whatever is right (Huang et al.); spellings
   # that the verifier calls equal are one answer.
   weight: Literal['identity', 'exponential', 'best', 'majority'] = 'identity'
+  # Whether thoughts (<think> ... </think>) are trained on with the answer that
+  # follows, 'keep', or not, 'cut'. They are never judged.
+  thoughts: Literal['keep', 'cut'] = 'keep'
   # Share of samples cut off at sampling.max_tokens above which the E-step ends
   # in an error. Above a half, what is kept is not what the model does well but
   # what it says briefly; and a thinking model asked with too small a limit has
@@ -348,6 +356,16 @@ def check(config: Config) -> None:
     raise ValueError(
       "em.start_from='previous_state' needs mstep.lora_rank=0: each M-step "
       'has adapters of its own, and so has their optimizer.'
+    )
+  if config.task.prompt != 'chat' and (config.task.system or config.task.shots):
+    raise ValueError(
+      "task.system and task.shots are of chats: set task.prompt='chat'; got "
+      f'{config.task.prompt!r}.'
+    )
+  if config.task.prompt == 'chat' and em.train_prompt != 'same':
+    raise ValueError(
+      "em.train_prompt must be 'same' where task.prompt is 'chat': set "
+      f'task.shots=0 for a chat without examples; got {em.train_prompt!r}.'
     )
   if estep.stop_at_cap and not estep.cap:
     raise ValueError('estep.stop_at_cap needs a cap, but estep.cap is 0.')

@@ -8,6 +8,7 @@ Axis letters in array names are those of `jax.nn.dot_product_attention`:
   Q prompt slots    R rows per prompt slot
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -125,13 +126,27 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-  """One sample with its verdict: a line of the store."""
+  """One sample with its verdict: a line of the store.
+
+  What is judged is its `answer`, what is trained on its completion.
+  """
 
   problem_id: str
   sample: int
   prompt: str
   completion: Completion
   verdict: Verdict
+
+  @property
+  def answer(self) -> str:
+    """What stands behind the thoughts; '' where they never end."""
+    return without_thoughts(self.prompt, self.completion.text)
+
+  @property
+  def finished(self) -> bool:
+    """Whether the model came to the end of its thoughts, and of its answer."""
+    text = self.completion.text
+    return self.completion.finished and answer_start(self.prompt, text) >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +175,36 @@ class Kept:
   hinted: bool = False
 
 
+# In quotes, it is a text that a program handles.
+_END_OF_THOUGHTS = re.compile(r'</think>(?![\'"\\])')
+_THOUGHTS = '<think>'
+
+
+def answer_start(prompt: str, text: str) -> int:
+  """Returns where the answer begins in a completion: behind the thoughts.
+
+  Models write '<think>', thoughts, '</think>' and an answer (Qwen3), or their
+  template has written the first of it (DeepSeek-R1).
+
+  Args:
+    prompt: What the completion goes on.
+    text: Of the completion.
+
+  Returns:
+    An index of the text: 0 where there are no thoughts; -1 where they never
+    end.
+  """
+  *_, end = (0, *(match.end() for match in _END_OF_THOUGHTS.finditer(text)))
+  opened = not end and prompt.rstrip().endswith(_THOUGHTS)
+  return -1 if opened or text[end:].lstrip().startswith(_THOUGHTS) else end
+
+
+def without_thoughts(prompt: str, text: str) -> str:
+  """Returns what stands behind the thoughts; '' where they never end."""
+  start = answer_start(prompt, text)
+  return text[start:] if start >= 0 else ''
+
+
 class Task(Protocol):
   """A problem set, how it is asked, and who judges it.
 
@@ -172,6 +217,8 @@ class Task(Protocol):
     verifier: Which verifier judges completions: 'math', 'program' or 'exact'.
     prefix: Few-shot text before every question; '' for zero-shot.
     stop: Texts that end a completion, cut off before judging.
+    turn_end: The special token that ends an answer in a chat; '' where a prompt
+      is no chat. A chat is written out with all its special tokens.
   """
 
   name: str
@@ -179,6 +226,7 @@ class Task(Protocol):
   verifier: str
   prefix: str
   stop: tuple[str, ...]
+  turn_end: str
 
   def problems(self, split: str) -> list[Problem]:
     """Returns the problems of 'train', 'validation' or 'test', in order."""

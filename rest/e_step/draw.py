@@ -194,7 +194,7 @@ def draw_missing(
   with contextlib.closing(drawn):
     for index, rows in drawn:
       sampled += len(rows)
-      cut_off += sum(not row.completion.finished for row in rows)
+      cut_off += sum(not row.finished for row in rows)
       # Problems with short answers come first, so this errs on the late side.
       if sampled >= _ENOUGH_TO_TELL:
         check_cut_off(cut_off, sampled, max_cut_off)
@@ -295,6 +295,8 @@ def prompt_tokens(
 
 def prefix_tokens(task: Task, tokenizer: Tokenizer) -> list[int]:
   """Returns the ids that all prompts begin with."""
+  if task.turn_end:  # A chat holds its begin token.
+    return [*_encoded(tokenizer, task.prefix)]
   start = [] if tokenizer.bos is None else [tokenizer.bos]
   return [*start, *_encoded(tokenizer, task.prefix)]
 
@@ -303,7 +305,11 @@ def question_tokens(
   task: Task, tokenizer: Tokenizer, problem: Problem
 ) -> list[int]:
   """Returns the ids that ask a problem, behind the prefix."""
-  return tokenizer.encode(task.question(problem), follows=bool(task.prefix))
+  question = task.question(problem)
+  if task.turn_end:  # A chat is encoded as one text; see `tasks.chat.Form`.
+    shared = len(_encoded(tokenizer, task.prefix))
+    return tokenizer.encode(task.prefix + question)[shared:]
+  return tokenizer.encode(question, follows=bool(task.prefix))
 
 
 @functools.lru_cache(maxsize=16)

@@ -36,7 +36,7 @@ _ADDED = 'added_tokens.json'
 _NO_DUMMY_PREFIX = b'\x1a\x02\x18\x00'
 
 
-def load(path: str) -> Tokenizer:
+def load(path: str, turn_end: str = '') -> Tokenizer:
   """Returns the tokenizer of a checkpoint directory; it is thread-safe.
 
   It reads tokenizer.json, else tokenizer.model. Special tokens written in a
@@ -46,6 +46,11 @@ def load(path: str) -> Tokenizer:
   only among the added tokens of tokenizer_config.json or added_tokens.json.
   `bos` is what the libraries put before a text: with tokenizer.json its
   post-processor says so, with tokenizer.model `add_bos_token`.
+
+  Args:
+    path: The directory.
+    turn_end: A special token that ends completions before all others: that
+      which ends a turn of a chat.
 
   Raises:
     FileNotFoundError: There is no such directory, or no tokenizer in it.
@@ -63,6 +68,10 @@ def load(path: str) -> Tokenizer:
     raise ValueError(
       f'{path} names no end token: expected eos_token in '
       'tokenizer_config.json or eos_token_id in config.json.'
+    )
+  if turn_end:
+    eos = tuple(
+      dict.fromkeys((names.find(turn_end, 'The end of a turn'), *eos))
     )
   bos = codecs[0].special('bos')
   if bos and isinstance(codecs[0], _SentencePiece):
@@ -273,7 +282,7 @@ class _Names:
     for file in _FILES:
       token = self._settings[file].get(f'{name}_token')
       if token:
-        found.append(self._find(token, f'{self._path}/{file}: {name}_token'))
+        found.append(self.find(token, f'{self._path}/{file}: {name}_token'))
       ids = self._settings[file].get(f'{name}_token_id')
       ids = ids if isinstance(ids, list) else [ids]
       for i in ids:
@@ -285,7 +294,8 @@ class _Names:
       found += [i for i in ids if i is not None and i >= 0]  # -1 is none.
     return tuple(dict.fromkeys(found or self._codec.special(name)))
 
-  def _find(self, token: Any, where: str) -> int:
+  def find(self, token: Any, where: str) -> int:
+    """Returns the id of a token that is written, or raises."""
     text = token if isinstance(token, str) else token['content']
     found = self._codec.id_of(text)
     found = self.added.get(text) if found is None else found

@@ -42,6 +42,8 @@ def survey(config: Config, plan_for: str = '') -> World:
     config.eval.suites,
     config.eval.suite_folder,
     config.eval.suite_problems,
+    config.model.path,
+    config.task.system,
   )
   path = config.model.path
   if not epath.Path(path).exists():
@@ -55,7 +57,7 @@ def survey(config: Config, plan_for: str = '') -> World:
       weights.check(path, model)
   except (OSError, ValueError) as error:
     raise ValueError(f'model.path: {error}') from error
-  codec = tokenizer.load(path)
+  codec = tokenizer.load(path, task.turn_end)
   _check_special(codec, model, path)
   prefix, questions = _check_prompts(config, task, tested, codec, model)
   _check_rows(config, task, codec, model, prefix, questions)
@@ -86,7 +88,7 @@ def survey(config: Config, plan_for: str = '') -> World:
 def _problems(config: Config) -> tuple[Task, list[leaks.Leak]]:
   """Returns the task, without the training problems that leak, and these."""
   em, estep = config.em, config.estep
-  found = tasks.make(config.task)
+  found = tasks.for_model(config.task, config.model.path)
   votes = estep.weight == 'majority'
   if (votes or estep.rationalize) and found.verifier not in EXTRACT:
     field = "weight='majority'" if votes else 'rationalize'

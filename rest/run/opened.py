@@ -34,7 +34,8 @@ class Opened:
 
   def task(self) -> Task:
     """Returns what the run asked: its problem set, without the leaks."""
-    task = tasks.make(tasks.TaskConfig(**store.section(self.record, 'task')))
+    config = tasks.TaskConfig(**store.section(self.record, 'task'))
+    task = tasks.for_model(config, self.base)
     found = [leaks.Leak(**leak) for leak in self.record['leaks']]
     return leaks.Clean(task, found)
 
@@ -75,7 +76,7 @@ class Opened:
   def tokenizer(self) -> Tokenizer:
     """Returns the tokenizer of the base model; raises as `load` does."""
     self._check_base()
-    return tokenizer.load(self.base)
+    return tokenizer.load(self.base, self.task().turn_end)
 
   def load(self, iteration: int, mesh: Mesh) -> Transformer:
     """Returns a model of the run, in float32; iteration 0 is the base.

@@ -6,6 +6,7 @@ import json
 
 from rest.config import TaskConfig
 from rest.tasks.arithmetic.arithmetic import Arithmetic
+from rest.tasks.chat import Chat
 from rest.tasks.problem_set import SPLITS, ProblemSet
 from rest.tasks.sets.apps import Apps
 from rest.tasks.sets.bbh import Bbh
@@ -41,6 +42,21 @@ def make(config: TaskConfig) -> ProblemSet:
       f'task.name must be one of {sorted(TASKS)}, got {config.name!r}.'
     )
   return TASKS[config.name](config)
+
+
+def for_model(config: TaskConfig, model: str) -> Task:
+  """Returns the task that a config names, as a model is asked.
+
+  Args:
+    config: What is asked, and in which form.
+    model: A checkpoint directory, which has the form of a chat.
+
+  Raises:
+    FileNotFoundError: There is no such directory.
+    ValueError: A field is wrong, or the model has no form for a chat.
+  """
+  task = make(config)
+  return Chat(task, model) if config.prompt == 'chat' else task
 
 
 def digest(task: Task) -> str:

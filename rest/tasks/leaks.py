@@ -64,6 +64,7 @@ class Clean:
     self.verifier = task.verifier
     self.prefix = task.prefix
     self.stop = task.stop
+    self.turn_end = task.turn_end
     self.question = task.question
     self.target = task.target
     self.program = task.program

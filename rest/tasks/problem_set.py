@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,6 +13,14 @@ from rest.tasks import code, files
 from rest.types import Problem
 
 SPLITS = ('train', 'validation', 'test')
+
+# What a chat says of the form of an answer, where no examples show it.
+_INSTRUCTIONS = {
+  'math': 'Please reason step by step, and put your final answer within '
+  '\\boxed{}.',
+  'exact': "Please reason step by step, and end with 'So the answer is ...'.",
+  'program': 'Please answer with the whole program, between ```python and ```.',
+}
 
 
 class ProblemSet:
@@ -24,8 +33,10 @@ class ProblemSet:
   Attributes:
     download: What to download, where the files are not there.
     splits: Which splits are published.
-    prompts: Values of `config.prompt`, the default first.
+    prompts: Values of `config.prompt`, the default first; and 'chat'.
     variants: Values of `config.split`, the default first.
+    example: Matches an example in `shots()`: what is asked, what is
+      answered; '' where there are none.
   """
 
   name: str
@@ -34,16 +45,18 @@ class ProblemSet:
   download: str
   prefix = ''
   stop: tuple[str, ...] = ()
+  turn_end = ''
   splits: tuple[str, ...] = ('train', 'test')
   prompts: tuple[str, ...] = ('few_shot', 'zero_shot')
   variants: tuple[str, ...] = ('',)
+  example = ''
 
   def __init__(self, config: TaskConfig):
     self.config = config
     self.prompt = config.prompt or self.prompts[0]
     self.variant = config.split or self.variants[0]
     for field, value, known in (
-      ('prompt', self.prompt, self.prompts),
+      ('prompt', self.prompt, (*self.prompts, 'chat')),
       ('split', self.variant, self.variants),
     ):
       if value not in known:
@@ -72,6 +85,23 @@ class ProblemSet:
 
   def question(self, problem: Problem) -> str:
     return problem.question
+
+  def statement(self, problem: Problem) -> str:
+    """Returns what sets a problem, without the form of a text to go on."""
+    return problem.question
+
+  def message(self, problem: Problem) -> str:
+    """Returns what the user of a chat says."""
+    statement = self.statement(problem).strip()
+    if self.config.shots:
+      return statement
+    return f'{statement}\n\n{_INSTRUCTIONS[self.verifier]}'
+
+  def turns(self) -> list[tuple[str, str]]:
+    """Returns the examples of `shots`: what is asked, what is answered."""
+    if not self.example:
+      return []
+    return re.findall(self.example, self.shots(), re.DOTALL)
 
   def target(self, problem: Problem) -> str:
     """Returns the human solution as a completion; raises where is none."""

@@ -33,7 +33,12 @@ class Suite:
 
 
 def make(
-  task: Task, names: Sequence[str], folder: str, size: int
+  task: Task,
+  names: Sequence[str],
+  folder: str,
+  size: int,
+  model: str,
+  system: str = '',
 ) -> tuple[Suite, ...]:
   """Returns the suites that a run on a task is tested on.
 
@@ -43,17 +48,23 @@ def make(
       'gsm8k', 'bbh:direct', 'bbh/navigate:cot'.
     folder: Holds each set's files in a folder of the set's name.
     size: Most problems of each, a nested random subset; 0 is all.
+    model: A checkpoint directory, which has the form of a chat.
+    system: What the system turn of a chat says.
 
   Raises:
     ValueError: A name is not one of a suite, or its files are not there.
   """
-  suites = tuple(_make(task, name, folder, size) for name in names)
+  suites = tuple(
+    _make(task, name, folder, size, model, system) for name in names
+  )
   if len({suite.label for suite in suites}) < len(suites):
     raise ValueError(f'eval.suites names one suite twice: {tuple(names)}.')
   return suites
 
 
-def _make(task: Task, name: str, folder: str, size: int) -> Suite:
+def _make(
+  task: Task, name: str, folder: str, size: int, model: str, system: str
+) -> Suite:
   match = _NAME.fullmatch(name)
   if match is None:
     raise ValueError(
@@ -66,11 +77,12 @@ def _make(task: Task, name: str, folder: str, size: int) -> Suite:
     name=parts['task'],
     path=str(path) if folder else '',
     prompt=parts['prompt'],
+    system=system if parts['prompt'] == 'chat' else '',
     split=parts['split'],
     num_validation=0,
   )
   try:
-    suite = tasks.make(config)
+    suite = tasks.for_model(config, model)
     problems = suite.problems('test')
   except ValueError as error:
     raise ValueError(f'eval.suites, {name!r}: {error}') from error

@@ -34,6 +34,7 @@ from rest.run import opened, store
 from rest.run.command import check_out, refusing
 from rest.run.progress import progress
 from rest.sampler import Ask, Decoding, Sampler, SamplerConfig
+from rest.tasks.chat import Chat
 from rest.tasks.problem_set import ProblemSet
 from rest.types import Completion, Problem, Task, Tokenizer
 
@@ -53,7 +54,7 @@ class AsIs(ProblemSet):
   verifier = 'exact'
   prompts = ('zero_shot',)
 
-  def question(self, problem: Problem) -> str:
+  def message(self, problem: Problem) -> str:
     return problem.question
 
 
@@ -166,11 +167,13 @@ def _open_run(arguments: argparse.Namespace, mesh: Mesh) -> Source:
   iteration = run.check(arguments.iteration)
   sampling = store.section(run.record, 'sampling')
   chosen = store.section(run.record, 'estep')
+  model = run.load(iteration, mesh)
+  task = _task(arguments, run.base) or run.task()
   return Source(
     name=f'{run.workdir}, iteration {iteration}',
-    model=run.load(iteration, mesh),
-    tokenizer=run.tokenizer(),
-    task=_task(arguments) or run.task(),
+    model=model,
+    tokenizer=tokenizer.load(run.base, task.turn_end),
+    task=task,
     config=SamplerConfig(**{name: sampling[name] for name in _LENGTHS}),
     decoding=Decoding(**{name: chosen[name] for name in _CHOICE}),
   )
@@ -186,12 +189,13 @@ def _open_checkpoint(arguments: argparse.Namespace, mesh: Mesh) -> Source:
   is_cpu = mesh.devices.flat[0].platform == 'cpu'
   dtype = 'float32' if is_cpu else 'bfloat16'
   model = weights.load(arguments.source, mesh, dtype)
+  task = _task(arguments, arguments.source) or AS_IS
   usual, half = SamplerConfig(), model.config.context // 2
   return Source(
     name=arguments.source,
     model=model,
-    tokenizer=tokenizer.load(arguments.source),
-    task=_task(arguments) or AS_IS,
+    tokenizer=tokenizer.load(arguments.source, task.turn_end),
+    task=task,
     config=SamplerConfig(
       max_tokens=min(usual.max_tokens, half),
       max_prompt_tokens=min(usual.max_prompt_tokens, half),
@@ -199,13 +203,16 @@ def _open_checkpoint(arguments: argparse.Namespace, mesh: Mesh) -> Source:
   )
 
 
-def _task(arguments: argparse.Namespace) -> Task | None:
+def _task(arguments: argparse.Namespace, model: str) -> Task | None:
   """Returns the task that was asked for, if any was."""
   if arguments.task in (None, 'none'):
+    if arguments.prompt == 'chat':
+      return Chat(AsIs(tasks.TaskConfig('none', prompt='chat')), model)
     if arguments.prompt:
       raise ValueError('--prompt needs a --task that it belongs to.')
     return AS_IS if arguments.task else None
-  return tasks.make(tasks.TaskConfig(arguments.task, prompt=arguments.prompt))
+  config = tasks.TaskConfig(arguments.task, prompt=arguments.prompt)
+  return tasks.for_model(config, model)
 
 
 def _converse(

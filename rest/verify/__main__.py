@@ -132,7 +132,8 @@ def _regrade(
   config: VerifyConfig, workdir: pathlib.Path, base: str | None
 ) -> None:
   record = store.read_record(workdir)
-  task = tasks.make(tasks.TaskConfig(**store.section(record, 'task')))
+  asked = tasks.TaskConfig(**store.section(record, 'task'))
+  task = tasks.make(asked)
   estep = EStepConfig(**store.section(record, 'estep'))
   folders = sorted(workdir.glob('iteration_*/parts'))
   if not folders:
@@ -140,7 +141,7 @@ def _regrade(
   base = str(base or store.section(record, 'model')['path'])
   codec = None
   if epath.Path(base).is_dir():
-    codec = tokenizer.load(base)
+    codec = tokenizer.load(base, tasks.for_model(asked, base).turn_end)
   else:
     print(
       'whether tokens say what was judged is not looked at: there is no '
@@ -166,7 +167,7 @@ def _regrade_iteration(
   def requests() -> Iterator[tuple[Graded, Request]]:
     for row in before:
       problem = problems[row.problem_id]
-      yield row, make_request(task, problem, row.completion.text)
+      yield row, make_request(task, problem, row.answer)
 
   judged = _judged(pool, requests(), len(before))
   now = [replace(row, verdict=verdict) for row, verdict in judged]

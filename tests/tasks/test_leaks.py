@@ -16,6 +16,7 @@ class _Task:
 
   name = version = verifier = 'made'
   stop = ()
+  turn_end = ''
 
   def __init__(self, prefix: str = '', **splits: list[str]):
     self.prefix = prefix

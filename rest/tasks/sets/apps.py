@@ -46,6 +46,7 @@ class Apps(ProblemSet):
   version = '2'  # 1 put imports before programs, which hid builtins.
   verifier = 'program'
   stop = ('\n\nQUESTION:', '\nQUESTION:')
+  example = r'QUESTION:\n(.*?)\n\nANSWER:\n(.*?)(?=\n\nQUESTION:|\s*\Z)'
   variants = ('introductory', 'interview', 'competition', 'all')
   download = (
     'APPS.tar.gz from github.com/hendrycks/apps (folders train/ and test/ with'
@@ -83,6 +84,10 @@ class Apps(ProblemSet):
         is_there = file == 'question.txt' or path.exists()
         fields[field] = path.read_text() if is_there else ''
       yield files.Record(fields, str(problem))
+
+  def statement(self, problem: Problem) -> str:
+    text = problem.question.removeprefix('\nQUESTION:\n')
+    return text.removesuffix('\nANSWER:\n')
 
 
 def _problem(record: files.Record, split: str) -> Problem:

@@ -14,6 +14,7 @@ class Gsm8k(ProblemSet):
   version = '1'
   verifier = 'math'
   stop = ('\n\n\n', '\nQuestion:')
+  example = r'Question: (.*?)\nAnswer: (.*?)\n\n\n'
   download = (
     'train.jsonl and test.jsonl of github.com/openai/grade-school-math'
     ' (grade_school_math/data), or a copy of them as parquet'

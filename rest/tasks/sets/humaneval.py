@@ -36,6 +36,9 @@ class HumanEval(ProblemSet):
     assert problem.tests is not None  # Every record has some.
     return problem.question + code.continuation(completion, problem.tests)
 
+  def statement(self, problem: Problem) -> str:
+    return f'Complete this function:\n\n```python\n{problem.question}```'
+
 
 class HumanEvalPlus(HumanEval):
   """The same problems with many more tests."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from rest.tasks import files
 from rest.tasks.problem_set import ProblemSet
-from rest.tasks.sets.math import ask
+from rest.tasks.sets.math import EXAMPLE, ask
 from rest.types import Problem
 
 
@@ -23,6 +23,7 @@ class HungarianExam(ProblemSet):
   version = '1'
   verifier = 'math'
   stop = ('\n\nProblem:', '\nProblem:')
+  example = EXAMPLE
   splits = ('test',)
   download = 'test.jsonl of keirp/hungarian_national_hs_finals_exam'
 

@@ -17,6 +17,9 @@ from rest.tasks.problem_set import ProblemSet
 from rest.tasks.sets import math_ids
 from rest.types import Problem
 
+# What is asked, and what is answered, in a text of problems.
+EXAMPLE = r'Problem:\n(.*?)\n\nSolution:\n?(.*?)\n\n(?=Problem:|\Z)'
+
 # Problems with an empty box.
 _CORRECTED = {
   'train/number_theory/7115': '0',
@@ -31,6 +34,7 @@ class Math(ProblemSet):
   version = '1'
   verifier = 'math'
   stop = ('\n\nProblem:', '\nProblem:')
+  example = EXAMPLE
   variants = ('original', 'prm800k', 'math500')
   download = (
     'MATH.tar from github.com/hendrycks/math (folders train/ and test/ with a'

@@ -27,6 +27,7 @@ class Mbpp(ProblemSet):
   version = '1'
   verifier = 'program'
   stop = ('\n[DONE]', '[DONE]')
+  example = r'(You are .*?)\n\[BEGIN\]\n(.*?)\n\[DONE\]'
   splits = ('train', 'validation', 'test')
   names = (
     *('mbpp.jsonl', 'mbpp.jsonl.gz', 'sanitized-mbpp.json', '*.parquet'),
@@ -58,6 +59,9 @@ class Mbpp(ProblemSet):
       f'You are an expert Python programmer, and here is your task: {text} Your'
       f' code should pass these tests:\n\n{tests}\n[BEGIN]\n'
     )
+
+  def statement(self, problem: Problem) -> str:
+    return self.question(problem).removesuffix('[BEGIN]\n')
 
 
 class MbppPlus(Mbpp):
