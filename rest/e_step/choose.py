@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from etils import epath
 
@@ -22,7 +22,7 @@ from rest.e_step.summary import (
   Tally,
 )
 from rest.run import dataset, store
-from rest.types import Graded, Halted, Kept, Tokenizer
+from rest.types import Graded, Halted, Kept, Tokenizer, answer_start
 from rest.verify.answers import Judge, reader
 
 # Gives the answers of texts, equal ones written alike and '' for none: see
@@ -66,8 +66,9 @@ def choose(
   kept = 0
   for index in sorted(range(len(rows)), key=lambda i: -weights[i]):
     row = rows[index]
-    common = same(row.completion.text.strip()) if same else index
-    if not row.completion.finished:
+    text = row.answer if config.thoughts == 'cut' else row.completion.text
+    common = same(text.strip()) if same else index
+    if not row.finished:
       fate = UNFINISHED
     elif not weights[index]:
       fate = OUTVOTED
@@ -108,6 +109,13 @@ def make_dataset(
   Raises:
     Halted: Too many verdicts are unknown, or too many samples were cut off.
   """
+
+  def keep(choice: Choice, hinted: bool = False) -> Kept:
+    row = choice.row
+    if config.thoughts == 'cut':
+      row = cut_thoughts(row, tokenizer)
+    return to_kept(row, choice.weight, hinted)
+
   kept: dict[int, list[Kept]] = {}
   tally = Tally()
   for index, group in groups:
@@ -115,9 +123,9 @@ def make_dataset(
     hinted = [row for row in group if row.sample >= config.num_samples]
     answers = reader(group, judge)
     choices = choose(rows, config, answers)
-    chosen = [to_kept(c.row, c.weight) for c in choices if c.kept]
+    chosen = [keep(choice) for choice in choices if choice.kept]
     hints = [] if chosen else choose(hinted, config, answers)
-    from_hints = [to_kept(c.row, c.weight, True) for c in hints if c.kept]
+    from_hints = [keep(hint, hinted=True) for hint in hints if hint.kept]
     kept[index] = chosen + from_hints
     tally.add(choices, hinted=len(from_hints))
   summary = tally.summary()
@@ -185,6 +193,28 @@ def equations(text: str) -> tuple[str, ...] | str:
   return found or text
 
 
+def cut_thoughts(row: Graded, tokenizer: Tokenizer) -> Graded:
+  """Returns a finished sample as if its model had answered at once.
+
+  The tokens are those that the answer is encoded to; thoughts that the prompt
+  has opened are closed.
+  """
+  start = answer_start(row.prompt, row.completion.text)
+  if not start:
+    return row
+  opened = not answer_start(row.prompt, '') >= 0
+  text = ('</think>\n\n' if opened else '') + row.answer.lstrip()
+  tokens = tokenizer.encode(text, follows=True)
+  completion = replace(
+    row.completion,
+    # Some encoders normalize: see `rest.model.completion.complete`.
+    text=tokenizer.decode(tokens, follows=True),
+    tokens=(*tokens, row.completion.tokens[-1]),
+    logprobs=(),
+  )
+  return replace(row, completion=completion)
+
+
 def to_kept(row: Graded, weight: float = 1.0, hinted: bool = False) -> Kept:
   """Returns what a dataset holds of a sample."""
   completion = row.completion
@@ -206,7 +236,7 @@ def _votes(rows: Sequence[Graded], answers: Reader | None) -> list[float]:
       "estep.weight='majority' needs answers to vote on; programs have none."
     )
   voters = [row for row in rows if row.verdict.reward is not None]
-  found = answers([row.completion.text for row in voters])
+  found = answers([row.answer for row in voters])
   votes = Counter(answer for answer in found if answer)
   winner = votes.most_common(1)[0][0] if votes else None
   won = {

@@ -182,7 +182,7 @@ def _score(
     pass_1=_mean(by_problem.values()),
     low=low,
     high=high,
-    unfinished=sum(not row.completion.finished for row in rows) / count,
+    unfinished=sum(not row.finished for row in rows) / count,
     unreadable=tuple(
       row.problem_id
       for row in rows

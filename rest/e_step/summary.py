@@ -52,7 +52,8 @@ class EStepSummary:
     sampled: Samples drawn.
     correct: Samples judged correct.
     unknown: Samples without a verdict, never trained on.
-    ended: Samples by what ended them: see `Completion.ended`.
+    ended: Samples by what ended them: see `Completion.ended`; those that never
+      end their thoughts are among the 'limit'.
     unreadable: Samples in which the verifier found no answer, or no program.
     kept: Solutions in the dataset.
     hinted: Of them, those whose question held the answer.
@@ -118,7 +119,7 @@ class Tally:
     self._correct[rows[0].problem_id] = len(correct)
     for row in rows:
       self._unreadable += not row.verdict.readable
-      self._ended[row.completion.ended] += 1
+      self._ended[row.completion.ended if row.finished else 'limit'] += 1
       self._reasons[row.verdict.reason] += 1
       name = 'correct' if row.verdict.reward == 1.0 else 'other'
       self._lengths[name].append(len(row.completion.tokens))

@@ -20,7 +20,7 @@ from rest.e_step.choose import Reader, choose
 from rest.run import digests, store
 from rest.run.dataset import read_dataset
 from rest.run.scores import Results
-from rest.types import Graded, Problem
+from rest.types import Graded, Problem, answer_start, without_thoughts
 from rest.verify.answers import EXTRACT, verifier_of
 
 _PAGE = 2_000_000  # Bytes of JSON in a page, roughly.
@@ -146,10 +146,13 @@ def _codes(
 
 
 def _line(row: Graded) -> list[Any]:
-  """Returns a sample: number, length in tokens, whether it ended, text."""
+  """Returns a sample: number, tokens, whether it ended, thoughts, answer."""
   completion = row.completion
   length = len(completion.tokens)
-  return [row.sample, length, int(completion.finished), completion.text]
+  text = completion.text
+  start = answer_start(row.prompt, text)
+  cut = len(text) if start < 0 else start
+  return [row.sample, length, int(row.finished), text[:cut], text[cut:]]
 
 
 def _reader(rows: list[Graded], kept: dict[str, list[str]]) -> Reader:
@@ -176,7 +179,7 @@ def _kept(parts: epath.Path) -> defaultdict[str, list[str]]:
   path = parts.parent / 'dataset.jsonl'
   digests.check(path)
   for row in read_dataset(path):
-    kept[row.problem_id].append(row.text)
+    kept[row.problem_id].append(without_thoughts(row.prompt, row.text))
   return kept
 
 

@@ -130,7 +130,7 @@ class Drawing:
     correct = sum(row.verdict.reward == 1.0 for row in rows)
     self._judged += len(rows)
     self._correct += correct
-    self._cut_off += sum(not row.completion.finished for row in rows)
+    self._cut_off += sum(not row.finished for row in rows)
     self._unreadable += sum(not row.verdict.readable for row in rows)
     self._problems += 1
     self._solved += correct > 0

@@ -13,14 +13,12 @@ the process that holds the device.
 import re
 from dataclasses import dataclass, field
 
-from rest.types import Tests
+from rest.types import Tests, without_thoughts
 
 _FENCE = re.compile(r'`{3,}')
 _QUOTES = re.compile(r'"""|\'\'\'')
 _PYTHON = re.compile(r'[{.\s]*py', re.IGNORECASE)  # ```py, ```{.python}
 _READS = re.compile(r'\binput\s*\(|\bstdin\b|\bopen\(0')
-# In quotes, it is a text that a program handles.
-_END_OF_THOUGHT = re.compile(r'</think>(?![\'"\\])')
 
 
 def program(completion: str, tests: Tests) -> str:
@@ -81,11 +79,7 @@ class _Block:
 
 
 def _chosen(completion: str, tests: Tests, goes_on: bool) -> str:
-  thoughts = list(_END_OF_THOUGHT.finditer(completion))
-  if thoughts:
-    completion = completion[thoughts[-1].end() :]
-  elif completion.lstrip().startswith('<think>'):
-    return ''  # It never came to an answer.
+  completion = without_thoughts('', completion)
   wanted = _wanted(tests)
   blocks = _blocks(completion)
   lead = blocks[0]

@@ -41,7 +41,7 @@ def alike(texts: Sequence[str], verifier: str, pool: Judge) -> list[str]:
   in the alphabet. The result does not depend on the order of the texts.
 
   Args:
-    texts: Completions to one problem.
+    texts: Completions to one problem, without thoughts.
     verifier: Key of `EXTRACT`.
     pool: Judges by that verifier.
   """
@@ -72,7 +72,7 @@ def vote(rows: Sequence[Graded], pool: Judge) -> float | None:
   rows = [row for row in rows if row.verdict.reward is not None]
   if not rows:
     return None
-  texts = [row.completion.text for row in rows]
+  texts = [row.answer for row in rows]
   answers = alike(texts, verifier_of(rows), pool)
   return metrics.majority(answers, [row.verdict.reward == 1.0 for row in rows])
 

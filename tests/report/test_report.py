@@ -97,7 +97,7 @@ def test_the_page_holds_every_sample_and_what_became_of_it(html):
   ]
   for at, entry in enumerate(pages['0-0-0']):
     lines = entry['samples']['2']
-    assert [line[3] for line in lines] == report_run.texts(at)
+    assert [line[3] + line[4] for line in lines] == report_run.texts(at)
     codes = e_step['codes']['2'][at]
     became = [e_step['outcomes'][ord(code) - 48][2] for code in codes]
     assert became == [KEPT, DUPLICATE, KEPT, INCORRECT]

@@ -160,7 +160,7 @@ class Browser {
           for (let i = 0; i < code.length; i++) {
             if (!wanted[code.charCodeAt(i) - FIRST_CODE]) continue;
             const line = entries && entries[at - starts[page]].samples[iteration][i];
-            if (named || (line && line[3].toLowerCase().includes(text))) hits++;
+            if (named || (line && (line[3] + line[4]).toLowerCase().includes(text))) hits++;
           }
         }
         if (hits) found.push(at);
@@ -321,7 +321,7 @@ class Browser {
   side(name, lines) {
     const groups = new Map(); // Equal texts are shown once.
     for (const [line, outcome] of lines) {
-      const text = line[3].trim();
+      const text = (line[3] + line[4]).trim();
       if (!groups.has(text)) groups.set(text, []);
       groups.get(text).push([line, outcome]);
     }
@@ -329,27 +329,30 @@ class Browser {
     const texts = groups.size < lines.length ? `, ${count(groups.size, 'text')}` : '';
     side.append(element('h3', {}, `${name === 'right' ? 'Right' : 'Not right'}: ${lines.length}${texts}`));
     if (!lines.length) side.append(element('p', {class: 'empty'}, 'none'));
-    for (const [text, members] of groups) side.append(this.sample(text, members));
+    for (const members of groups.values()) side.append(this.sample(members));
     return side;
   }
 
-  sample(text, members) {
+  sample(members) {
     const by = new Map();
     for (const [[number], [, reason, fate]] of members) {
       const what = fate && fate !== 'incorrect' ? fate : reason;
       if (!by.has(what)) by.set(what, []);
       by.get(what).push(number);
     }
-    const [[, tokens, finished]] = members[0];
+    const [[, tokens, finished, thoughts, answer]] = members[0];
     const header = element('header', {});
     for (const [what, numbers] of by) {
       header.append(element('b', {}, `#${numbers.join(', #')}`), ` ${what} · `);
     }
     header.append(count(tokens, 'token'), finished ? '' : ' · cut off');
-    const isCode = /^\s*(def |import |from |class |```)/m.test(text);
+    const isCode = /^\s*(def |import |from |class |```)/m.test(answer);
     const body = element('div', {class: isCode ? 'text code' : 'text'});
-    body.append(isCode ? text : renderText(text));
-    return element('div', {class: 'sample'}, header, body);
+    body.append(isCode ? answer.trim() : renderText(answer.trim()));
+    const folded = thoughts ? [element('details', {},
+      element('summary', {}, `Thoughts, ${count(thoughts.length, 'character')}`),
+      element('div', {class: 'text'}, thoughts.trim()))] : [];
+    return element('div', {class: 'sample'}, header, ...folded, body);
   }
 }
 

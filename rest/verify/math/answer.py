@@ -10,6 +10,7 @@ formula claims it. All scans are linear, whatever the text.
 import re
 from typing import NamedTuple
 
+from rest.types import without_thoughts
 from rest.verify.math import assertion, revision
 from rest.verify.math.clean import clean
 from rest.verify.math.conclusion import conclusion
@@ -113,9 +114,7 @@ def extract(text: str) -> str | None:
     return text
   text = revision.without_struck(text[-_SCANNED:]).strip()
   if 'think>' in text:  # What is drafted in there is no answer.
-    text = text.rpartition('</think>')[2].strip()
-    if '<think>' in text:
-      return None
+    text = without_thoughts('', text).strip()
   if '<|' in text and (turn := _TURN.search(text)):
     text = text[: turn.start()].rstrip()
   if 'nswer' in text or 'NSWER' in text:
