@@ -6,7 +6,7 @@ what does not fit them by the field to change.
 
 from rest import report
 from rest.model.hardware import runs_kernels
-from rest.plan import estimate
+from rest.plan import estimate, prompt
 from rest.plan.estimate import StepMemory
 from rest.plan.world import Run
 from rest.sampler.attention import reads
@@ -83,6 +83,7 @@ def describe(run: Run) -> str:
       f'{config.em.start_from} model',
       f'compiles  {_programs(run)}',
       *_hours(run),
+      *prompt.describe(run),
     ]
   )
 
