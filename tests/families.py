@@ -60,6 +60,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
       'rope_scaling': {'rope_type': 'linear', 'factor': 8.0},
     },
   ),
+  'olmo2': ('Olmo2', {'rms_norm_eps': 1e-3}),
+  'olmo3': (
+    'Olmo3',
+    {
+      'sliding_window': 4,
+      'layer_types': ['sliding_attention'] * 2 + ['full_attention'],
+      'rope_theta': 300.0,
+    },
+  ),
 }
 
 

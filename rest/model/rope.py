@@ -43,7 +43,7 @@ class Rope(NamedTuple):
 
 def make_rope(
   positions_BT: jax.Array,
-  head_width: int,
+  width: int,
   theta: float,
   scaling: RopeScaling | None = None,
 ) -> Rope:
@@ -51,13 +51,13 @@ def make_rope(
 
   Args:
     positions_BT: Position of each token in its own sequence.
-    head_width: H, even.
+    width: Dimensions of a head that are turned, 2 J.
     theta: Base: pair j turns by theta^(-j / J) a position.
     scaling: How the frequencies are stretched.
   """
   # On the host: a rounding error here grows with the position, and devices
   # round powers differently.
-  pairs = head_width // 2
+  pairs = width // 2
   exponents_J = np.arange(pairs, dtype=np.float32) / np.float32(pairs)
   frequency_J = _stretch(1 / np.float32(theta) ** exponents_J, scaling)
   angle_BTJ = (
@@ -69,16 +69,18 @@ def make_rope(
 def rotate(x: jax.Array, rope: Rope) -> jax.Array:
   """Returns queries or keys, turned; axes are B, T, any others, H.
 
-  Dimension j is paired with j + J, as Hugging Face's checkpoints expect.
+  Dimension j is paired with j + J, as Hugging Face's checkpoints expect; those
+  from 2 J on stay as they are.
   """
   between = (1,) * (x.ndim - 3)
   batch, length, pairs = rope.cos_BTJ.shape
   cos, sin = (part.reshape(batch, length, *between, pairs) for part in rope)
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned, rest = x[..., : 2 * pairs], x[..., 2 * pairs :]
+  first, second = jnp.split(turned.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate(
     [first * cos - second * sin, second * cos + first * sin], axis=-1
   )
-  return rotated.astype(x.dtype)
+  return jnp.concatenate([rotated.astype(x.dtype), rest], axis=-1)
 
 
 def _stretch(

@@ -1,8 +1,8 @@
 """One decoder-only transformer for the open model families, one forward.
 
-Llama 3, Mistral, Qwen2.5, Qwen3, Gemma 2 and Gemma 3 differ in a few switches
-of `ModelConfig`. Training, prefill and decoding run the same `backbone`; they
-differ in the attention function that they pass to it.
+Llama 3, Mistral, Qwen2.5, Qwen3, Gemma 2 and 3, OLMo 2 and 3, SmolLM3 and Phi-4
+differ in a few switches of `ModelConfig`. Training, prefill and decoding run
+the same `backbone`; they differ in the attention function that they pass to it.
 """
 
 import functools
@@ -36,13 +36,19 @@ class ModelConfig:
     rope_theta: Base of the rotary frequencies.
     rope_scaling: Their stretching, or None.
     local_rope_theta: Base in layers with a window (Gemma 3); 0: `rope_theta`.
+    rotary_width: Dimensions of a head that are turned, the first (Phi-4 mini);
+      0: all.
+    turned: Per layer, whether queries and keys are turned (SmolLM3); () is all.
     windows: Per layer, how many tokens back attention reaches, itself included;
       0 is everything.
     norm_eps: Added to the mean square in norms.
     tied: Whether the output head is the embedding.
     qkv_bias: Qwen2.
-    qk_norm: Qwen3, Gemma 3.
+    qk_norm: Norms of each head's queries and keys (Qwen3, Gemma 3).
+    wide_qk_norm: Norms of all heads' queries, and keys, at once (OLMo).
     post_norms: Norms after attention and feed-forward, before adding (Gemma).
+    late_norms: Norms there, and none before (OLMo).
+    fused: Checkpoints hold fused projections (Phi); the model is the same.
     unit_offset: Norm weights are stored as w - 1 (Gemma).
     scaled_embedding: Embeddings are multiplied by sqrt(D) (Gemma).
     activation: 'silu' or 'gelu_tanh'.
@@ -64,12 +70,17 @@ class ModelConfig:
   rope_theta: float = 10_000.0
   rope_scaling: RopeScaling | None = None
   local_rope_theta: float = 0.0
+  rotary_width: int = 0
+  turned: tuple[bool, ...] = ()
   windows: tuple[int, ...] = ()
   norm_eps: float = 1e-6
   tied: bool = True
   qkv_bias: bool = False
   qk_norm: bool = False
+  wide_qk_norm: bool = False
   post_norms: bool = False
+  late_norms: bool = False
+  fused: bool = False
   unit_offset: bool = False
   scaled_embedding: bool = False
   activation: str = 'silu'
@@ -94,6 +105,11 @@ class ModelConfig:
     """The window of each layer; 0 is everything."""
     return self.windows or (0,) * self.layers
 
+  @property
+  def layer_turned(self) -> tuple[bool, ...]:
+    """Whether each layer turns queries and keys."""
+    return self.turned or (True,) * self.layers
+
 
 # (q_BTKGH, k_BTKH, v_BTKH, window, cache of the layer) -> (out_BTKGH, aux).
 # Queries and keys are rotated; queries are not scaled yet.
@@ -114,19 +130,22 @@ class Layer(nnx.Module):
   """
 
   def __init__(self, config: ModelConfig, make: Callable[..., _Param]):
-    c, p = config, config.groups + 2
+    c, p, g = config, config.groups + 2, config.groups
+    has_post_norms = c.post_norms or c.late_norms
     d, k, h, f = c.width, c.kv_heads, c.head_width, c.ffn
-    self.attn_norm_D = make((d,), 'norm')
+    self.attn_norm_D = None if c.late_norms else make((d,), 'norm')
     self.qkv_DKPH = make((d, k, p, h), d)
     self.qkv_bias_KPH = make((k, p, h), 'zero') if c.qkv_bias else None
     self.q_norm_H = make((h,), 'norm') if c.qk_norm else None
     self.k_norm_H = make((h,), 'norm') if c.qk_norm else None
-    self.o_KGHD = make((k, c.groups, h, d), c.heads * h)
-    self.attn_post_norm_D = make((d,), 'norm') if c.post_norms else None
-    self.ffn_norm_D = make((d,), 'norm')
+    self.q_norm_KGH = make((k, g, h), 'norm') if c.wide_qk_norm else None
+    self.k_norm_KH = make((k, h), 'norm') if c.wide_qk_norm else None
+    self.o_KGHD = make((k, g, h, d), c.heads * h)
+    self.attn_post_norm_D = make((d,), 'norm') if has_post_norms else None
+    self.ffn_norm_D = None if c.late_norms else make((d,), 'norm')
     self.gate_up_DCF = make((d, 2, f), d)
     self.down_FD = make((f, d), f)
-    self.ffn_post_norm_D = make((d,), 'norm') if c.post_norms else None
+    self.ffn_post_norm_D = make((d,), 'norm') if has_post_norms else None
 
 
 class Transformer(nnx.Module):
@@ -209,23 +228,24 @@ def backbone(
   ropes = _ropes(config, positions_BT)
   x_BTD = constrain(_embed(model, tokens_BT), 'BTD')
 
-  # Traced and lowered once for all layers of a window.
-  @functools.partial(jax.jit, static_argnums=2)
+  # Traced and lowered once for all layers of a kind.
+  @functools.partial(jax.jit, static_argnums=(2, 3))
   def run_layer(
-    x_BTD: jax.Array, layer: Layer, window: int, cache: Any
+    x_BTD: jax.Array, layer: Layer, window: int, is_turned: bool, cache: Any
   ) -> tuple[jax.Array, Any]:
-    rope = ropes[1] if window else ropes[0]
+    rope = (ropes[1] if window else ropes[0]) if is_turned else None
     run = functools.partial(_layer, config, rope, attend, window)
     return (run if remat is None else remat(run))(x_BTD, layer, cache)
 
   aux: list[Any] = []
-  for layer, window, cache in zip(
+  for layer, window, is_turned, cache in zip(
     model.layers,
     config.layer_windows,
+    config.layer_turned,
     caches or [None] * config.layers,
     strict=True,
   ):
-    x_BTD, extra = run_layer(x_BTD, layer, window, cache)
+    x_BTD, extra = run_layer(x_BTD, layer, window, is_turned, cache)
     aux.append(extra)
   return _norm(config, x_BTD, model.final_norm_D[...]), aux
 
@@ -254,7 +274,7 @@ def softcap(x: jax.Array, cap: float) -> jax.Array:
 
 def _layer(
   config: ModelConfig,
-  rope: Rope,
+  rope: Rope | None,
   attend: Attend,
   window: int,
   x_BTD: jax.Array,
@@ -262,9 +282,12 @@ def _layer(
   cache: Any,
 ) -> tuple[jax.Array, Any]:
   """Returns x_BTD behind a layer, and the aux value of `attend`."""
-  h_BTD = _norm(config, x_BTD, layer.attn_norm_D[...])
+  h_BTD = x_BTD
+  if layer.attn_norm_D is not None:
+    h_BTD = _norm(config, x_BTD, layer.attn_norm_D[...])
   q_BTKGH, k_BTKH, v_BTKH = _project(config, layer, h_BTD)
-  q_BTKGH, k_BTKH = rotate(q_BTKGH, rope), rotate(k_BTKH, rope)
+  if rope is not None:
+    q_BTKGH, k_BTKH = rotate(q_BTKGH, rope), rotate(k_BTKH, rope)
   out_BTKGH, aux = attend(q_BTKGH, k_BTKH, v_BTKH, window, cache)
   # Not einsum: it contracts in another order, and XLA then transposes weights.
   h_BTD = jnp.tensordot(
@@ -299,6 +322,9 @@ def _project(
   if layer.q_norm_H is not None and layer.k_norm_H is not None:
     q_BTKGH = _norm(config, q_BTKGH, layer.q_norm_H[...])
     k_BTKH = _norm(config, k_BTKH, layer.k_norm_H[...])
+  if layer.q_norm_KGH is not None and layer.k_norm_KH is not None:
+    q_BTKGH = _norm_heads(config, q_BTKGH, layer.q_norm_KGH[...])
+    k_BTKH = _norm_heads(config, k_BTKH, layer.k_norm_KH[...])
   return q_BTKGH, k_BTKH, v_BTKH
 
 
@@ -306,7 +332,9 @@ def _feed_forward(
   config: ModelConfig, layer: Layer, x_BTD: jax.Array
 ) -> jax.Array:
   dtype = x_BTD.dtype
-  h_BTD = _norm(config, x_BTD, layer.ffn_norm_D[...])
+  h_BTD = x_BTD
+  if layer.ffn_norm_D is not None:
+    h_BTD = _norm(config, x_BTD, layer.ffn_norm_D[...])
   gate_up_BTCF = jnp.einsum(
     'BTD,DCF->BTCF', h_BTD, layer.gate_up_DCF[...].astype(dtype)
   )
@@ -343,13 +371,18 @@ def _norm(config: ModelConfig, x: jax.Array, weight: jax.Array) -> jax.Array:
   return (x32 * weight).astype(x.dtype)
 
 
+def _norm_heads(
+  config: ModelConfig, x: jax.Array, weight: jax.Array
+) -> jax.Array:
+  """Returns queries or keys, normed over all heads of a token."""
+  flat = _norm(config, x.reshape(*x.shape[:2], -1), weight.reshape(-1))
+  return flat.reshape(x.shape)
+
+
 def _ropes(config: ModelConfig, positions_BT: jax.Array) -> tuple[Rope, Rope]:
   """Returns the turns in layers without a window, and in those with one."""
-  rope = make_rope(
-    positions_BT, config.head_width, config.rope_theta, config.rope_scaling
-  )
+  width = config.rotary_width or config.head_width
+  rope = make_rope(positions_BT, width, config.rope_theta, config.rope_scaling)
   if not config.local_rope_theta:
     return rope, rope
-  return rope, make_rope(
-    positions_BT, config.head_width, config.local_rope_theta
-  )
+  return rope, make_rope(positions_BT, width, config.local_rope_theta)

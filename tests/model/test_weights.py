@@ -71,6 +71,18 @@ CONFIGS = {
     local_rope_theta=1e4,
     rope_scaling=lm.RopeScaling('linear', 8.0),
   ),
+  'olmo2': dataclasses.replace(
+    TINY, qkv_bias=False, late_norms=True, wide_qk_norm=True
+  ),
+  'olmo3': dataclasses.replace(
+    TINY,
+    qkv_bias=False,
+    late_norms=True,
+    wide_qk_norm=True,
+    windows=(16, 16, 0),
+    rope_theta=5e5,
+    local_rope_theta=5e5,
+  ),
 }
 
 TOKENIZER = json.dumps(

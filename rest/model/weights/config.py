@@ -134,8 +134,11 @@ def _architecture(config: ModelConfig) -> str:
   """Returns the family that has the model's switches."""
   every = {key for switches in SWITCHES.values() for key in switches}
   mine = {key: True for key in every if getattr(config, key)}
-  if not mine and any(config.layer_windows):
-    return 'MistralForCausalLM'
+  if any(config.layer_windows):  # In the others, switches tell.
+    if not mine:
+      return 'MistralForCausalLM'
+    if config.late_norms:
+      return 'Olmo3ForCausalLM'
   for architecture, switches in SWITCHES.items():
     if switches == mine:
       return architecture
@@ -206,9 +209,9 @@ def _windows(fields: dict[str, Any], architecture: str) -> tuple[int, ...]:
     kinds = ['full_attention'] * first
     kinds += ['sliding_attention'] * (layers - first)
   elif kinds is None:
-    # Mistral: all; Gemma 2: every other one.
-    pattern = fields.get('sliding_window_pattern', 2)
-    pattern = layers + 1 if architecture == 'MistralForCausalLM' else pattern
+    # Mistral: all; OLMo 3: all but every fourth; Gemma 2: every other one.
+    fixed = {'MistralForCausalLM': layers + 1, 'Olmo3ForCausalLM': 4}
+    pattern = fixed.get(architecture, fields.get('sliding_window_pattern', 2))
     kinds = [
       'sliding_attention' if (i + 1) % pattern else 'full_attention'
       for i in range(layers)
@@ -274,7 +277,7 @@ def _describe_windows(config: ModelConfig, architecture: str) -> dict[str, Any]:
     raw['max_window_layers'] = next(
       (i for i, w in enumerate(windows) if w), config.layers
     )
-  if architecture[:5] in ('Qwen2', 'Qwen3', 'Gemma'):
+  if architecture[:5] in ('Qwen2', 'Qwen3', 'Gemma', 'Olmo3'):
     raw['sliding_window'] = window or None
     raw['layer_types'] = [
       'sliding_attention' if w else 'full_attention' for w in windows

@@ -4,6 +4,8 @@ from typing import Any
 
 _GEMMA = {'post_norms': True, 'unit_offset': True, 'scaled_embedding': True}
 
+_OLMO = {'late_norms': True, 'wide_qk_norm': True}
+
 # What sets the families apart, beyond sizes.
 SWITCHES: dict[str, dict[str, bool]] = {
   'LlamaForCausalLM': {},
@@ -12,6 +14,8 @@ SWITCHES: dict[str, dict[str, bool]] = {
   'Qwen3ForCausalLM': {'qk_norm': True},
   'Gemma2ForCausalLM': _GEMMA,
   'Gemma3ForCausalLM': _GEMMA | {'qk_norm': True},
+  'Olmo2ForCausalLM': _OLMO,
+  'Olmo3ForCausalLM': _OLMO,
 }
 
 MODEL_TYPES = {
@@ -21,6 +25,8 @@ MODEL_TYPES = {
   'Qwen3ForCausalLM': 'qwen3',
   'Gemma2ForCausalLM': 'gemma2',
   'Gemma3ForCausalLM': 'gemma3_text',
+  'Olmo2ForCausalLM': 'olmo2',
+  'Olmo3ForCausalLM': 'olmo3',
 }
 
 # The text half of an image and text model, which has more of them.
@@ -73,6 +79,7 @@ _GEMMAS = _COMMON | {
   'sliding_window': 4096,
   'layer_types': None,
 }
+_OLMOS = _LLAMAS | {'vocab_size': 50_304, 'rms_norm_eps': 1e-5}
 FIELDS: dict[str, dict[str, Any]] = {
   'LlamaForCausalLM': _LLAMAS,
   'MistralForCausalLM': _LLAMAS
@@ -94,6 +101,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     'sliding_window_pattern': 6,
     'rope_theta': 1_000_000.0,
     'rope_local_base_freq': 10_000.0,
+  },
+  'Olmo2ForCausalLM': _OLMOS,
+  'Olmo3ForCausalLM': _OLMOS
+  | {
+    'sliding_window': 4096,
+    'layer_types': None,
+    'rope_theta': 500_000.0,
+    'rope_local_base_freq': 500_000.0,
   },
 }
 

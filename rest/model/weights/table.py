@@ -59,6 +59,8 @@ def leaf_parts(config: ModelConfig) -> dict[str, tuple[Part, ...]]:
     ),
     'q_norm_H': (Part(attn + 'q_norm.weight', 'H'),),
     'k_norm_H': (Part(attn + 'k_norm.weight', 'H'),),
+    'q_norm_KGH': (Part(attn + 'q_norm.weight', 'KGH'),),
+    'k_norm_KH': (Part(attn + 'k_norm.weight', 'KH'),),
     'o_KGHD': (Part(attn + 'o_proj.weight', 'D,KGH'),),
     'ffn_norm_D': (Part(layer + 'post_attention_layernorm.weight', 'D'),),
     'gate_up_DCF': (
@@ -69,7 +71,7 @@ def leaf_parts(config: ModelConfig) -> dict[str, tuple[Part, ...]]:
     'final_norm_D': (Part('model.norm.weight', 'D'),),
     'head_VD': (Part('lm_head.weight', 'V,D'),),
   }
-  if config.post_norms:
+  if config.post_norms or config.late_norms:
     table |= {
       'attn_post_norm_D': table['ffn_norm_D'],
       'ffn_norm_D': (Part(layer + 'pre_feedforward_layernorm.weight', 'D'),),
