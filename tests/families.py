@@ -69,6 +69,19 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
       'rope_theta': 300.0,
     },
   ),
+  'smollm3': (
+    'SmolLM3',
+    {'rope_theta': 300.0, 'no_rope_layer_interval': 2, 'pad_token_id': 0},
+  ),
+  'smollm3_windows': (
+    'SmolLM3',
+    {
+      'no_rope_layers': [0, 1, 0],
+      'pad_token_id': 0,
+      'use_sliding_window': True,
+      'sliding_window': 4,
+    },
+  ),
 }
 
 

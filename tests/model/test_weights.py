@@ -83,6 +83,9 @@ CONFIGS = {
     rope_theta=5e5,
     local_rope_theta=5e5,
   ),
+  'smollm3': dataclasses.replace(
+    TINY, qkv_bias=False, turned=(True, False, True)
+  ),
 }
 
 TOKENIZER = json.dumps(
@@ -457,7 +460,9 @@ def test_an_unsupported_config_is_named(changes, message, checkpoint):
 
 
 # By key, what else must go with it.
-TOGETHER = {'num_hidden_layers': ('num_hidden_layers', 'layer_types')}
+TOGETHER = {
+  'num_hidden_layers': ('num_hidden_layers', 'layer_types', 'no_rope_layers')
+}
 
 
 @pytest.mark.parametrize('architecture', FIELDS)

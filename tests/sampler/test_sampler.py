@@ -42,6 +42,14 @@ FAMILIES = {
   'gemma3': dataclasses.replace(
     TWO, windows=(30, 0), local_rope_theta=100.0, qk_norm=True
   ),
+  'olmo_smollm_phi': dataclasses.replace(
+    TWO,
+    windows=(9, 0),
+    late_norms=True,
+    wide_qk_norm=True,
+    turned=(True, False),
+    rotary_width=4,
+  ),
 }
 SETTINGS = SamplerConfig(
   max_tokens=24, max_prompt_tokens=48, rows=16, rows_per_slot=4

@@ -110,6 +110,7 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
     'rms_norm_eps': config.norm_eps,
     'tie_word_embeddings': config.tied,
     'hidden_act': 'silu',
+    'pad_token_id': None,  # Some defaults are not in a small vocabulary.
   }
   if config.post_norms:
     scale = config.query_scale or config.head_width**-0.5
@@ -134,6 +135,8 @@ def _architecture(config: ModelConfig) -> str:
   """Returns the family that has the model's switches."""
   every = {key for switches in SWITCHES.values() for key in switches}
   mine = {key: True for key in every if getattr(config, key)}
+  if config.turned and not mine:
+    return 'SmolLM3ForCausalLM'
   if any(config.layer_windows):  # In the others, switches tell.
     if not mine:
       return 'MistralForCausalLM'
@@ -170,6 +173,7 @@ def _shape(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
     'rope_theta': theta,
     'rope_scaling': scaling,
     'local_rope_theta': local_theta,
+    'turned': _turned(fields),
     'windows': _windows(fields, architecture),
     'norm_eps': fields['rms_norm_eps'],
     'tied': fields['tie_word_embeddings'],
@@ -204,7 +208,10 @@ def _windows(fields: dict[str, Any], architecture: str) -> tuple[int, ...]:
   if not window or not fields.get('use_sliding_window', True):
     return ()
   kinds = fields.get('layer_types')
-  if kinds is None and 'max_window_layers' in fields:
+  if kinds is None and 'no_rope_layers' in fields:
+    turned = _turned(fields) or [True] * layers
+    kinds = ['full_attention' if t else 'sliding_attention' for t in turned]
+  elif kinds is None and 'max_window_layers' in fields:
     first = min(fields['max_window_layers'], layers)
     kinds = ['full_attention'] * first
     kinds += ['sliding_attention'] * (layers - first)
@@ -226,6 +233,26 @@ def _windows(fields: dict[str, Any], architecture: str) -> tuple[int, ...]:
     )
   windows = tuple(sizes[kind] for kind in kinds)
   return windows if any(windows) else ()
+
+
+def _turned(fields: dict[str, Any]) -> tuple[bool, ...]:
+  """Returns which layers turn queries and keys; () is all."""
+  layers, interval = (
+    fields['num_hidden_layers'],
+    fields.get('no_rope_layer_interval'),
+  )
+  if interval is None:
+    return ()
+  given = fields['no_rope_layers']  # Of which 0 says that one has none.
+  if given is None:
+    given = [(layer + 1) % interval for layer in range(layers)]
+  if not isinstance(given, list) or len(given) != layers:
+    raise ValueError(
+      f'no_rope_layers must have {layers} entries, as num_hidden_layers says; '
+      f'got {given!r}.'
+    )
+  turned = tuple(map(bool, given))
+  return () if all(turned) else turned
 
 
 def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None, float]:
@@ -272,12 +299,15 @@ def _describe_windows(config: ModelConfig, architecture: str) -> dict[str, Any]:
   if architecture == 'MistralForCausalLM':
     return {'sliding_window': window}
   raw: dict[str, Any] = {}
-  if architecture.startswith('Qwen'):
+  if architecture[:5] in ('Qwen2', 'Qwen3', 'SmolL'):
     raw['use_sliding_window'] = window > 0
+  if architecture.startswith('Qwen'):
     raw['max_window_layers'] = next(
       (i for i, w in enumerate(windows) if w), config.layers
     )
-  if architecture[:5] in ('Qwen2', 'Qwen3', 'Gemma', 'Olmo3'):
+  if config.turned:
+    raw['no_rope_layers'] = [int(turned) for turned in config.turned]
+  if architecture[:5] in ('Qwen2', 'Qwen3', 'Gemma', 'Olmo3', 'SmolL'):
     raw['sliding_window'] = window or None
     raw['layer_types'] = [
       'sliding_attention' if w else 'full_attention' for w in windows

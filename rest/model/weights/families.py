@@ -16,6 +16,7 @@ SWITCHES: dict[str, dict[str, bool]] = {
   'Gemma3ForCausalLM': _GEMMA | {'qk_norm': True},
   'Olmo2ForCausalLM': _OLMO,
   'Olmo3ForCausalLM': _OLMO,
+  'SmolLM3ForCausalLM': {},  # And layers without rotary embedding.
 }
 
 MODEL_TYPES = {
@@ -27,6 +28,7 @@ MODEL_TYPES = {
   'Gemma3ForCausalLM': 'gemma3_text',
   'Olmo2ForCausalLM': 'olmo2',
   'Olmo3ForCausalLM': 'olmo3',
+  'SmolLM3ForCausalLM': 'smollm3',
 }
 
 # The text half of an image and text model, which has more of them.
@@ -109,6 +111,22 @@ FIELDS: dict[str, dict[str, Any]] = {
     'layer_types': None,
     'rope_theta': 500_000.0,
     'rope_local_base_freq': 500_000.0,
+  },
+  'SmolLM3ForCausalLM': _LLAMAS
+  | {
+    'vocab_size': 128_256,
+    'hidden_size': 2048,
+    'num_hidden_layers': 36,
+    'num_attention_heads': 16,
+    'num_key_value_heads': 4,
+    'max_position_embeddings': 32_768,
+    'tie_word_embeddings': True,
+    'rope_theta': 2_000_000.0,
+    'use_sliding_window': False,
+    'sliding_window': None,
+    'layer_types': None,
+    'no_rope_layers': None,
+    'no_rope_layer_interval': 4,
   },
 }
 
