@@ -73,6 +73,20 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     'SmolLM3',
     {'rope_theta': 300.0, 'no_rope_layer_interval': 2, 'pad_token_id': 0},
   ),
+  'phi3': ('Phi3', {'pad_token_id': 0, 'sliding_window': 4}),
+  'phi4': (
+    'Phi3',
+    {
+      'pad_token_id': 0,
+      'rope_parameters': {
+        'rope_type': 'default',
+        'rope_theta': 300.0,
+        'partial_rotary_factor': 0.75,
+      },
+      'head_dim': 8,
+      'tie_word_embeddings': True,
+    },
+  ),
   'smollm3_windows': (
     'SmolLM3',
     {

@@ -86,6 +86,9 @@ CONFIGS = {
   'smollm3': dataclasses.replace(
     TINY, qkv_bias=False, turned=(True, False, True)
   ),
+  'phi4': dataclasses.replace(
+    TINY, qkv_bias=False, fused=True, rotary_width=6, windows=(16,) * 3
+  ),
 }
 
 TOKENIZER = json.dumps(

@@ -121,8 +121,11 @@ def drawn(sampler):
 
 @pytest.mark.parametrize(
   'family, prefix',
-  [('qwen', PREFIX), ('gemma2', PREFIX), ('gemma2', []), ('gemma3', PREFIX)],
-  ids=['qwen', 'gemma2', 'gemma2_zero_shot', 'gemma3'],
+  [
+    *(('qwen', PREFIX), ('gemma2', PREFIX), ('gemma2', [])),
+    *(('gemma3', PREFIX), ('olmo_smollm_phi', PREFIX)),
+  ],
+  ids=['qwen', 'gemma2', 'gemma2_zero_shot', 'gemma3', 'olmo_smollm_phi'],
 )
 def test_sampled_logprobs_match_teacher_forcing(family, prefix):
   sampler = make_sampler(FAMILIES[family])

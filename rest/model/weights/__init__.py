@@ -5,9 +5,10 @@ share, writing holds the model plus one layer's share of a leaf.
 """
 
 import dataclasses
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from rest.model.weights.table import (
   Part,
   axis_sizes,
   file_shape,
+  fused_name,
   leaf_parts,
   list_tensors,
 )
@@ -98,6 +100,8 @@ def check(path: str, config: ModelConfig) -> dict[str, safetensors.Tensor]:
   shapes = {
     name: file_shape(part, config) for name, _, _, part in list_tensors(config)
   }
+  if config.fused:
+    found = _parted(found, shapes)
   extra = {
     name
     for name in found.keys() - shapes.keys()
@@ -181,6 +185,12 @@ def save(
     for name, _, _, part in list_tensors(model.config)
   }
   tensors = _gather_tensors(model, dtype)
+  if model.config.fused:
+    tensors = _fused(shapes, tensors)
+    shapes = {
+      name: (sum(shapes[part][0] for part in parts), *shapes[parts[0]][1:])
+      for name, parts in _fusions(shapes).items()
+    }
   if jax.process_index() == 0:
     final = target = epath.Path(path)
     if '://' not in path:
@@ -245,6 +255,49 @@ def _named_tensors(path: str) -> dict[str, safetensors.Tensor]:
       )
     found[known] = tensor
   return found
+
+
+def _fusions(names: Iterable[str]) -> dict[str, list[str]]:
+  """Returns the parts of each tensor in files that fuse projections."""
+  groups = itertools.groupby(names, fused_name)
+  return {name: list(parts) for name, parts in groups}
+
+
+def _fused(
+  names: Iterable[str], tensors: Iterator[np.ndarray]
+) -> Iterator[np.ndarray]:
+  for parts in _fusions(names).values():
+    yield np.concatenate([next(tensors) for _ in parts])
+
+
+def _parted(
+  found: dict[str, safetensors.Tensor], shapes: dict[str, tuple[int, ...]]
+) -> dict[str, safetensors.Tensor]:
+  """Returns the tensors, those of fused projections as their parts.
+
+  Parts are rows of the whole, one after another: of 8 queries', 4 keys' and 4
+  values' rows in 'qkv_proj', 'k_proj' is rows 8 to 12 and their bytes.
+  """
+  parted = dict(found)
+  for name, parts in _fusions(shapes).items():
+    if name not in found or len(parts) == 1:
+      continue
+    whole = parted.pop(name)
+    rows = sum(shapes[part][0] for part in parts)
+    if whole.shape[:1] != (rows,):
+      raise ValueError(
+        f'{whole.file}: {name} has shape {whole.shape}; config.json calls for '
+        f'{rows} rows.'
+      )
+    row, start = (whole.stop - whole.start) // rows, whole.start
+    for part in parts:
+      stop = start + row * shapes[part][0]
+      shape = (shapes[part][0], *whole.shape[1:])
+      parted[part] = dataclasses.replace(
+        whole, shape=shape, start=start, stop=stop
+      )
+      start = stop
+  return parted
 
 
 def _read_leaf(

@@ -21,6 +21,9 @@ from rest.model.weights.families import (
   SWITCHES,
 )
 
+# All layers have the window, or none.
+_ONE_WINDOW = ('MistralForCausalLM', 'Phi3ForCausalLM')
+
 
 def read(path: str) -> dict[str, Any]:
   """Returns the config.json of a checkpoint directory, the text half merged.
@@ -120,6 +123,8 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
       'attn_logit_softcapping': config.attention_softcap or None,
       'final_logit_softcapping': config.logits_softcap or None,
     }
+  if config.rotary_width:
+    raw['partial_rotary_factor'] = config.rotary_width / config.head_width
   if config.local_rope_theta:
     raw['rope_local_base_freq'] = config.local_rope_theta
   raw |= _describe_windows(config, architecture)
@@ -151,14 +156,19 @@ def _architecture(config: ModelConfig) -> str:
 def _shape(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
   """Returns fields of `ModelConfig`, but for the family's switches."""
   _check_numbers(fields)
-  theta, scaling, local_theta = _rope(fields)
+  theta, scaling, local_theta, share = _rope(fields)
   heads, width = fields['num_attention_heads'], fields['hidden_size']
   kv_heads = fields['num_key_value_heads'] or heads
   head_width = fields['head_dim'] or width // heads
-  if heads % kv_heads or head_width % 2:
+  if share != 1 and architecture != 'Phi3ForCausalLM':
+    raise ValueError(
+      f'partial_rotary_factor={share} is not supported in this family.'
+    )
+  if heads % kv_heads or head_width % 2 or int(head_width * share) % 2:
     raise ValueError(
       f'num_key_value_heads ({kv_heads}) must divide num_attention_heads '
-      f'({heads}), and head_dim ({head_width}) be even.'
+      f'({heads}), and head_dim ({head_width}) be even, and what '
+      'partial_rotary_factor takes of it.'
     )
   scalar = fields.get('query_pre_attn_scalar') or head_width
   return {
@@ -173,6 +183,7 @@ def _shape(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
     'rope_theta': theta,
     'rope_scaling': scaling,
     'local_rope_theta': local_theta,
+    'rotary_width': 0 if share == 1 else int(head_width * share),
     'turned': _turned(fields),
     'windows': _windows(fields, architecture),
     'norm_eps': fields['rms_norm_eps'],
@@ -216,8 +227,9 @@ def _windows(fields: dict[str, Any], architecture: str) -> tuple[int, ...]:
     kinds = ['full_attention'] * first
     kinds += ['sliding_attention'] * (layers - first)
   elif kinds is None:
-    # Mistral: all; OLMo 3: all but every fourth; Gemma 2: every other one.
-    fixed = {'MistralForCausalLM': layers + 1, 'Olmo3ForCausalLM': 4}
+    # Mistral, Phi: all; OLMo 3: all but every fourth; Gemma 2: every other one.
+    fixed = {'Olmo3ForCausalLM': 4}
+    fixed |= dict.fromkeys(_ONE_WINDOW, layers + 1)
     pattern = fixed.get(architecture, fields.get('sliding_window_pattern', 2))
     kinds = [
       'sliding_attention' if (i + 1) % pattern else 'full_attention'
@@ -255,8 +267,13 @@ def _turned(fields: dict[str, Any]) -> tuple[bool, ...]:
   return () if all(turned) else turned
 
 
-def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None, float]:
-  """Returns (base, scaling, base of layers with a window or 0)."""
+def _rope(
+  fields: dict[str, Any],
+) -> tuple[float, RopeScaling | None, float, float]:
+  """Returns (base, scaling, base of layers with a window or 0, share).
+
+  The share of a head's dimensions that are turned.
+  """
   rope: dict[str, Any] = fields['rope_parameters'] or {}
   scaled: dict[str, Any] = fields['rope_scaling'] or {}
   local_theta = fields.get('rope_local_base_freq', 0.0)
@@ -271,8 +288,7 @@ def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None, float]:
     full |= scaled or rope
   if any(isinstance(value, dict) for value in full.values()):
     raise ValueError(f'rope_parameters {full} are not supported.')
-  if (fields | full)['partial_rotary_factor'] != 1.0:
-    raise ValueError('partial_rotary_factor other than 1 is not supported.')
+  share = (fields | full)['partial_rotary_factor']
   kind = full.get('rope_type') or full.get('type') or 'default'
   if kind == 'default':
     scaling = None
@@ -291,13 +307,13 @@ def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None, float]:
     )
   else:
     raise ValueError(f'rope type {kind!r} is not supported.')
-  return full['rope_theta'], scaling, local_theta
+  return full['rope_theta'], scaling, local_theta, share
 
 
 def _describe_windows(config: ModelConfig, architecture: str) -> dict[str, Any]:
   windows, window = config.layer_windows, max(config.layer_windows)
-  if architecture == 'MistralForCausalLM':
-    return {'sliding_window': window}
+  if architecture in _ONE_WINDOW:
+    return {'sliding_window': window or None}
   raw: dict[str, Any] = {}
   if architecture[:5] in ('Qwen2', 'Qwen3', 'SmolL'):
     raw['use_sliding_window'] = window > 0

@@ -17,6 +17,7 @@ SWITCHES: dict[str, dict[str, bool]] = {
   'Olmo2ForCausalLM': _OLMO,
   'Olmo3ForCausalLM': _OLMO,
   'SmolLM3ForCausalLM': {},  # And layers without rotary embedding.
+  'Phi3ForCausalLM': {'fused': True},  # Phi-4 as well.
 }
 
 MODEL_TYPES = {
@@ -29,6 +30,7 @@ MODEL_TYPES = {
   'Olmo2ForCausalLM': 'olmo2',
   'Olmo3ForCausalLM': 'olmo3',
   'SmolLM3ForCausalLM': 'smollm3',
+  'Phi3ForCausalLM': 'phi3',
 }
 
 # The text half of an image and text model, which has more of them.
@@ -127,6 +129,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     'layer_types': None,
     'no_rope_layers': None,
     'no_rope_layer_interval': 4,
+  },
+  'Phi3ForCausalLM': _LLAMAS
+  | {
+    'vocab_size': 32_064,
+    'hidden_size': 3072,
+    'intermediate_size': 8192,
+    'max_position_embeddings': 4096,
+    'rms_norm_eps': 1e-5,
+    'sliding_window': None,
   },
 }
 

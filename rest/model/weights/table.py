@@ -1,6 +1,7 @@
 """Which tensors of a checkpoint make up which leaf of the model."""
 
 import math
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -110,6 +111,12 @@ def list_tensors(
     for leaf, parts in stacked.items():
       for part in parts:
         yield part.tensor.format(layer), leaf, layer, part
+
+
+def fused_name(name: str) -> str:
+  """Returns what a tensor is a part of, in files that fuse projections."""
+  name = re.sub(r'\b[qkv]_proj\b', 'qkv_proj', name)
+  return re.sub(r'\b(gate|up)_proj\b', 'gate_up_proj', name)
 
 
 def file_shape(part: Part, config: ModelConfig) -> tuple[int, ...]:
