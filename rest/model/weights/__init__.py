@@ -5,10 +5,9 @@ share, writing holds the model plus one layer's share of a leaf.
 """
 
 import dataclasses
-import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -28,7 +27,8 @@ from rest.model.weights.table import (
   Part,
   axis_sizes,
   file_shape,
-  fused_name,
+  fuse,
+  fusions,
   leaf_parts,
   list_tensors,
 )
@@ -186,11 +186,7 @@ def save(
   }
   tensors = _gather_tensors(model, dtype)
   if model.config.fused:
-    tensors = _fused(shapes, tensors)
-    shapes = {
-      name: (sum(shapes[part][0] for part in parts), *shapes[parts[0]][1:])
-      for name, parts in _fusions(shapes).items()
-    }
+    shapes, tensors = fuse(shapes, tensors)
   if jax.process_index() == 0:
     final = target = epath.Path(path)
     if '://' not in path:
@@ -257,19 +253,6 @@ def _named_tensors(path: str) -> dict[str, safetensors.Tensor]:
   return found
 
 
-def _fusions(names: Iterable[str]) -> dict[str, list[str]]:
-  """Returns the parts of each tensor in files that fuse projections."""
-  groups = itertools.groupby(names, fused_name)
-  return {name: list(parts) for name, parts in groups}
-
-
-def _fused(
-  names: Iterable[str], tensors: Iterator[np.ndarray]
-) -> Iterator[np.ndarray]:
-  for parts in _fusions(names).values():
-    yield np.concatenate([next(tensors) for _ in parts])
-
-
 def _parted(
   found: dict[str, safetensors.Tensor], shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, safetensors.Tensor]:
@@ -279,7 +262,7 @@ def _parted(
   values' rows in 'qkv_proj', 'k_proj' is rows 8 to 12 and their bytes.
   """
   parted = dict(found)
-  for name, parts in _fusions(shapes).items():
+  for name, parts in fusions(shapes).items():
     if name not in found or len(parts) == 1:
       continue
     whole = parted.pop(name)

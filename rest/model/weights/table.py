@@ -1,11 +1,13 @@
 """Which tensors of a checkpoint make up which leaf of the model."""
 
+import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from rest.model.sharding import leaf_name
 from rest.model.transformer import ModelConfig, Transformer
@@ -113,10 +115,29 @@ def list_tensors(
         yield part.tensor.format(layer), leaf, layer, part
 
 
-def fused_name(name: str) -> str:
-  """Returns what a tensor is a part of, in files that fuse projections."""
-  name = re.sub(r'\b[qkv]_proj\b', 'qkv_proj', name)
-  return re.sub(r'\b(gate|up)_proj\b', 'gate_up_proj', name)
+def fusions(names: Iterable[str]) -> dict[str, list[str]]:
+  """Returns the parts of each tensor in files that fuse projections."""
+
+  def whole(name: str) -> str:
+    name = re.sub(r'\b[qkv]_proj\b', 'qkv_proj', name)
+    return re.sub(r'\b(gate|up)_proj\b', 'gate_up_proj', name)
+
+  groups = itertools.groupby(names, whole)
+  return {name: list(parts) for name, parts in groups}
+
+
+def fuse(
+  shapes: dict[str, tuple[int, ...]], tensors: Iterator[np.ndarray]
+) -> tuple[dict[str, tuple[int, ...]], Iterator[np.ndarray]]:
+  """Returns shapes and tensors as files have them that fuse projections."""
+  groups = fusions(shapes)
+  wholes = {
+    name: (sum(shapes[part][0] for part in parts), *shapes[parts[0]][1:])
+    for name, parts in groups.items()
+  }
+  return wholes, (
+    np.concatenate([next(tensors) for _ in parts]) for parts in groups.values()
+  )
 
 
 def file_shape(part: Part, config: ModelConfig) -> tuple[int, ...]:
