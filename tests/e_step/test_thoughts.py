@@ -1,5 +1,6 @@
 """Thoughts are no answer: not judged, folded, trained on only where wanted."""
 
+import numpy as np
 import pytest
 from vocabularies import byte_level, write_json
 
@@ -7,10 +8,13 @@ from rest import tasks
 from rest.config import EStepConfig, VerifyConfig
 from rest.e_step.choose import choose, make_dataset
 from rest.e_step.draw import Timing, Tools, draw
+from rest.e_step.graders import Graders
 from rest.e_step.summary import UNFINISHED, Tally
 from rest.model import tokenizer
 from rest.report.samples import _line
 from rest.run import dataset
+from rest.sampler import Stats
+from rest.sampler.order import Sampled
 from rest.tasks.arithmetic.arithmetic import Arithmetic
 from rest.types import Completion, Graded, Verdict, answer_start
 from rest.verify import Pool
@@ -104,7 +108,7 @@ def test_thoughts_are_trained_on_or_cut(
     folder.mkdir()
     rows = [_row(codec, prompt, text)]
     config = EStepConfig(thoughts=thoughts)
-    make_dataset([rows], codec, config, folder, 0.0, pool)
+    make_dataset([(0, rows)], codec, config, folder, 0.0, pool)
     (kept,) = dataset.read_dataset(folder / 'dataset.jsonl')
     assert kept.text == expected
     assert codec.decode(kept.tokens, follows=True) == f'{expected}</s>'
@@ -119,34 +123,40 @@ def test_answers_that_differ_in_their_thoughts_are_one_where_they_are_cut(
     assert sum(choice.kept for choice in choices) == count
 
 
-class _Script:
+class Script:
   """Says what it is told to."""
 
   def __init__(self, codec, texts):
-    self._rows = [_row(codec, '', text) for text in texts]
+    self.stats = Stats()
+    self._tokens = [_row(codec, '', text).completion.tokens for text in texts]
 
-  def sample(self, prefix, asks, **unused):
-    for sample, row in enumerate(self._rows):
-      yield 0, sample, row.completion
+  def draw(self, prefix, asks, **unused):
+    for sample, tokens in enumerate(self._tokens):
+      tokens_T = np.array(tokens)
+      yield [Sampled(0, sample, tokens_T, tokens_T * 0.0)]
 
 
-def test_thoughts_are_not_judged(codec, pool):
-  class Thinking(Arithmetic):
-    def question(self, problem):
-      return OPENED
+class Opened(Arithmetic):
+  """Asked so that the thoughts have begun."""
 
-  task = Thinking(tasks.TaskConfig('arithmetic', num_train=1))
+  def question(self, problem):
+    return OPENED
+
+
+def test_thoughts_are_not_judged(codec):
+  task = Opened(tasks.TaskConfig('arithmetic', num_train=1))
   (problem,) = task.problems('train')
   right = f'#### {problem.answer}'
   texts = [f'no</think>{right}', right, f'{right}</think>#### no', 'a</think>b']
-  tools = Tools(
-    _Script(codec, texts),  # pyright: ignore[reportArgumentType]
-    None,  # pyright: ignore[reportArgumentType]
-    pool,
-    task,
-    codec,
-    lambda: False,
-  )
-  ((_, rows),) = draw(tools, [problem], [0], 4, Timing(), '', '')
+  with Graders(VerifyConfig(workers=1), ('math',), codec) as graders:
+    tools = Tools(
+      Script(codec, texts),  # pyright: ignore[reportArgumentType]
+      None,  # pyright: ignore[reportArgumentType]
+      graders,
+      task,
+      codec,
+      lambda: False,
+    )
+    ((_, rows),) = draw(tools, [problem], [0], 4, Timing(), '', '')
   assert [row.verdict.reward for row in rows] == [1.0, 0.0, 0.0, 0.0]
   assert [row.completion.text for row in rows] == texts

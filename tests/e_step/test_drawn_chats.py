@@ -11,13 +11,13 @@ from small_run import BASE
 from rest import tasks
 from rest.config import EMConfig, EStepConfig, SamplerConfig, VerifyConfig
 from rest.e_step.draw import Tools, e_step, prompt_tokens
+from rest.e_step.graders import Graders
 from rest.m_step.examples import training_examples
 from rest.model import tokenizer, weights
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.sampler import Sampler
 from rest.tasks.arithmetic.arithmetic import Arithmetic
 from rest.tasks.chat import Chat
-from rest.verify import Pool
 
 
 class Plain(Arithmetic):
@@ -38,8 +38,8 @@ def _draw(model, task, folder):
     mesh,
     seed=0,
   )
-  with Pool(VerifyConfig(workers=1), ('math',)) as pool:
-    tools = Tools(sampler, mesh, pool, task, codec, lambda: False)
+  with Graders(VerifyConfig(workers=1), ('math',), codec) as graders:
+    tools = Tools(sampler, mesh, graders, task, codec, lambda: False)
     problems = task.problems('train')
     config = EStepConfig(num_samples=4)
     e_step(tools, problems, config, epath.Path(folder / 'iteration_1'), 1, 0.0)
