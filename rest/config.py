@@ -109,7 +109,10 @@ class EMConfig(Section):
   # of the problem set (the SFT baseline, no E-step) [P 5.2]; 'samples_of'
   # another run, of which this one keeps its choice, to distill it [P 5.3].
   source: Literal['model', 'human', 'samples_of'] = 'model'
-  samples_of: str = ''  # Folder of that run's iteration: RUN/iteration_4.
+  # Folder of that run's iteration: RUN/iteration_4. Or a JSONL file of what
+  # something else drew, a `problem` and a `text` a line, or the output of a
+  # batch in OpenAI's format (vLLM): see `rest.e_step.imported`.
+  samples_of: str = ''
   # Training problems that an iteration asks, the next ones of a random order;
   # 0: all [P]. Few, with few steps from 'previous_state', come near online
   # learning.

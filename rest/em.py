@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from rest import report
 from rest.config import MStepConfig
+from rest.e_step import imported
 from rest.e_step.draw import Tools, e_step
 from rest.e_step.evaluate import evaluate
 from rest.e_step.policy import Policy
@@ -138,9 +139,22 @@ def choose_from(run: Run, policy: Policy, iteration: int) -> None:
       return
     config, tools = run.config, policy.tools
     samples_of = config.em.samples_of
+    problems = asked(tools.task, config.em, config.seed, iteration)
+    parts = store.Parts(epath.Path(samples_of) / 'parts')
+    unwritable = 0
+    if epath.Path(samples_of).is_file():
+      parts = store.Parts(here.folder / 'parts')
+      unwritable = imported.grade(
+        imported.read(samples_of, problems),
+        problems,
+        tools.task,
+        tools.tokenizer,
+        parts,
+        tools.graders,
+      )
     summary, left_out = keep_drawn(
-      asked(tools.task, config.em, config.seed, iteration),
-      store.Parts(epath.Path(samples_of) / 'parts'),
+      problems,
+      parts,
       tools.task,
       tools.tokenizer,
       config.estep,
@@ -150,8 +164,8 @@ def choose_from(run: Run, policy: Policy, iteration: int) -> None:
     )
     tools.live.journal.say(
       f'iteration {iteration}: of the samples in {samples_of}, '
-      f'{describe(summary, config.estep.cap)}; {left_out:,} left out, whose '
-      "text this model's tokens cannot write"
+      f'{describe(summary, config.estep.cap)}; {left_out + unwritable:,} left '
+      "out, whose text this model's tokens cannot write"
     )
 
 

@@ -10,7 +10,7 @@ from rest.e_step.choose import make_dataset
 from rest.e_step.draw import Timing, Tools, draw_missing
 from rest.e_step.summary import EStepSummary
 from rest.run import dataset, store
-from rest.types import Graded, Problem, Task, Tokenizer
+from rest.types import Completion, Graded, Problem, Task, Tokenizer
 from rest.verify.answers import Judge
 
 
@@ -103,12 +103,8 @@ def keep_drawn(
   left_out = 0
 
   def rewritten(row: Graded, prompt: str) -> Graded | None:
-    text = row.completion.text
-    tokens = (*tokenizer.encode(text, follows=True), tokenizer.eos[0])
-    if not dataset.says(tokenizer, tokens, text):
-      return None
-    completion = replace(row.completion, tokens=tokens, logprobs=())
-    return replace(row, prompt=prompt, completion=completion)
+    completion = encode_anew(row.completion, tokenizer)
+    return completion and replace(row, prompt=prompt, completion=completion)
 
   def groups() -> Iterator[tuple[int, list[Graded]]]:
     nonlocal left_out
@@ -127,3 +123,15 @@ def keep_drawn(
     groups(), tokenizer, config, folder, max_unknown, judge
   )
   return summary, left_out
+
+
+def encode_anew(
+  completion: Completion, tokenizer: Tokenizer
+) -> Completion | None:
+  """Returns a completion in other tokens; None if they cannot say its text."""
+  text = completion.text
+  end = tokenizer.eos[: completion.finished]
+  tokens = (*tokenizer.encode(text, follows=True), *end)
+  if not dataset.says(tokenizer, tokens, text):
+    return None
+  return replace(completion, tokens=tokens, logprobs=())

@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from rest import tasks
 from rest.config import Config, MeshConfig, SamplerConfig
+from rest.e_step import imported
 from rest.e_step.draw import prompt_tokens
 from rest.e_step.variants import hinted
 from rest.model import hardware, sharding, tokenizer, weights
@@ -96,12 +97,6 @@ def _problems(config: Config) -> tuple[Task, list[leaks.Leak]]:
       f'estep.{field} needs problems with answers, but those of '
       f'{config.task.name} are judged by verifier {found.verifier!r}.'
     )
-  parts = epath.Path(em.samples_of) / 'parts'
-  if em.source == 'samples_of' and not parts.exists():
-    raise FileNotFoundError(
-      f'em.samples_of: there are no samples in {em.samples_of!r}; it must be '
-      'the folder of an iteration, such as RUN/iteration_1.'
-    )
   dropped = leaks.find(found)
   task = leaks.Clean(found, dropped)
   size, train = em.problems_per_iteration, len(task.problems('train'))
@@ -124,7 +119,20 @@ def _problems(config: Config) -> tuple[Task, list[leaks.Leak]]:
       f'em.problems_per_iteration must be at most {train}, the training '
       f'problems there are; got {size}.'
     )
+  if em.source == 'samples_of':
+    _check_samples(em.samples_of, task)
   return task, dropped
+
+
+def _check_samples(samples_of: str, task: Task) -> None:
+  samples = epath.Path(samples_of)
+  if samples.is_file():
+    imported.read(samples_of, task.problems('train'))  # Says what is wrong.
+  elif not (samples / 'parts').exists():
+    raise FileNotFoundError(
+      f'em.samples_of: there are no samples in {samples_of!r}; it must be the '
+      'folder of an iteration, such as RUN/iteration_1, or a JSONL file.'
+    )
 
 
 def _devices(

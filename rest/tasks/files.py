@@ -38,6 +38,10 @@ class Record:
   def object(self, name: str) -> dict[str, Any]:
     return self._typed(name, dict)
 
+  def objects(self, name: str) -> list['Record']:
+    where = f'{self.where}, {name}'
+    return [_record(value, where) for value in self._typed(name, list)]
+
   def texts(self, name: str) -> tuple[str, ...]:
     values = self._typed(name, list)
     if not all(isinstance(value, str) for value in values):
