@@ -53,9 +53,11 @@ class Section:
 class TaskConfig(Section):
   """Which problems, and how they are asked."""
 
-  name: str = ''  # Problem set: a key of `rest.tasks.TASKS`.
+  # Problem set: a key of `rest.tasks.TASKS`, or 'path/to/task.py:MyTask', a
+  # class that is made from `rest.tasks.ProblemSet`.
+  name: str = ''
   # Its folder of original files, or a copy made by `python -m rest.tasks
-  # prepare`; '' for embedded sets.
+  # prepare`; '' for embedded sets. Of 'jsonl', one file of all splits as well.
   path: Annotated[str, Free.PLACE] = ''
   # 'few_shot' [P] or 'zero_shot', where the set has both; bbh has 'cot' and
   # 'direct'; or 'chat', in the form of the model's own chat template. '' is the
@@ -76,8 +78,25 @@ class TaskConfig(Section):
   # split where a set has its own (arithmetic 300, mbpp 90). [P] says D_val, not
   # its size.
   num_validation: Count = 300
-  num_test: Count = 0  # Test problems, a nested random subset; 0: all.
+  # Test problems, a nested random subset; 0: all. Where no test split is
+  # published, as many are held out of train.
+  num_test: Count = 0
   seed: Count = 0  # Of the validation split and the subsets.
+  # What follows is for name='jsonl': records in JSON lines or parquet. Who
+  # judges: 'math', 'exact', 'program' or 'path/to/reward.py:reward', a function
+  # (problem, text) that returns a number from 0 to 1, or None for unknown.
+  verifier: str = ''
+  template: str = '{question}\n'  # How a question is asked.
+  prefix: str = ''  # What stands before every question: examples.
+  stop: tuple[str, ...] = ()  # Texts that end a completion, and are cut off.
+  question_field: str = 'question'  # Of a record: what is asked.
+  answer_field: str = 'answer'  # The reference; any JSON for a function.
+  # For 'program': assertions, in a text or a list, or an object of the fields
+  # of `rest.types.Tests`.
+  tests_field: str = 'tests'
+  # Which split a record is of, 'train', 'validation' or 'test', where one file
+  # holds several; without it the file is all train.
+  split_field: str = 'split'
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ FLOORS = [line.replace('*', '').split() for line in TABLE.splitlines()]
 HOST = re.findall(r'(\w+)\*', TABLE)
 # Rooms within the verifier, which is large; from bottom to top.
 VERIFY_FLOORS = (
-  ('sandbox', 'child', 'exact'),
-  ('math',),
+  ('sandbox', 'child', 'exact', 'user_file'),
+  ('math', 'reward'),
   ('request',),
   ('pool',),
   ('answers', 'program'),

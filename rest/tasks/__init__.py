@@ -5,6 +5,7 @@ import hashlib
 import json
 
 from rest.config import TaskConfig
+from rest.tasks import jsonl, own
 from rest.tasks.arithmetic.arithmetic import Arithmetic
 from rest.tasks.chat import Chat
 from rest.tasks.problem_set import SPLITS, ProblemSet
@@ -15,7 +16,11 @@ from rest.tasks.sets.humaneval import HumanEval, HumanEvalPlus
 from rest.tasks.sets.hungarian_exam import HungarianExam
 from rest.tasks.sets.math import Math
 from rest.tasks.sets.mbpp import Mbpp, MbppPlus
-from rest.types import Task
+from rest.types import Problem, Task
+from rest.verify import reward, user_file
+from rest.verify.request import VERIFIERS
+
+__all__ = ['SPLITS', 'TASKS', 'Problem', 'ProblemSet', 'digest', 'make']
 
 TASKS: dict[str, type[ProblemSet]] = {
   'apps': Apps,
@@ -25,6 +30,7 @@ TASKS: dict[str, type[ProblemSet]] = {
   'humaneval': HumanEval,
   'humaneval_plus': HumanEvalPlus,
   'hungarian_exam': HungarianExam,
+  'jsonl': jsonl.Jsonl,
   'math': Math,
   'mbpp': Mbpp,
   'mbpp_plus': MbppPlus,
@@ -35,13 +41,35 @@ def make(config: TaskConfig) -> ProblemSet:
   """Returns the task that a config names.
 
   Raises:
-    ValueError: The name, or another field, is not one that exists.
+    ValueError: The name, or another field, is not one that exists; or a file of
+      the user's is wrong.
   """
-  if config.name not in TASKS:
+  is_own = user_file.is_named(config.name)
+  if not is_own and config.name not in TASKS:
     raise ValueError(
-      f'task.name must be one of {sorted(TASKS)}, got {config.name!r}.'
+      f'task.name must be one of {sorted(TASKS)}, or a class in a file as in'
+      f" 'path/to/task.py:MyTask'; got {config.name!r}."
     )
-  return TASKS[config.name](config)
+  for field in jsonl.FIELDS if config.name != 'jsonl' else ():
+    value = getattr(config, field)
+    if value != getattr(TaskConfig(), field):
+      raise ValueError(
+        f"task.{field} is of name='jsonl' alone; got {value!r} for"
+        f' {config.name!r}.'
+      )
+  task = own.make(config) if is_own else TASKS[config.name](config)
+  if user_file.is_named(task.verifier):
+    reward.load(task.verifier)
+  elif task.verifier not in VERIFIERS:
+    raise ValueError(
+      f'The verifier of {config.name} (task.verifier) must be one of'
+      f" {VERIFIERS} or as in 'path/to/reward.py:reward', got"
+      f' {task.verifier!r}.'
+    )
+  if is_own or config.verifier:  # What is asked changes with the user's files.
+    named = filter(user_file.is_named, (config.name, task.verifier))
+    task.version = '-'.join((task.version, *map(user_file.digest, named)))
+  return task
 
 
 def for_model(config: TaskConfig, model: str) -> Task:

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
   check = actions.add_parser('leaks', help='list what a run would drop')
   export = actions.add_parser('sheet', help='write answers to grade by hand')
   for action in (prepare, check, export):
-    action.add_argument('task', choices=sorted(tasks.TASKS))
+    action.add_argument('task', help='as task.name of a run')
     action.add_argument('--path', default='', help='folder of the files')
     action.add_argument('--split', default='', help='variant of the problems')
     action.add_argument('--prompt', default='', help='few_shot, zero_shot, ...')

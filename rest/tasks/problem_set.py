@@ -4,13 +4,14 @@ import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from etils import epath
 
 from rest.config import TaskConfig
 from rest.tasks import code, files
 from rest.types import Problem
+from rest.verify import user_file
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -27,10 +28,12 @@ class ProblemSet:
   """A problem set, most often read from the files that its authors published.
 
   A subclass says how to read one published split and how to ask. Where there is
-  no published validation split, it is carved from train. Sets that only test
-  have no problems elsewhere.
+  no published validation or test split, it is carved from train. Sets that only
+  test have no problems elsewhere. A set of one's own is a subclass in a file:
+  docs/own_problems.md shows one.
 
   Attributes:
+    name: As in `rest.types.Task`, as are version, verifier, prefix and stop.
     download: What to download, where the files are not there.
     splits: Which splits are published.
     prompts: Values of `config.prompt`, the default first; and 'chat'.
@@ -40,7 +43,7 @@ class ProblemSet:
   """
 
   name: str
-  version: str
+  version = '1'
   verifier: str
   download: str
   prefix = ''
@@ -67,11 +70,15 @@ class ProblemSet:
       self.prefix = self.shots()
     self._chosen = functools.cache(self._choose)
 
-  def __reduce__(self) -> tuple[type, tuple[TaskConfig]]:
+  def __reduce__(self) -> tuple[Callable, tuple[TaskConfig]]:
     """Another process makes it anew; problems are read where they are asked."""
+    if user_file.is_named(self.config.name):
+      from rest.tasks import own  # It stands on this file.
+
+      return own.load, (self.config,)
     return type(self), (self.config,)
 
-  def read(self, split: str) -> list[Problem]:
+  def read(self, split: str) -> Iterable[Problem]:
     """Returns a published split from the original files in config.path."""
     raise NotImplementedError
 
@@ -81,7 +88,7 @@ class ProblemSet:
 
   def shots(self) -> str:
     """Returns the examples that stand before every question."""
-    raise NotImplementedError
+    return ''
 
   def question(self, problem: Problem) -> str:
     return problem.question
@@ -131,12 +138,21 @@ class ProblemSet:
     config = self.config
     published = self._published()
     train = published.get('train', [])
+    test = published.get('test', train)
+    if config.num_test:
+      test = choose(test, config.num_test, 'task.num_test', config.seed)
+    if 'test' not in published:
+      if not config.num_test:
+        raise ValueError(
+          f'{self.name} has no test split: say with task.num_test how many of'
+          f' the {len(train)} problems of train to hold out.'
+        )
+      train = _without(train, test)
     held_out = published.get('validation', train)
     if held_out:
       field = 'task.num_validation'
       held_out = choose(held_out, config.num_validation, field, config.seed)
-      ids = {problem.id for problem in held_out}
-      train = [problem for problem in train if problem.id not in ids]
+      train = _without(train, held_out)
     if config.num_train:
       train = choose(train, config.num_train, 'task.num_train', config.seed)
     if config.solved_by:
@@ -147,9 +163,6 @@ class ProblemSet:
         )
       solved = {record.text('problem') for record in files.read_jsonl(path)}
       train = [problem for problem in train if problem.id in solved]
-    test = published['test']
-    if config.num_test:
-      test = choose(test, config.num_test, 'task.num_test', config.seed)
     return {'train': train, 'validation': held_out, 'test': test}
 
   def _published(self) -> dict[str, list[Problem]]:
@@ -159,8 +172,14 @@ class ProblemSet:
       from rest.tasks import prepared  # Half a second, for copies alone.
 
       read = prepared.reader(path, self)
-    published = {split: read(split) for split in self.splits}
+    published = {split: list(read(split)) for split in self.splits}
     for split, problems in published.items():
+      for problem in problems:
+        if not isinstance(problem, Problem):
+          raise ValueError(
+            f'{self.name}: read({split!r}) must yield Problems, got'
+            f' {problem!r:.60}.'
+          )
       counts = Counter(problem.id for problem in problems)
       for name, count in counts.most_common(1):
         if count > 1:
@@ -192,6 +211,13 @@ def choose(
   ranked = sorted(problems, key=lambda p: _order(p, seed))
   chosen = {p.id for p in ranked[:size]}
   return [p for p in problems if p.id in chosen]
+
+
+def _without(
+  problems: list[Problem], others: Iterable[Problem]
+) -> list[Problem]:
+  ids = {problem.id for problem in others}
+  return [problem for problem in problems if problem.id not in ids]
 
 
 def _order(problem: Problem, seed: int) -> str:

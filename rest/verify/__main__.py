@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tqdm
 from etils import epath
@@ -34,10 +34,10 @@ from rest.model import tokenizer
 from rest.run import dataset, store
 from rest.run.command import check_out, refusing
 from rest.tasks import files
-from rest.types import Graded, Tests, Tokenizer, Verdict
+from rest.tasks.jsonl import read_tests
+from rest.types import Graded, Tokenizer, Verdict
 from rest.verify.answers import reader
 from rest.verify.pool import Pool
-from rest.verify.program import malformed
 from rest.verify.request import Request, make_request
 
 _T = TypeVar('_T')
@@ -100,32 +100,9 @@ def _requests(path: str, verifier: str) -> Iterator[Request]:
   for record in files.read_jsonl(epath.Path(path)):
     text = record.text('text')
     if verifier == 'program':
-      yield Request(verifier, text, tests=_tests(record))
+      yield Request(verifier, text, tests=read_tests(record, 'tests'))
     else:
       yield Request(verifier, text, gold=record.text('gold'))
-
-
-def _tests(record: files.Record) -> Tests:
-  """Returns the tests of a line.
-
-  Raises:
-    ValueError: They are not as `rest.types.Tests` says.
-  """
-  tests = files.Record(record.object('tests'), f'{record.where}, tests')
-  tests.text('kind')
-  known = Tests.__slots__
-  if strangers := sorted(tests.fields.keys() - known):
-    raise ValueError(f'{tests.where}: fields are {known}, not {strangers}.')
-  lists = ('inputs', 'outputs')
-  found: dict[str, Any] = {
-    name: tests.texts(name) if name in lists else tests.text(name)
-    for name in tests.fields
-  }
-  try:
-    malformed.check(Tests(**found))
-  except ValueError as error:
-    raise ValueError(f'{tests.where}: {error}') from error
-  return Tests(**found)
 
 
 def _regrade(

@@ -73,7 +73,7 @@ class Pool:
       RuntimeError: A worker misjudges what is known.
     """
     for name in verifiers:
-      if name not in requests.VERIFIERS:
+      if not requests.is_verifier(name):
         raise ValueError(
           f'Verifier {name!r} is not one of {requests.VERIFIERS}.'
         )

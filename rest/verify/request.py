@@ -4,10 +4,11 @@ import hashlib
 from dataclasses import asdict, dataclass
 
 from rest.types import Problem, Task, Tests, Verdict
-from rest.verify import exact, math
+from rest.verify import exact, math, user_file
+from rest.verify import reward as rewards
 
 _ANSWERS = {'math': math, 'exact': exact}  # Who judge an extracted answer.
-VERIFIERS = (*_ANSWERS, 'program', 'hang')
+VERIFIERS = (*_ANSWERS, 'program')
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +16,24 @@ class Request:
   """One text to be judged.
 
   Attributes:
-    verifier: 'math', 'exact' or 'program'; or 'hang', which never answers,
-      for drills.
+    verifier: 'math', 'exact' or 'program'; 'path/to/reward.py:reward', a
+      function of the user's; or 'hang', which never answers, for drills.
     text: The completion; for 'program', the whole program.
     gold: The reference answer or solution, for 'math' and 'exact'.
     tests: How the program is judged, for 'program'.
+    problem: What the function is given, for one of the user's.
   """
 
   verifier: str
   text: str
   gold: str = ''
   tests: Tests | None = None
+  problem: Problem | None = None
+
+
+def is_verifier(name: str) -> bool:
+  """Whether there is such a verifier."""
+  return name in (*VERIFIERS, 'hang') or user_file.is_named(name)
 
 
 def make_request(task: Task, problem: Problem, text: str) -> Request:
@@ -33,6 +41,8 @@ def make_request(task: Task, problem: Problem, text: str) -> Request:
   if task.verifier == 'program':
     program = task.program(problem, text)
     return Request('program', program, tests=problem.tests)
+  if user_file.is_named(task.verifier):
+    return Request(task.verifier, text, problem=problem)
   return Request(task.verifier, text, gold=problem.answer or '')
 
 
@@ -46,7 +56,8 @@ def claim(request: Request) -> str | None:
 def key(request: Request, claim: str | None) -> bytes:
   """Returns a digest of all that the verdict depends on."""
   version = verdict(request, None, '').verifier
-  parts = repr((version, request.gold, claim, request.tests))
+  given = request.gold, claim, request.tests, request.problem
+  parts = repr((version, *given))
   data = parts.encode(errors='surrogatepass')
   return hashlib.blake2b(data, digest_size=16).digest()
 
@@ -54,6 +65,8 @@ def key(request: Request, claim: str | None) -> bytes:
 def message(request: Request, claim: str | None) -> dict[str, object]:
   """Returns what a worker is sent."""
   message: dict[str, object] = {'verifier': request.verifier, 'text': claim}
+  if request.problem is not None:
+    return message | {'problem': asdict(request.problem)}
   if request.tests is None:
     return message | {'gold': request.gold}
   return message | {'tests': asdict(request.tests)}
@@ -61,8 +74,12 @@ def message(request: Request, claim: str | None) -> dict[str, object]:
 
 def verdict(request: Request, reward: float | None, reason: str) -> Verdict:
   """Returns a verdict that needed no worker, or that none would give."""
-  judge = _ANSWERS.get(request.verifier)
-  return Verdict(reward, reason, judge.VERSION if judge else request.verifier)
+  version = request.verifier
+  if version in _ANSWERS:
+    version = _ANSWERS[version].VERSION
+  elif user_file.is_named(version):
+    version = rewards.version(version)
+  return Verdict(reward, reason, version)
 
 
 def known(verifiers: tuple[str, ...]) -> list[tuple[Request, float]]:

@@ -7,6 +7,7 @@ kernel's signal, and by the end of its input.
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import resource
@@ -16,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
-from rest.types import Tests, Verdict
+from rest.types import Problem, Tests, Verdict
+from rest.verify import reward, user_file
 
 if TYPE_CHECKING:
   from rest.verify.program.judge import ProgramJudge
@@ -82,6 +84,9 @@ def _load(
     on_exit.callback(judge.close)
     judges['program'] = lambda r: _judge_program(judge, r, replies)
     sandbox = judge.level
+  for name in filter(user_file.is_named, setup['verifiers']):
+    judge_reward = functools.partial(reward.judge, reward.load(name), name)
+    judges[name] = functools.partial(_judge_reward, judge_reward)
   memory = setup['memory'] << 20
   return {name: _within(memory, judges[name]) for name in judges}, sandbox
 
@@ -108,6 +113,15 @@ def _judge_program(
   tests = read_tests(request['tests'])
   _write(replies, {'seconds': judge.deadline(tests)})
   return judge.judge(request['text'], tests)
+
+
+def _judge_reward(
+  judge: Callable[[Problem, str], Verdict], request: dict
+) -> Verdict:
+  fields = request['problem']
+  if fields['tests'] is not None:
+    fields['tests'] = read_tests(fields['tests'])
+  return judge(Problem(**fields), request['text'])
 
 
 def read_tests(fields: dict) -> Tests:

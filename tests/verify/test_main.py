@@ -69,7 +69,8 @@ _CALL = {
     ('math', ['3', '3'], "must be a JSON object, got ['3', '3']"),
     ('math', '3', "must be a JSON object, got '3'"),
     ('program', {'text': '1'}, "field 'tests' is missing; there are ['text']"),
-    ('program', {'text': '1', 'tests': '{}'}, "'tests' must be an object, got"),
+    ('program', {'text': '1', 'tests': 3}, "'tests' must be an object, got"),
+    ('program', {'text': '1', 'tests': '{}'}, "field 'kind' is missing"),
     ('program', {'text': '1', 'tests': {}}, "tests: field 'kind' is missing"),
     (
       'program',
