@@ -8,6 +8,7 @@ from rest.config import TaskConfig
 from rest.tasks import jsonl, own
 from rest.tasks.arithmetic.arithmetic import Arithmetic
 from rest.tasks.chat import Chat
+from rest.tasks.countdown import Countdown
 from rest.tasks.problem_set import SPLITS, ProblemSet
 from rest.tasks.sets.apps import Apps
 from rest.tasks.sets.bbh import Bbh
@@ -26,6 +27,7 @@ TASKS: dict[str, type[ProblemSet]] = {
   'apps': Apps,
   'arithmetic': Arithmetic,
   'bbh': Bbh,
+  'countdown': Countdown,
   'gsm8k': Gsm8k,
   'humaneval': HumanEval,
   'humaneval_plus': HumanEvalPlus,
