@@ -6,6 +6,7 @@ with test or the prompt, from test where with the prompt. Two problems overlap
 if they read the same without case, spaces and punctuation, or if half of the
 13-grams (Brown et al., 2020) of one stand in the other. One shared 13-gram
 alone says little: MATH is full of 'What is the sum of all positive integers'.
+And one of many problems says nothing: it is how a set puts its questions.
 """
 
 import re
@@ -18,6 +19,7 @@ from rest.types import Problem, Task
 
 _WORDS = 13
 _SHARE = 0.5  # Of a problem's 13-grams.
+_MANY = 50  # Problems; a 13-gram of more is left out.
 
 _IGNORED = re.compile(r'[\s$.,;:?!\'"`]|\\[ ,;!]')
 _FIGURE = re.compile(r'\[asy\].*?(?:\[/asy\]|\Z)', re.DOTALL)
@@ -44,7 +46,7 @@ class Leak:
 def find(task: Task) -> list[Leak]:
   """Returns what to drop from a task's splits, in their order."""
   found: list[Leak] = []
-  kept = _Index()
+  kept = _Index(p for split in SPLITS for p in task.problems(split))
   kept.add_prompt(task.prefix)
   for split in reversed(SPLITS):  # Test first: it loses nothing to the others.
     problems = task.problems(split)
@@ -77,7 +79,8 @@ class Clean:
 
 def find_in_suite(task: Task, suite: Task) -> list[Leak]:
   """Returns what to drop from a transfer set's test, after training on task."""
-  seen = _Index()
+  trained = [*task.problems('train'), *task.problems('validation')]
+  seen = _Index([*trained, *suite.problems('test')])
   seen.add_prompt(task.prefix)
   for split in ('train', 'validation'):
     for problem in task.problems(split):
@@ -96,7 +99,10 @@ def drop(
 class _Index:
   """What has been seen, by id, by text and by 13-grams."""
 
-  def __init__(self):
+  def __init__(self, problems: Iterable[Problem]):
+    """Takes all problems that will be compared, for what many share."""
+    counts = Counter(g for p in problems for g in _grams(_statement(p)))
+    self._common = {gram for gram, n in counts.items() if n > _MANY}
     self._prompt = ''
     self._ids: dict[str, str] = {}
     self._texts: dict[str, str] = {}
@@ -105,14 +111,14 @@ class _Index:
 
   def add_prompt(self, prompt: str) -> None:
     self._prompt = _normalise(prompt)
-    self._add_grams(_grams(prompt), 'prompt')
+    self._add_grams(self._telling(prompt), 'prompt')
 
   def add(self, problem: Problem, split: str) -> None:
     source = f'{split} {problem.id}'
     self._ids[problem.id] = source
     text = _statement(problem)
     self._texts.setdefault(_normalise(text), source)
-    self._add_grams(_grams(text), source)
+    self._add_grams(self._telling(text), source)
 
   def overlaps(self, problems: list[Problem], split: str) -> list[Leak]:
     leaks = []
@@ -121,6 +127,9 @@ class _Index:
       if overlap is not None:
         leaks.append(Leak(split, problem.id, *overlap))
     return leaks
+
+  def _telling(self, text: str) -> list[int]:
+    return [gram for gram in _grams(text) if gram not in self._common]
 
   def _add_grams(self, grams: list[int], source: str) -> None:
     self._sizes[source] = len(grams)
@@ -137,7 +146,7 @@ class _Index:
       return self._texts[normal], 'same text'
     if normal in self._prompt:
       return 'prompt', 'same text'
-    grams = _grams(text)
+    grams = self._telling(text)
     shared = Counter(
       source for gram in grams for source in self._grams.get(gram, ())
     )

@@ -55,6 +55,13 @@ def test_each_overlap_is_dropped_from_the_split_that_matters_less():
   assert len(clean.problems('test')) == 2
 
 
+def test_how_a_set_puts_its_questions_is_no_overlap():
+  train = [f'Number {i}: {_LONG}' for i in range(60)]
+  assert leaks.find(_Task(train=train, test=[f'Number 99: {_LONG}'])) == []
+  found = leaks.find(_Task(train=[*train[:5], _LONG], test=[train[0]]))
+  assert [leak.problem_id for leak in found] == [f'train/{i}' for i in range(6)]
+
+
 def test_a_question_with_other_numbers_at_its_end_is_an_overlap():
   other = _LONG.replace('three weeks', 'five weeks')
   found = leaks.find(_Task(train=[other], test=[_LONG]))
