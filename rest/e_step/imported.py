@@ -81,17 +81,8 @@ def grade(
 
   def write() -> None:
     index, completions, verdicts = waiting.popleft()
-    problem = problems[index]
-    prompt = task.question(problem)
-    parts.write(
-      index,
-      [
-        Graded(problem.id, sample, prompt, completion, verdict.result())
-        for sample, (completion, verdict) in enumerate(
-          zip(completions, verdicts, strict=True)
-        )
-      ],
-    )
+    rows = _rows(problems[index], task, completions, verdicts)
+    parts.write(index, rows)
 
   for index in sorted(found.keys() - parts.done()):
     encoded = [encode_anew(sample, tokenizer) for sample in found[index]]
@@ -112,6 +103,20 @@ def grade(
   while waiting:
     write()
   return left_out
+
+
+def _rows(
+  problem: Problem,
+  task: Task,
+  completions: Sequence[Completion],
+  verdicts: Sequence[Future[Verdict]],
+) -> list[Graded]:
+  prompt = task.question(problem)
+  pairs = enumerate(zip(completions, verdicts, strict=True))
+  return [
+    Graded(problem.id, sample, prompt, completion, verdict.result())
+    for sample, (completion, verdict) in pairs
+  ]
 
 
 def _plain(record: files.Record) -> Completion:
