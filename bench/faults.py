@@ -43,7 +43,7 @@ FIELDS = {
   'eval.num_problems': 2,
   'eval.pass_k': (1, 2),
   'mstep.max_steps': 2,
-  'mstep.rows': 8,  # Tests have eight devices.
+  'mstep.batch': 8,
   'mstep.save_every': 1,
   'verify.workers': 1,
 }

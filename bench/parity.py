@@ -98,7 +98,8 @@ def _draw(
 def _last_logits(model: lm.Transformer, tokens_BT: jax.Array) -> jax.Array:
   """Returns the logits of the last position, by plain attention."""
   positions_BT = jnp.arange(tokens_BT.shape[1])[None]
-  attend = plain_attention(model.config, jnp.ones_like(tokens_BT), positions_BT)
+  ends_BT = jnp.full_like(tokens_BT, tokens_BT.shape[1])
+  attend = plain_attention(model.config, ends_BT, positions_BT)
   x_BTD, _ = lm.backbone(lm.unstack(model), tokens_BT, positions_BT, attend)
   return lm.logits(model, x_BTD[:, -1])[0]
 

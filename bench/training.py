@@ -1,18 +1,21 @@
 """How fast the M-step trains: tokens/s, share of the hardware's peak, memory.
 
   python -m bench.training --shape=1.5b --check
-  python -m bench.training --shape=1.5b --rows=8 --against=torch
-  python -m bench.training --shape=7b --rows=3
+  python -m bench.training --shape=1.5b --batch=32 --against=torch
+  python -m bench.training --shape=7b --batch=12
+  python -m bench.training --shape=1.5b --gsm8k --batch=32 --check
 
 Full fine-tuning with AdamW, float32 weights and state, bfloat16 products;
-packed rows of 2,048 tokens: prompts of 300 and completions of lognormal length
-(median 160, sigma 0.6, cut to 16..512), loss on completions only. Timed over
-`fine_tune` itself, from one step's metrics to the next's.
+packed rows of 2,048 tokens: prompts of 300 that share nothing and completions
+of lognormal length (median 160, sigma 0.6, cut to 16..512), loss on completions
+only. With --gsm8k, what GSM8K keeps, once without sharing in such rows and once
+with: a prefix of 700 tokens, questions of about 80, four completions of a
+median of 110 of each. Timed over `fine_tune` itself, from one step's metrics to
+the next's.
 """
 
 import argparse
 import dataclasses
-import itertools
 import time
 
 import jax
@@ -23,9 +26,9 @@ from jax.sharding import Mesh
 from bench.shapes import SHAPES
 from rest.config import MStepConfig
 from rest.m_step.fine_tune import fine_tune
-from rest.m_step.packing import Batch, Example, pack
+from rest.m_step.packing import Batch, Example, Shape, pack
 from rest.m_step.schedule import Schedule
-from rest.m_step.update import gradients, put
+from rest.m_step.update import Metrics, gradients, put
 from rest.model import sharding
 from rest.model.sharding import leaf_name
 from rest.model.transformer import ModelConfig, Transformer
@@ -35,72 +38,96 @@ from rest.sampler.capacity import find_device
 PEAK = 990e12  # Dense bfloat16 FLOP/s of an H200, by the datasheet.
 
 
-def make_examples(
-  tokens: int, prompt: int, median: int, vocab: int
-) -> list[Example]:
-  """Returns sequences of random ids with about so many tokens in all."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lengths:
+  """What examples are made of, in tokens.
+
+  Attributes:
+    prefix: Shared by all.
+    question: On average, give or take a quarter.
+    median: Of completions.
+    solutions: How many of each question.
+  """
+
+  prefix: int
+  question: int
+  median: int
+  solutions: int
+
+
+GSM8K = Lengths(prefix=700, question=80, median=110, solutions=4)
+
+
+def make_examples(count: int, lengths: Lengths, vocab: int) -> list[Example]:
+  """Returns so many solutions of random ids."""
   random = np.random.default_rng(0)
-  examples, total = [], 0
-  while total < tokens:
-    length = random.lognormal(np.log(median), 0.6)
-    length = int(np.clip(length, 16, 3.2 * median))
-    ids = tuple(random.integers(1, vocab, prompt + length).tolist())
-    examples.append(Example(ids[:prompt], ids[prompt:]))
-    total += examples[-1].length
+
+  def ids(length: int) -> tuple[int, ...]:
+    return tuple(random.integers(1, vocab, length).tolist())
+
+  prefix, question, examples = ids(lengths.prefix), (), []
+  for i in range(count):
+    if i % lengths.solutions == 0:
+      question = ids(int(lengths.question * random.uniform(0.75, 1.25)))
+    length = random.lognormal(np.log(lengths.median), 0.6)
+    length = int(np.clip(length, 16, 3.2 * lengths.median))
+    examples.append(Example(question, ids(length), prefix=prefix))
   return examples
 
 
 def measure(
-  config: ModelConfig, m_step: MStepConfig, lengths: tuple[int, int], mesh: Mesh
-) -> None:
-  """Trains for `max_steps` steps and prints one line a figure."""
+  config: ModelConfig, m_step: MStepConfig, lengths: Lengths, mesh: Mesh
+) -> float:
+  """Trains for `max_steps` steps, prints a line a figure; loss tokens/s."""
   steps = m_step.max_steps
-  step_tokens = m_step.rows * m_step.row_length
-  examples = make_examples(
-    int(1.1 * steps * step_tokens), *lengths, config.vocab
-  )
-  stamps = [time.perf_counter()]
-  result = fine_tune(
-    _random_model(config, mesh),
-    examples,
-    m_step,
-    mesh,
-    seed=0,
-    on_step=lambda done, metrics: stamps.append(time.perf_counter()),
+  examples = make_examples(steps * m_step.batch, lengths, config.vocab)
+  schedule = Schedule(examples, m_step, 0, mesh.size // mesh.shape['tensor'])
+  shape = schedule.shape
+  stamps, weights = [time.perf_counter()], []
+
+  def on_step(done: int, metrics: Metrics) -> None:
+    stamps.append(time.perf_counter())
+    weights.append(metrics.weight)
+
+  fine_tune(
+    _random_model(config, mesh), examples, m_step, mesh, seed=0, on_step=on_step
   )
   seconds = np.diff(stamps)
   # The first step compiles; the second is reported late with the third.
   steady = seconds[2:-1]
-  rate = step_tokens / np.median(steady)
-  share = rate * flops_per_token(config, m_step.row_length) / PEAK
-  share /= jax.device_count()
-  feeding = time_feeding(examples, m_step, mesh)[2:-1]
+  median = np.median(steady)
+  positions = shape.rows * shape.length
+  rate = positions / median
+  path = examples[0].length if lengths.prefix else m_step.row_length
+  share = rate * flops_per_token(config, path) / PEAK / jax.device_count()
+  feeding = time_feeding(schedule, mesh)[2:-1]
   _print('parameters', f'{count_parameters(config):,}')
-  _print('step', f'{step_tokens:,} tokens, {m_step.remat} kept, {steps} steps')
-  _print('padding', f'{result.summary["padding"]:.1%}')
+  _print('sharing', f'{m_step.share_prefixes}')
+  _print('step', f'{shape.rows} rows of {shape.length}, {m_step.remat} kept')
+  _print('solutions a step', f'{len(examples) / steps:.1f}, {steps} steps')
+  _print('positions a solution', f'{positions * steps / len(examples):.1f}')
+  _print('padding', f'{shape.padding:.1%}')
   _print('first step', f'{seconds[0]:.1f} s, compilation included')
-  _print('median step', f'{np.median(steady) * 1e3:.1f} ms')
-  late = np.quantile(steady, 0.99) / np.median(steady)
-  _print('p99 / median', f'{late:.3f} (must 1.1)')
+  _print('median step', f'{median * 1e3:.1f} ms')
+  _print('p99 / median', f'{np.quantile(steady, 0.99) / median:.3f} (must 1.1)')
   _print(
     'data wait',
     f'{feeding.sum() / steady.sum():.2%} of a step (must 1 %), '
     f'{np.median(feeding) * 1e3:.2f} ms a batch',
   )
   _print('tokens/s', f'{rate:,.0f}')
+  _print('loss tokens/s', f'{np.mean(weights) / median:,.0f}')
   _print('a device', f'{share * PEAK / 1e12:.0f} TFLOP/s, {share:.1%} of 990')
-  _print_memory(config, m_step, mesh)
+  _print_memory(config, m_step, shape, mesh)
+  return float(np.mean(weights) / median)
 
 
-def time_feeding(
-  examples: list[Example], m_step: MStepConfig, mesh: Mesh
-) -> np.ndarray:
+def time_feeding(schedule: Schedule, mesh: Mesh) -> np.ndarray:
   """Returns the seconds for the batch of each step, made and on the devices.
 
   Fed as the trainer feeds its steps, but on idle devices, and waited for. In
   training they compute meanwhile: they wait for less than this, if at all.
   """
-  schedule = Schedule(examples, m_step, seed=0)
   seconds = []
   for step in range(schedule.steps):
     start = time.perf_counter()
@@ -113,25 +140,31 @@ def check_packing(config: ModelConfig) -> None:
   """Prints how far packed rows and single sequences are from the reference.
 
   Two layers of the model on this device, in its dtype, with the attention that
-  training runs there: a few sequences in one row, more in three rows, and each
-  in a row of its own. The reference is the packed rows in float32, with plain
-  attention.
+  training runs there: a few solutions in one row of a prefix and questions,
+  more in three rows, and each in a row of its own. The reference is the packed
+  rows in float32, with plain attention. Once more with a window and a soft-cap.
   """
   config = dataclasses.replace(config, layers=2, vocab=2048)
-  exact = dataclasses.replace(config, dtype='float32')
-  for rows in (1, 3):
-    # Enough tokens for a last row that is not empty; the rest of it is padding.
-    tokens = int((rows - 0.3) * 2048)
-    examples = make_examples(tokens, 300, 160, config.vocab)
-    packed = pack(examples, 2048, rows)[0]
-    alone = [pack([example], 2048, 1)[0] for example in examples]
-    alone = Batch(*map(np.concatenate, zip(*alone, strict=True)))
-    with jax.default_matmul_precision('highest'):
-      reference = _gradients(exact, packed)
-    _print('packing', f'{len(examples)} sequences, rows of them: {rows}')
-    for name, batch in (('packed', packed), ('alone', alone)):
-      far, worst = _farthest(_gradients(config, batch), reference)
-      _print(f'  {name} from float32', f'{far:.1e} at most ({worst})')
+  gemma = dataclasses.replace(config, windows=(256, 0), attention_softcap=50.0)
+  for what, model in (('', config), (', window and soft-cap', gemma)):
+    exact = dataclasses.replace(model, dtype='float32')
+    for rows, count in ((1, 8), (3, 28)):
+      examples = make_examples(count, GSM8K, config.vocab)
+      packed = pack(examples, range(count), Shape(rows, 2048, 0), True)
+      alone = [
+        pack([example], [0], Shape(1, 2048, 0), False) for example in examples
+      ]
+      alone = Batch(*map(np.concatenate, zip(*alone, strict=True)))
+      with jax.default_matmul_precision('highest'):
+        loss, exactly = _gradients(exact, packed)
+      _print('packing', f'{count} solutions, rows of them: {rows}{what}')
+      for name, batch in (('packed', packed), ('alone', alone)):
+        found, gradient = _gradients(model, batch)
+        far, worst = _farthest(gradient, exactly)
+        _print(
+          f'  {name} from float32',
+          f'{far:.1e} at most ({worst}), loss {abs(found / loss - 1):.1e}',
+        )
 
 
 def _farthest(gradient: Transformer, exact: Transformer) -> tuple[float, str]:
@@ -155,14 +188,15 @@ def _farthest(gradient: Transformer, exact: Transformer) -> tuple[float, str]:
   )
 
 
-def _gradients(config: ModelConfig, batch: Batch) -> Transformer:
+def _gradients(config: ModelConfig, batch: Batch) -> tuple[float, Transformer]:
   model = _random_model(config, sharding.make_mesh(sharding.MeshConfig()))
   run = jax.jit(gradients, static_argnames='config')
-  return run(model, batch, config=MStepConfig(rows=1))[1]
+  loss, gradient = run(model, batch, config=MStepConfig(rows=len(batch[0])))
+  return float(loss), gradient
 
 
 def measure_torch(
-  config: ModelConfig, m_step: MStepConfig, lengths: tuple[int, int]
+  config: ModelConfig, m_step: MStepConfig, lengths: Lengths
 ) -> None:
   """Times `transformers` with `torch.compile` on the same rows.
 
@@ -172,7 +206,7 @@ def measure_torch(
   import torch
   import transformers
 
-  rows, steps = m_step.rows, m_step.max_steps
+  steps = m_step.max_steps
   torch.set_float32_matmul_precision('high')
   model = transformers.Qwen2ForCausalLM(  # pyright: ignore  # Typed as if unbound.
     transformers.Qwen2Config(
@@ -189,10 +223,12 @@ def measure_torch(
   ).cuda()
   compiled = torch.compile(model)
   optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-  tokens = int(1.1 * steps * rows * m_step.row_length)
-  examples = make_examples(tokens, *lengths, config.vocab)
+  examples = make_examples(steps * m_step.batch, lengths, config.vocab)
+  schedule = Schedule(examples, m_step, 0)
+  shape = schedule.shape
   seconds = []
-  for batch in itertools.islice(pack(examples, m_step.row_length, rows), steps):
+  for step in range(steps):
+    batch = schedule.batch(step)
     start = time.perf_counter()
     labels = np.where(batch.weights_BT > 0, batch.targets_BT, -100)
     # The model shifts labels itself.
@@ -209,9 +245,9 @@ def measure_torch(
     optimizer.zero_grad()
     loss.item()
     seconds.append(time.perf_counter() - start)
-  rate = rows * m_step.row_length / np.median(seconds[2:])
-  share = rate * flops_per_token(config, m_step.row_length) / PEAK
-  _print('torch.compile', f'{torch.__version__}, {rows} rows a step')
+  rate = shape.rows * shape.length / np.median(seconds[2:])
+  share = rate * flops_per_token(config, shape.length) / PEAK
+  _print('torch.compile', f'{torch.__version__}, {shape.rows} rows a step')
   _print('median step', f'{np.median(seconds[2:]) * 1e3:.1f} ms')
   _print('tokens/s', f'{rate:,.0f}')
   _print('model FLOP/s', f'{share * PEAK / 1e12:.0f} T, {share:.1%} of 990 T')
@@ -240,8 +276,7 @@ def main() -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--shape', choices=SHAPES, default='1.5b')
-  parser.add_argument('--rows', type=int, default=16)
-  parser.add_argument('--row_length', type=int, default=2048)
+  parser.add_argument('--batch', type=int, default=64, help='Solutions a step.')
   parser.add_argument('--remat', default='matmuls')
   parser.add_argument('--steps', type=int, default=12)
   parser.add_argument('--prompt', type=int, default=300, help='Tokens.')
@@ -250,33 +285,54 @@ def main() -> None:
   )
   parser.add_argument('--fsdp', type=int, default=1, help='Devices.')
   parser.add_argument(
+    '--gsm8k', action='store_true', help='Without and with sharing.'
+  )
+  parser.add_argument(
     '--check', action='store_true', help='Packing, and the rate of products.'
   )
   parser.add_argument('--against', choices=('', 'torch'), default='')
   args = parser.parse_args()
   config = SHAPES[args.shape]
-  m_step = MStepConfig(
-    rows=args.rows,
-    row_length=args.row_length,
+  apart = MStepConfig(
+    batch=args.batch,
+    rows=args.batch,
+    row_length=2048,
+    share_prefixes=False,
     remat=args.remat,
     max_steps=args.steps,
     epochs=1,
     stop='fixed_steps',
   )
-  lengths = args.prompt, args.median
+  lengths = Lengths(0, args.prompt, args.median, 1)
   _print('shape', args.shape)
   if args.against == 'torch':
-    measure_torch(config, m_step, lengths)
+    measure_torch(config, apart, lengths)
     return
   mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=args.fsdp))
   _print('device', f'{jax.device_count()} x {jax.devices()[0].device_kind}')
   if args.check:
     measure_matmul()
     check_packing(config)
-  measure(config, m_step, lengths, mesh)
+  if not args.gsm8k:
+    measure(config, apart, lengths, mesh)
+    return
+  shared = dataclasses.replace(apart, row_length=8192, share_prefixes=True)
+  before, after = (
+    measure(config, m_step, GSM8K, mesh) for m_step in (apart, shared)
+  )
+  _print(
+    'sharing', f'{after / before:.2f} x the loss tokens/s (must 3.5, aim 5)'
+  )
 
 
-def _print_memory(config: ModelConfig, m_step: MStepConfig, mesh: Mesh) -> None:
+def _print_memory(
+  config: ModelConfig, m_step: MStepConfig, shape: Shape, mesh: Mesh
+) -> None:
+  shards = mesh.size // mesh.shape['tensor']
+  rows = shape.rows // shards
+  m_step = dataclasses.replace(
+    m_step, batch=shape.rows, rows=rows, row_length=shape.length
+  )
   planned = step_memory(config, m_step, mesh, find_device())
   for field in dataclasses.fields(planned):
     size = getattr(planned, field.name)

@@ -33,8 +33,6 @@ def get_config():
   # The examples take about 300 tokens; statements run to several thousand.
   c.sampling.max_prompt_tokens = 4096
   c.sampling.max_tokens = 1024
-  c.mstep.row_length = 5120
-  c.mstep.rows = 8
 
   c.eval.num_samples = 10
   c.eval.pass_k = (1, 2, 5, 10)  # [P] figure 5.

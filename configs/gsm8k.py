@@ -26,7 +26,6 @@ def get_config():
   # longest human solution about 400.
   c.sampling.max_prompt_tokens = 1280
   c.sampling.max_tokens = 512
-  c.mstep.row_length = 2048
 
   c.eval.num_samples = 64
   c.eval.num_problems = 500

@@ -36,7 +36,6 @@ def get_config():
   # human solutions 99 in 100 are shorter than 1,100.
   c.sampling.max_prompt_tokens = 3072
   c.sampling.max_tokens = 1024
-  c.mstep.row_length = 4096
 
   c.eval.num_samples = 64  # [P] figure 5 and maj@64.
   c.eval.num_problems = 500

@@ -31,7 +31,6 @@ def get_config():
   # about 4,000; the longest to train on takes less than 700.
   c.sampling.max_prompt_tokens = 5120
   c.sampling.max_tokens = 512
-  c.mstep.row_length = 2048
 
   c.eval.num_samples = 10
   c.eval.pass_k = (1, 2, 5, 10)

@@ -27,8 +27,9 @@ def get_config():
   c.sampling.max_prompt_tokens = 128
 
   c.mstep.learning_rate = 1e-4
+  c.mstep.batch = 16
   c.mstep.row_length = 256
-  c.mstep.rows = 8
+  c.mstep.rows = 16
   c.mstep.epochs = 1
   c.mstep.remat = 'none'
 

@@ -266,11 +266,18 @@ class MStepConfig(Section):
   epsilon: Some = 1e-8  # Added to the root of the second moment.
   # Largest global norm of the gradient; 0: no limit.
   clip: Annotated[float, '[0, 1e9]'] = 1.0
-  row_length: Size = 2048  # Tokens in a packed row; the longest must fit.
-  rows: Size = 16  # Packed rows in a step, over all devices.
-  # Parts that a step's rows are worked on in, one after another, to save
-  # memory; the result is that of one part.
-  accumulate: Size = 1
+  # Solutions in a step, about; what there is of a problem is in one. RSI, which
+  # is this method on GSM8K: 32; VinePPO's ReST-EM: 64; RFT: 128.
+  batch: Size = 32
+  # Most tokens of a packed row; the longest solution must fit, with its prompt.
+  # Rows are as few as this allows, and then as short as they can be.
+  row_length: Size = 8192
+  # Most rows that a device works on at a time; what it has more of in a step
+  # follows, with the same result.
+  rows: Annotated[Size, Free.SPEED] = 2
+  # Whether a row holds the few-shot prefix once, and each question once for all
+  # its solutions; the loss is the same.
+  share_prefixes: Annotated[bool, Free.SPEED] = True
   # Times that each solution is seen; RFT: 3.
   epochs: Annotated[int, '[1, 1000]'] = 2
   max_steps: Count = 0  # Training ends then at the latest; 0: after `epochs`.
@@ -396,11 +403,6 @@ def check(config: Config) -> None:
       "estep.stop_at_cap needs estep.weight='identity': by other weights, a "
       f'later sample may take the place of an earlier one; got '
       f'{estep.weight!r}.'
-    )
-  if mstep.rows % mstep.accumulate:
-    raise ValueError(
-      f'mstep.accumulate must divide mstep.rows; got {mstep.accumulate} and '
-      f'{mstep.rows}.'
     )
   if any(k > samples for k in config.eval.pass_k):
     raise ValueError(

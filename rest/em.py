@@ -7,13 +7,11 @@ that was killed finds them and goes on with the first phase that has none.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
-from typing import Any
 
 from etils import epath
 from jax.sharding import Mesh
 
 from rest import report
-from rest.config import MStepConfig
 from rest.e_step import imported
 from rest.e_step.draw import Tools, e_step
 from rest.e_step.evaluate import evaluate
@@ -212,7 +210,7 @@ def improve(run: Run, policy: Policy, iteration: int) -> None:
       should_stop=tools.should_stop,
     )
     here.result = result.summary
-    here.values['trained'] = _tokens_trained(config.mstep, result.summary)
+    here.values['trained'] = result.summary['tokens']
     checkpoint.save_model(here.folder / 'model', result.model)
     found = fingerprint(result.model)
     if processes.is_first():
@@ -282,11 +280,6 @@ def _phase(
   return phase(
     tools.live, tools.sampler.stats.counts, folder, iteration, name, *makes
   )
-
-
-def _tokens_trained(config: MStepConfig, summary: dict[str, Any]) -> float:
-  positions = summary['steps'] * config.rows * config.row_length
-  return round(positions * (1 - summary['padding']))
 
 
 def _name(iteration: int) -> str:

@@ -62,7 +62,6 @@ def test_an_unknown_size_to_pretrain_is_named():
     ({'eval__pass_k': (1, 64)}, r'eval\.pass_k.*64'),
     ({'em__start_from': 'last'}, r"em\.start_from.*'last'"),
     ({'mstep__optimizer': 'sgd'}, r"mstep\.optimizer.*'sgd'"),
-    ({'mstep__rows': 6}, 'rows'),
     ({'mesh__tensor': 3}, r'mesh .*tensor=3'),
     ({'mesh__tensor': 8}, r'mesh\.tensor=8.*heads'),
     ({'sampling__max_prompt_tokens': 40}, r'sampling\.max_prompt_tokens is 40'),

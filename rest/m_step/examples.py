@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from rest.config import EMConfig
-from rest.e_step.draw import prompt_tokens
+from rest.e_step.draw import prefix_tokens, question_tokens
 from rest.m_step.packing import Example
 from rest.run import dataset
 from rest.run.opened import iteration_folder
@@ -54,12 +54,13 @@ def training_examples(
   """
   problems = {p.id: p for p in task.problems('train')}
   solutions = _solutions(workdir, problems, task, tokenizer, em, iteration)
+  prefix = training_prefix(task, tokenizer, em.train_prompt)
+  questions = {
+    problem_id: tuple(question_tokens(task, tokenizer, problems[problem_id]))
+    for problem_id in dict.fromkeys(problem_id for problem_id, _ in solutions)
+  }
   examples = {
-    (problem_id, tokens): Example(
-      training_prompt(task, tokenizer, em.train_prompt, problems[problem_id]),
-      tokens,
-      weight,
-    )
+    (problem_id, tokens): Example(questions[problem_id], tokens, weight, prefix)
     for (problem_id, tokens), weight in solutions.items()
   }
   examples = _fitting(examples, row_length, say)
@@ -82,14 +83,14 @@ def human_tokens(
   return (*ids, tokenizer.eos[0])
 
 
-def training_prompt(
-  task: Task, tokenizer: Tokenizer, train_prompt: str, problem: Problem
+def training_prefix(
+  task: Task, tokenizer: Tokenizer, train_prompt: str
 ) -> tuple[int, ...]:
-  """Returns what stands before a solution in training."""
-  prefix, question = prompt_tokens(task, tokenizer, problem)
+  """Returns what all prompts begin with in training."""
+  prefix = tuple(prefix_tokens(task, tokenizer))
   if train_prompt == 'zero_shot':
-    prefix = prefix[: 0 if tokenizer.bos is None else 1]
-  return (*prefix, *question)
+    return prefix[: 0 if tokenizer.bos is None else 1]
+  return prefix
 
 
 def _solutions(

@@ -20,12 +20,13 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from rest.config import MStepConfig
+from rest.m_step.loss import row_shards
 from rest.m_step.packing import Example
 from rest.m_step.schedule import Schedule
 from rest.m_step.update import Metrics, abstract_state, init_state, put, update
 from rest.model import lora
 from rest.model.checkpoint import Checkpoints, load_tree
-from rest.model.sharding import ACTIVATIONS, shardings
+from rest.model.sharding import shardings
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import Transformer
 from rest.run.progress import progress
@@ -44,7 +45,8 @@ class FineTuned:
     model: The chosen one; adapters are merged.
     optimizer: Its optimizer's state, where it was asked for.
     summary: JSON values for people: steps run, the step that was chosen, the
-      validation scores, the mean loss of the last tenth of the steps, padding.
+      validation scores, the mean loss of the last tenth of the steps, tokens
+      that were worked on, padding.
   """
 
   model: Transformer
@@ -100,9 +102,10 @@ def fine_tune(
     Diverged: A loss or gradient was not finite.
     ValueError: Bad input, or checkpoints of another training.
   """
-  _check(config, mesh, validate, folder)
+  _check(config, validate, folder)
   _check_vocabulary(examples, model.config.vocab)
-  schedule = Schedule(examples, config, seed)
+  with jax.set_mesh(mesh):
+    schedule = Schedule(examples, config, seed, row_shards())
   with (
     jax.set_mesh(mesh),
     progress(schedule.steps, title, 'steps') as bar,
@@ -146,8 +149,6 @@ class _Training:
     self.scores: dict[int, float] = {}
     self.losses: list[float] = []
     self._schedule, self._config = schedule, schedule.config
-    positions = self._config.rows * self._config.row_length
-    self._tokens_a_step = positions * (1 - schedule.padding)  # On average.
     self._first: tuple[int, float] | None = None  # Step reported, and when.
     self._mesh = mesh
     self._bar, self._on_step = bar, on_step
@@ -243,7 +244,8 @@ class _Training:
       'scores': list(self.scores.items()),
       'loss': float(np.mean(self.losses[-max(1, self.done // 10) :])),
       'examples': self._schedule.examples,
-      'padding': round(self._schedule.padding, 4),
+      'tokens': round(self.done * self._schedule.shape.used),
+      'padding': round(self._schedule.shape.padding, 4),
     }
     state = self._state.optimizer if keep_optimizer else None
     return FineTuned(self.model(), state, summary)
@@ -273,7 +275,7 @@ class _Training:
       raise Diverged(
         f'step {done}: loss {metrics.loss}, gradient norm '
         f'{metrics.gradient_norm}. Its batch holds the examples '
-        f'{self._schedule.members(done - 1)}: look at them, or lower '
+        f'{sorted(self._schedule.members(done - 1))}: look at them, or lower '
         'mstep.learning_rate. The last checkpoint is from before.'
       )
     self._show(done, metrics.loss)
@@ -288,7 +290,7 @@ class _Training:
       self._first = (done, now)
       self._bar.initial, self._bar.start_t = self._bar.n, time.time()
     steps, seconds = done - self._first[0], now - self._first[1]
-    speed = steps * self._tokens_a_step / max(seconds, 1e-9)
+    speed = steps * self._schedule.shape.used / max(seconds, 1e-9)
     text = f'loss {loss:.3f}, {speed:,.0f} tokens/s'
     self._bar.set_postfix_str(text, refresh=False)
 
@@ -379,20 +381,13 @@ def _free(tree: Any) -> None:
 
 def _check_vocabulary(examples: Sequence[Example], vocab: int) -> None:
   """Refuses ids that the embedding has no row for; a gather would not fail."""
+  check_ids(examples[0].prefix if examples else (), vocab, 'the prefix')
   for i, example in enumerate(examples):
-    for name in ('prompt', 'completion'):
+    for name in ('question', 'completion'):
       check_ids(getattr(example, name), vocab, f'{name} of example {i}')
 
 
-def _check(
-  config: MStepConfig, mesh: Mesh, validate: object, folder: object
-) -> None:
-  shards = math.prod(mesh.shape[axis] for axis in ACTIVATIONS['B'])
-  if config.rows % (config.accumulate * shards):
-    raise ValueError(
-      f'mstep.rows must be divisible by mstep.accumulate x mesh.data x '
-      f'mesh.fsdp = {config.accumulate} x {shards}; got {config.rows}.'
-    )
+def _check(config: MStepConfig, validate: object, folder: object) -> None:
   if config.stop != 'fixed_steps' and validate is not None and not folder:
     raise ValueError(
       f'mstep.stop={config.stop!r} needs a folder for checkpoints: the chosen '

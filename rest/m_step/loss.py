@@ -54,15 +54,20 @@ class _Static(NamedTuple):
   softcap: float
 
 
-def batch_loss(model: Transformer, batch: Batch, remat: str) -> jax.Array:
+def batch_loss(
+  model: Transformer, batch: Batch, remat: str, shares: bool
+) -> jax.Array:
   """Returns the sum over a batch's tokens of weight x -log p, in float32.
 
   Args:
     model: With stacked layers.
     batch: Packed rows.
     remat: A key of `REMATS`.
+    shares: Whether sequences of a row may share prefixes.
   """
-  attend = packed_attention(model.config, batch.segments_BT, batch.positions_BT)
+  attend = packed_attention(
+    model.config, batch.ends_BT, batch.positions_BT, shares
+  )
   x_BTD, _ = backbone(
     unstack(model),
     batch.tokens_BT,
@@ -93,7 +98,7 @@ def weighted_loss(
   """
   batch, length, _ = x_BTD.shape
   head_VD = model.embed_VD if model.head_VD is None else model.head_VD
-  shards = _row_shards()
+  shards = row_shards()
   chunk = chunk_length(batch // shards, length, model.config.vocab)
   static = _Static(chunk, shards, model.config.logits_softcap)
 
@@ -118,6 +123,14 @@ def chunk_length(rows: int, length: int, vocab: int) -> int:
   """
   budget = _LOGITS // (rows * vocab)
   return min(length, max(16, min(budget, -(-length // _CHUNKS))))
+
+
+def row_shards() -> int:
+  """Returns how many devices of the mesh hold different rows."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return 1
+  return math.prod(mesh.shape[axis] for axis in ACTIVATIONS['B'])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -257,10 +270,3 @@ def _pin(x_X: jax.Array) -> jax.Array:
   others = [jax.sharding.PartitionSpec.UNCONSTRAINED] * (x_X.ndim - 1)
   partition = jax.sharding.PartitionSpec(ACTIVATIONS['B'], *others)
   return jax.lax.with_sharding_constraint(x_X, partition)
-
-
-def _row_shards() -> int:
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
-    return 1
-  return math.prod(mesh.shape[axis] for axis in ACTIVATIONS['B'])

@@ -1,58 +1,57 @@
-"""Packs training sequences into rows of one length, on the host.
+"""Puts the solutions of a batch into rows, on the host: each row a forest.
 
-Sequences share a row as segments, each with positions from 0; attention never
-crosses a segment. The prompt 5 6 with its completion 7 8 9, and the prompt 3
-with its completion 4 2, in a row of 8:
+A row holds the prefix that all prompts share once, behind it questions, behind
+each question its solutions. The prompt 1 2 5 6 with the completions 7 9 and 8 4
+9, and the prompt 1 2 3 with 4 9, where 1 2 is the prefix, in a row of 11:
 
-    tokens      5 6 7 8 | 3 4 | 0 0     a sequence's last token is no input
-    targets     6 7 8 9 | 4 2 | 0 0     each token's next one
-    segments    1 1 1 1 | 2 2 | 0 0     0 is padding
-    positions   0 1 2 3 | 0 1 | 0 0
-    weights     0 1 1 1 | 1 1 | 0 0     the loss is on completions
-    sees        x       |     |         a token sees what stands before it in
-                x x     |     |         its segment, and itself
-                x x x   |     |
-                x x x x |     |
-                        | x   |
-                        | x x |
+    tokens      1  2 | 5 | 6 7 | 6 8 4 |  3  4 | 0
+    targets     0  0 | 0 | 7 9 | 8 4 9 |  4  9 | 0
+    positions   0  1 | 2 | 3 4 | 3 4 5 |  2  3 | 0
+    ends       10 10 | 8 | 5 5 | 8 8 8 | 10 10 | 0
+    weights     0  0   0   1 1   1 1 1    1  1   0
 
-Which sequences share a row is a function of (lengths, seed), the order of the
-rows one of (lengths, seed, epoch).
+The last token of a prompt predicts the first of each of its solutions, so it
+stands at the head of each, and never in the question. Positions count along a
+token's own path. What sees a token stands in one run, from itself to its end: a
+query q sees a key k if and only if k <= q < ends[k], and padding, with an end
+of 0, is seen by nothing.
 """
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# A row holds at most row_length / 128 segments (but 16 in a short row), so that
-# one row is not filled with a great many tiny sequences.
-_TOKENS_A_SEGMENT = 128
-_SEGMENTS_ALWAYS = 16
-# A row is full when less than this is left.
-_SLACK = 16
+# Kernels come in tiles of so many positions.
+_TILE = 64
+
+# For each row its questions, for each of them the indices of its solutions.
+_Forest = list[list[list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-  """One training sequence; the loss is on the completion only.
+  """One solution behind its prompt; the loss is on the completion only.
 
   Attributes:
-    prompt: Token ids, at least one (the begin token where nothing is asked).
+    question: Token ids of the prompt behind the prefix, at least one (the begin
+      token where nothing is asked).
     completion: Token ids, at least one; ends with the end token.
     weight: Multiplies the loss of each of its tokens.
+    prefix: Token ids before the question, the same in all examples.
   """
 
-  prompt: tuple[int, ...]
+  question: tuple[int, ...]
   completion: tuple[int, ...]
   weight: float = 1.0
+  prefix: tuple[int, ...] = ()
 
   @property
   def length(self) -> int:
-    """Positions that it takes in a row: the last token is only a target."""
-    return len(self.prompt) + len(self.completion) - 1
+    """Positions that it takes alone: its last token is only a target."""
+    return len(self.prefix) + len(self.question) + len(self.completion) - 1
 
 
 class Batch(NamedTuple):
@@ -60,112 +59,56 @@ class Batch(NamedTuple):
 
   Attributes:
     tokens_BT: Inputs, int32; 0 in padding.
-    targets_BT: The token that follows each input in its sequence, int32.
-    segments_BT: Sequence number within the row from 1, int32; 0 is padding.
-    positions_BT: Position within the sequence from 0, int32.
+    targets_BT: The token to predict, int32; 0 where there is none.
+    ends_BT: End of the run of tokens, from itself on, that see this one, int32;
+      0 for padding.
+    positions_BT: Position along its own path from 0, int32.
     weights_BT: Weight of the loss of predicting each target, float32; 0 for
       prompts and padding.
   """
 
   tokens_BT: Any
   targets_BT: Any
-  segments_BT: Any
+  ends_BT: Any
   positions_BT: Any
   weights_BT: Any
 
 
-class Packed(Sequence[Batch]):
-  """The batches of one epoch, each assembled when it is asked for.
-
-  Rows are spread evenly: no batch has more than one row more than another,
-  so that the last step of an epoch is not a mean over a handful of tokens.
+@dataclass(frozen=True, slots=True)
+class Shape:
+  """The rows that every batch of a training has.
 
   Attributes:
-    padding: Share of positions, in rows that hold anything, that are padding.
+    rows: In a batch, B.
+    length: Positions in a row, T.
+    used: Positions of a batch that are not padding, on average.
   """
 
-  def __init__(
-    self,
-    examples: Sequence[Example],
-    members: list[list[int]],
-    row_length: int,
-    rows: int,
-  ):
-    """Holds `members`: for each row, the indices of its examples."""
-    self._examples = examples
-    self._row_length = row_length
-    self._rows = rows
-    count = max(1, -(-len(members) // rows))
-    cuts = [len(members) * i // count for i in range(count + 1)]
-    self._batches = [members[a:b] for a, b in itertools.pairwise(cuts)]
-    used = sum(example.length for example in examples)
-    self.padding = 1 - used / (max(1, len(members)) * row_length)
+  rows: int
+  length: int
+  used: float
 
-  def __len__(self) -> int:
-    return len(self._batches)
-
-  def __iter__(self) -> Iterator[Batch]:
-    return (self[i] for i in range(len(self)))
-
-  def members(self, index: int) -> list[int]:
-    """Returns the indices of the examples in a batch."""
-    return sorted(i for row in self._batches[index] for i in row)
-
-  def __getitem__(self, index: int) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]  No slices.
-    shape = (self._rows, self._row_length)
-    kinds = (np.int32,) * 4 + (np.float32,)
-    batch = Batch._make(np.zeros(shape, kind) for kind in kinds)
-    for row, members in enumerate(self._batches[index]):
-      start = 0
-      for segment, member in enumerate(members, 1):
-        start = _write(batch, row, start, segment, self._examples[member])
-    return batch
+  @property
+  def padding(self) -> float:
+    """Share of positions that are padding."""
+    return 1 - self.used / (self.rows * self.length)
 
 
-def pack(
-  examples: Sequence[Example],
-  row_length: int,
-  rows: int,
-  seed: int = 0,
-  epoch: int = 0,
-) -> Packed:
-  """Packs all examples, each once, into batches.
-
-  Where a row holds a few examples or more, about two percent of it are padding.
-  The number of batches does not depend on the epoch.
-
-  Args:
-    examples: What to pack.
-    row_length: Positions in a row, T.
-    rows: Rows in a batch, B; the last ones are empty where rows run short.
-    seed: With `epoch`, the order.
-    epoch: How often the examples were seen before.
+def check(examples: Sequence[Example], row_length: int) -> None:
+  """Refuses what cannot be packed.
 
   Raises:
-    ValueError: There are no examples, or one is empty or too long for a row.
+    ValueError: There are no examples, one is empty or too long for a row, or
+      has another prefix than the first.
   """
-  _check(examples, row_length)
-  lengths = [example.length for example in examples]
-  order = np.random.default_rng(seed).permutation(len(examples)).tolist()
-  rows_of = _fill_rows(lengths, order, row_length)
-  shuffled = np.random.default_rng([seed, epoch]).permutation(len(rows_of))
-  members = [rows_of[i] for i in shuffled]
-  return Packed(examples, members, row_length, rows)
-
-
-def most_segments(row_length: int) -> int:
-  """Returns how many sequences `pack` puts into one row at most."""
-  return max(_SEGMENTS_ALWAYS, row_length // _TOKENS_A_SEGMENT)
-
-
-def _check(examples: Sequence[Example], row_length: int) -> None:
   if not examples:
     raise ValueError('there are no examples to train on.')
   for i, example in enumerate(examples):
-    if not example.prompt or not example.completion:
+    if not example.question or not example.completion:
       raise ValueError(
-        f'example {i} must have a prompt and a completion of at least one '
-        f'token each; got {len(example.prompt)} and {len(example.completion)}.'
+        f'example {i} must have a question and a completion of at least one '
+        f'token each; got {len(example.question)} and '
+        f'{len(example.completion)}.'
       )
     if example.length > row_length:
       raise ValueError(
@@ -176,100 +119,197 @@ def _check(examples: Sequence[Example], row_length: int) -> None:
       raise ValueError(
         f'example {i} must have a positive weight; got {example.weight}.'
       )
+    if example.prefix != examples[0].prefix:
+      raise ValueError(
+        f'example {i} must have the prefix of example 0, which all share.'
+      )
 
 
-class _Shelf:
-  """Examples by length, with sets of lengths as the bits of an integer."""
+def plan(
+  examples: Sequence[Example],
+  batches: Iterable[Sequence[int]],
+  row_length: int,
+  rows: int,
+  shards: int,
+  share: bool,
+) -> Shape:
+  """Returns the rows that hold each of the batches with least padding.
 
-  def __init__(self, lengths: Sequence[int], order: Iterable[int], top: int):
-    """Holds the examples in `order`; no length is above `top`."""
-    self._top = top
-    self._by_length: list[list[int]] = [[] for _ in range(top + 1)]
-    self._there = 0  # Bit n: there is an example of length n.
-    self._mirror = 0  # Bit top - n: the same.
-    for index in order:
-      n = lengths[index]
-      self._by_length[n].append(index)
-      self._there |= 1 << n
-      self._mirror |= 1 << (top - n)
+  As few rows as `row_length` allows, so that the prefix is repeated least; then
+  as short as they can be. Batches of 5,200 positions and a prefix of 700 fill a
+  row of 5,632 where it may have 8,192, two of 3,072 where it may have 4,096.
 
-  def longest(self, room: int) -> int:
-    """Returns the largest length that fits, or 0."""
-    return (self._there & ((2 << room) - 1)).bit_length() - 1 if room else 0
-
-  def shortest(self) -> int:
-    return (self._there & -self._there).bit_length() - 1
-
-  def pair(self, total: int) -> int:
-    """Returns the longer of two examples' lengths that add up, or 0."""
-    if not 0 < total <= self._top:
-      return 0
-    both = self._there & (self._mirror >> (self._top - total))
-    half, odd = divmod(total, 2)
-    if not odd and len(self._by_length[half]) < 2:
-      both &= ~(1 << half)
-    return max(0, both.bit_length() - 1)
-
-  def take(self, length: int) -> int:
-    index = self._by_length[length].pop()
-    if not self._by_length[length]:
-      self._there ^= 1 << length
-      self._mirror ^= 1 << (self._top - length)
-    return index
-
-
-def _fill_rows(
-  lengths: Sequence[int], order: Iterable[int], row_length: int
-) -> list[list[int]]:
-  """Returns the members of each row.
-
-  Invariant: each example is in one row, and what is in a row fits. Lengths 7,
-  6, 4 and 2 in rows of 10: 6 and 4 come first, since they fill a row; 7 and 2
-  nearly do.
+  Args:
+    examples: What was checked.
+    batches: The indices of the examples in each.
+    row_length: Most positions in a row.
+    rows: Most rows that a device works on at a time. Where a batch needs more,
+      they are a multiple of the parts that it is worked on in.
+    shards: Devices that hold different rows: each gets as many.
+    share: Whether prefixes and questions are shared.
   """
-  shelf = _Shelf(lengths, order, row_length)
-  most = most_segments(row_length)
-  rows: list[list[int]] = []
-  while shelf.shortest() > 0:
-    row: list[int] = []
-    room = row_length
-    while len(row) < most:
-      chosen = _next(shelf, room, most - len(row))
-      if not chosen:
-        break
-      row += [shelf.take(length) for length in chosen]
-      room -= sum(chosen)
-    rows.append(row)
-  return rows
+  batches = list(batches)
+
+  def positions(count: int, length: int) -> list[int]:
+    """Returns those that each batch takes, none if one does not fit."""
+    found = []
+    for batch in batches:
+      forest = _place(examples, batch, count, length, share)
+      if forest is None:
+        return []
+      found.append(_positions(examples, forest, share))
+    return found
+
+  count = shards
+  while not (used := positions(count, row_length)):
+    count += shards
+    while count % (parts(count, rows * shards) * shards):
+      count += shards
+  fitting = (
+    (length, found)
+    for length in _lengths(row_length)
+    if length * count >= max(used) and (found := positions(count, length))
+  )
+  length, used = next(fitting)
+  return Shape(count, length, sum(used) / len(batches))
 
 
-def _next(shelf: _Shelf, room: int, places: int) -> tuple[int, ...]:
-  """Returns the lengths to put into a row next, none if it is full.
+def parts(count: int, rows: int) -> int:
+  """Returns in how many parts a batch is worked on, `rows` at most in each."""
+  return -(-count // rows)
 
-  One that fills the room; else the two that fill it best, if they leave less
-  than `_SLACK`; else the longest that leaves room for another, or fits at all.
+
+def pack(
+  examples: Sequence[Example], batch: Sequence[int], shape: Shape, share: bool
+) -> Batch:
+  """Returns the rows of a batch that `plan` has seen.
+
+  Args:
+    examples: Of which the batch has some.
+    batch: Their indices.
+    shape: Of the rows.
+    share: Whether prefixes and questions are shared.
   """
-  longest, shortest = shelf.longest(room), shelf.shortest()
-  if longest < 1 or longest == room:
-    return (longest,) if longest > 0 else ()
-  if places > 1:
-    for total in range(room, max(room - _SLACK, 0), -1):
-      if longer := shelf.pair(total):
-        return longer, total - longer
-  with_another = shelf.longest(room - shortest) if room > shortest else 0
-  return (with_another if with_another > 0 else longest,)
+  forest = _place(examples, batch, shape.rows, shape.length, share)
+  assert forest is not None
+  kinds = (np.int32,) * 4 + (np.float32,)
+  packed = Batch._make(
+    np.zeros((shape.rows, shape.length), kind) for kind in kinds
+  )
+  for row, trees in zip(zip(*packed, strict=True), forest, strict=True):
+    if trees:
+      _write(Batch._make(row), trees, examples, share)
+  return packed
+
+
+def _lengths(row_length: int) -> list[int]:
+  """Returns the lengths that rows may have, ascending: eight to an octave.
+
+  Few, so that the next iteration's rows are likely to have one that is compiled
+  already: 4,096, 4,608, 5,120 ... 8,192.
+  """
+  eighths = (
+    eighth << octave
+    for octave in range(row_length.bit_length())
+    for eighth in range(8, 16)
+  )
+  tiles = {-(-length // _TILE) * _TILE for length in eighths}
+  return [*sorted(n for n in tiles if n < row_length), row_length]
+
+
+def _trunk(example: Example, share: bool) -> int:
+  """Returns positions of a question, before the heads of its solutions."""
+  return len(example.question) - 1 + (0 if share else len(example.prefix))
+
+
+def _place(
+  examples: Sequence[Example],
+  batch: Sequence[int],
+  rows: int,
+  length: int,
+  share: bool,
+) -> _Forest | None:
+  """Returns which solutions stand in which row, None if there is no room.
+
+  First fit, the largest questions first, of each the longest solutions first:
+  to a row that has the question, else to any, where the question is repeated.
+
+  Invariant: each solution is in one row; `room` is what its prefix, questions
+  and solutions leave. A question of 3 positions with solutions of 5, 4 and 2,
+  and one of 1 with 4, in two rows of 12 with a prefix of 2: the first row takes
+  2 + 3 + 5 and the 2; the second 2 + 3 + 4, and has no room for 1 + 4.
+  """
+  groups: defaultdict[Any, list[int]] = defaultdict(list)
+  for index in batch:
+    groups[examples[index].question if share else index].append(index)
+
+  def size(members: list[int]) -> int:
+    answers = sum(len(examples[i].completion) for i in members)
+    return _trunk(examples[members[0]], share) + answers
+
+  prefix = len(examples[0].prefix) if share else 0
+  room = [length - prefix] * rows
+  forest: _Forest = [[] for _ in range(rows)]
+  for members in sorted(groups.values(), key=size, reverse=True):
+    trunk = _trunk(examples[members[0]], share)
+    trees: dict[int, list[int]] = {}  # By row.
+    members.sort(key=lambda i: len(examples[i].completion), reverse=True)
+    for index in members:
+      need = len(examples[index].completion)
+      row = next((r for r in trees if room[r] >= need), None)
+      if row is None:
+        need += trunk
+        row = next((r for r in range(rows) if room[r] >= need), None)
+        if row is None:
+          return None
+        trees[row] = []
+        forest[row].append(trees[row])
+      trees[row].append(index)
+      room[row] -= need
+  return forest
+
+
+def _positions(
+  examples: Sequence[Example], forest: _Forest, share: bool
+) -> int:
+  prefix = len(examples[0].prefix) if share else 0
+  return sum(
+    prefix * bool(row)
+    + sum(
+      _trunk(examples[tree[0]], share)
+      + sum(len(examples[i].completion) for i in tree)
+      for tree in row
+    )
+    for row in forest
+  )
 
 
 def _write(
-  batch: Batch, row: int, start: int, segment: int, example: Example
-) -> int:
-  """Writes an example into a row and returns where the next one starts."""
-  tokens = np.array(example.prompt + example.completion, np.int32)
-  span = slice(start, start + example.length)
-  batch.tokens_BT[row, span] = tokens[:-1]
-  batch.targets_BT[row, span] = tokens[1:]
-  batch.segments_BT[row, span] = segment
-  batch.positions_BT[row, span] = np.arange(example.length)
-  first = start + len(example.prompt) - 1
-  batch.weights_BT[row, first : span.stop] = example.weight
-  return span.stop
+  row: Batch, trees: list[list[int]], examples: Sequence[Example], share: bool
+) -> None:
+  """Writes trees into the arrays of a row, [T] each."""
+
+  def write(start: int, tokens: tuple[int, ...], position: int) -> int:
+    end = start + len(tokens)
+    row.tokens_BT[start:end] = tokens
+    row.positions_BT[start:end] = np.arange(position, position + len(tokens))
+    return end
+
+  prefix = examples[0].prefix
+  header = place = write(0, prefix, 0) if share else 0
+  for tree in trees:
+    *trunk, last = examples[tree[0]].question
+    question = place
+    if not share:
+      place = write(place, prefix, 0)
+    place = write(place, tuple(trunk), len(prefix))
+    answers = place
+    for index in tree:
+      example, start = examples[index], place
+      tokens = (last, *example.completion[:-1])
+      place = write(start, tokens, len(prefix) + len(trunk))
+      row.targets_BT[start:place] = example.completion
+      row.weights_BT[start:place] = example.weight
+      row.ends_BT[start:place] = place
+    row.ends_BT[question:answers] = place
+  row.ends_BT[:header] = place

@@ -13,7 +13,9 @@ import numpy as np
 import optax
 
 from rest.config import MStepConfig
-from rest.m_step.packing import Batch, Example, Packed, pack
+from rest.m_step import packing
+from rest.m_step.batches import count_batches, draw_batches
+from rest.m_step.packing import Batch, Example
 
 
 class Schedule:
@@ -30,35 +32,55 @@ class Schedule:
     examples: How many examples there are.
     steps: How many steps there are.
     rates: Learning rate of each step, float32.
-    padding: Share of positions in packed rows that are padding.
+    shape: The rows of every batch.
   """
 
   def __init__(
-    self, examples: Sequence[Example], config: MStepConfig, seed: int
+    self,
+    examples: Sequence[Example],
+    config: MStepConfig,
+    seed: int,
+    shards: int = 1,
   ):
-    """Packs the first epoch; raises ValueError as `pack` does."""
+    """Plans the rows of all steps; raises ValueError as `packing.check` does.
+
+    Args:
+      examples: What to train on.
+      config: How.
+      seed: Of the order of the data.
+      shards: Devices that hold different rows.
+    """
+    packing.check(examples, config.row_length)
     self.config = config
     self.seed = seed
     self.examples = len(examples)
     self._examples = examples
-    self._epoch = 0
-    self._packed = self._pack(0)
-    self._steps_an_epoch = len(self._packed)
-    self.padding = self._packed.padding
+    self._steps_an_epoch = count_batches(examples, config.batch)
     self.steps = self._steps_an_epoch * config.epochs
     if config.max_steps:
       self.steps = min(self.steps, config.max_steps)
+    self._epoch, self._batches = 0, self._draw(0)
+    self.shape = packing.plan(
+      examples,
+      (self.members(step) for step in range(self.steps)),
+      config.row_length,
+      config.rows,
+      shards,
+      config.share_prefixes,
+    )
     self.rates = learning_rates(config, self.steps)
 
   def batch(self, step: int) -> Batch:
     """Returns the batch of a step, counted from 0."""
-    epoch, index = divmod(step, self._steps_an_epoch)
-    return self._at(epoch)[index]
+    share = self.config.share_prefixes
+    return packing.pack(self._examples, self.members(step), self.shape, share)
 
   def members(self, step: int) -> list[int]:
     """Returns the indices of the examples in the batch of a step."""
     epoch, index = divmod(step, self._steps_an_epoch)
-    return self._at(epoch).members(index)
+    if epoch != self._epoch:
+      self._epoch, self._batches = epoch, self._draw(epoch)
+    return self._batches[index]
 
   def validates_after(self, done: int) -> bool:
     """Whether the model is validated when so many steps are done."""
@@ -89,24 +111,18 @@ class Schedule:
   def fingerprint(self) -> str:
     """Returns a hash of all that decides which weights come out."""
     config = dataclasses.asdict(self.config)
-    del config['save_every']
+    for name in ('save_every', 'rows', 'share_prefixes'):
+      del config[name]
     hashed = hashlib.sha256(json.dumps([config, self.seed]).encode())
-    for example in self._examples:
-      tokens = (len(example.prompt), *example.prompt, *example.completion)
-      hashed.update(np.array(tokens, np.int32).tobytes())
-      hashed.update(np.float64(example.weight).tobytes())
+    for tokens in (self._examples[0].prefix, *map(_tokens, self._examples)):
+      hashed.update(np.array([len(tokens), *tokens], np.int32).tobytes())
+    weights = [example.weight for example in self._examples]
+    hashed.update(np.array(weights, np.float64).tobytes())
     return hashed.hexdigest()[:16]
 
-  def _at(self, epoch: int) -> Packed:
-    if epoch != self._epoch:
-      self._epoch, self._packed = epoch, self._pack(epoch)
-    return self._packed
-
-  def _pack(self, epoch: int) -> Packed:
+  def _draw(self, epoch: int) -> list[list[int]]:
     config = self.config
-    return pack(
-      self._examples, config.row_length, config.rows, self.seed, epoch
-    )
+    return draw_batches(self._examples, config.batch, self.seed, epoch)
 
 
 def learning_rates(config: MStepConfig, steps: int) -> np.ndarray:
@@ -134,3 +150,7 @@ def _dropped(config: MStepConfig, scores: Mapping[int, float]) -> bool:
   values = list(scores.values())
   is_drop = len(values) > 1 and values[-1] <= values[-2]
   return config.stop == 'first_drop' and is_drop
+
+
+def _tokens(example: Example) -> tuple[int, ...]:
+  return len(example.question), *example.question, *example.completion

@@ -16,8 +16,10 @@ import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from rest.config import MStepConfig
-from rest.m_step.loss import batch_loss
-from rest.m_step.packing import Batch, Example, pack
+from rest.m_step import packing
+from rest.m_step.batches import draw_batches
+from rest.m_step.loss import batch_loss, row_shards
+from rest.m_step.packing import Batch, Example
 from rest.model.lora import attach
 from rest.model.sharding import ACTIVATIONS, leaf_name, spec
 from rest.model.transformer import Transformer
@@ -83,14 +85,24 @@ def gradients(
   batch, so that their sum is the mean over all tokens. Two parts of losses 6
   and 4 and of weights 3 and 1 give 6 / 4 + 4 / 4 = 2.5, as one part of 10 and 4
   would; the mean of their means, 2 and 4, would be 3.
+
+  Args:
+    trained: The model, or its adapters.
+    batch: Packed rows; what a device has more than `config.rows` of is worked
+      on in parts.
+    frozen: The model that adapters belong to.
+    config: How it is trained.
   """
   weight = jnp.sum(batch.weights_BT)
+  count = packing.parts(len(batch.tokens_BT), config.rows * row_shards())
 
   def loss(trained: Any, part: Batch) -> jax.Array:
     model = assemble(trained, frozen, config)
-    return batch_loss(model, part, config.remat) / weight
+    return (
+      batch_loss(model, part, config.remat, config.share_prefixes) / weight
+    )
 
-  if config.accumulate == 1:
+  if count == 1:
     return jax.value_and_grad(loss)(trained, batch)
 
   def add(total: Any, part: Batch) -> tuple[Any, None]:
@@ -99,7 +111,7 @@ def gradients(
     ), None
 
   zeros = jax.tree.map(jnp.zeros_like, (weight, trained))
-  return jax.lax.scan(add, zeros, _parts(batch, config.accumulate))[0]
+  return jax.lax.scan(add, zeros, _parts(batch, count))[0]
 
 
 def held_out_loss(
@@ -109,11 +121,18 @@ def held_out_loss(
   mesh: Mesh,
 ) -> float:
   """Returns the mean of -log p over completion tokens, by their weights."""
+  packing.check(examples, config.row_length)
+  share = config.share_prefixes
+  batches = draw_batches(examples, config.batch, 0, 0)
   total, weight = 0.0, 0.0
   with jax.set_mesh(mesh):
-    for batch in pack(examples, config.row_length, config.rows):
+    shape = packing.plan(
+      examples, batches, config.row_length, config.rows, row_shards(), share
+    )
+    for members in batches:
+      batch = packing.pack(examples, members, shape, share)
       weight += float(batch.weights_BT.sum())
-      total += float(_evaluate(model, put(batch, mesh)))
+      total += float(_evaluate(config.rows, share, model, put(batch, mesh)))
   return total / weight
 
 
@@ -263,9 +282,17 @@ def _parts(batch: Batch, count: int) -> Batch:
   return jax.lax.with_sharding_constraint(parts, rows)
 
 
-@jax.jit
-def _evaluate(model: Transformer, batch: Batch) -> jax.Array:
-  return batch_loss(model, batch, 'none')
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _evaluate(
+  rows: int, shares: bool, model: Transformer, batch: Batch
+) -> jax.Array:
+  count = packing.parts(len(batch.tokens_BT), rows * row_shards())
+  parts = _parts(batch, count)
+
+  def loss(part: Batch) -> jax.Array:
+    return batch_loss(model, part, 'none', shares)
+
+  return jnp.sum(jax.lax.map(loss, parts))
 
 
 def _pin(tree: Any) -> Any:

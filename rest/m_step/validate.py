@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from rest.config import EMConfig, MStepConfig
+from rest.e_step.draw import question_tokens
 from rest.e_step.evaluate import accuracy
 from rest.e_step.policy import Policy
-from rest.m_step.examples import human_tokens, training_prompt
+from rest.m_step.examples import human_tokens, training_prefix
 from rest.m_step.packing import Example
 from rest.m_step.update import held_out_loss
 from rest.model.transformer import Transformer
@@ -26,14 +27,17 @@ def validator(
     None where there are no validation problems.
   """
   tools = policy.tools
-  problems = tools.task.problems('validation')
+  task, tokenizer = tools.task, tools.tokenizer
+  problems = task.problems('validation')
   if not problems:
     return None
   if em.validation == 'loss':
+    prefix = training_prefix(task, tokenizer, em.train_prompt)
     examples = [
       Example(
-        training_prompt(tools.task, tools.tokenizer, em.train_prompt, problem),
-        human_tokens(tools.task, tools.tokenizer, problem),
+        tuple(question_tokens(task, tokenizer, problem)),
+        human_tokens(task, tokenizer, problem),
+        prefix=prefix,
       )
       for problem in problems
       if problem.solution is not None

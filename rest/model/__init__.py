@@ -7,5 +7,6 @@ Axis letters in names of arrays, here and in `rest.m_step`:
   K key/value heads             G query heads of each     H head width
   J pairs of a head, H / 2      F feed-forward width      C gate and up
   P a key/value head's share of the fused projection: G queries, key, value
-  R rank of adapters            I blocks of a row         X devices with rows
+  R rank of adapters            X devices with rows       I blocks of a row
+  M blocks that one may meet    N runs of those
 """

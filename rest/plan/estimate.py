@@ -87,15 +87,15 @@ def step_memory(
   tensor, fsdp = mesh.shape['tensor'], mesh.shape['fsdp']
   ends = (1 if model.tied else 2) * model.vocab * model.width // tensor
   layers = _count(shapes) // tensor - ends
-  rows = config.rows // config.accumulate // (mesh.shape['data'] * fsdp)
+  rows = config.rows
   tokens = rows * config.row_length
   kept, again = _bytes_a_token(model, config, tensor, device)
   chunk = loss.chunk_length(rows, config.row_length, model.vocab)
   gradients = (
     size * layers // fsdp + 2 * 4 * model.vocab * model.width // tensor
   )
-  if config.accumulate > 1:
-    gradients += _bytes(trained, mesh)  # Their sum, in float32.
+  if config.batch > rows * mesh.shape['data'] * fsdp:
+    gradients += _bytes(trained, mesh)  # The sum of parts, in float32.
   # Of logits, and of their gradient in float32, which TPUs do not keep, and in
   # the compute type.
   logit = size + (4 if device.platform == 'tpu' else 8)

@@ -70,7 +70,8 @@ def describe(run: Run) -> str:
       f'E-step    {samples:,} samples an iteration, at most '
       f'{splits["train"] * most:,} kept',
       f'sampler   {world.table}',
-      f'M-step    {mstep.rows} rows of {mstep.row_length} tokens a step, '
+      f'M-step    {mstep.batch} solutions a step, in rows of at most '
+      f'{mstep.row_length} tokens, at most {mstep.rows} a device at a time, '
       f'{mstep.epochs} epochs, {mstep.optimizer}; {_step(run)} of '
       f'{_gib(world.device.memory)} GiB a device',
       f'evaluate  {_scored(run):,} completions an iteration'
@@ -116,9 +117,8 @@ def _advice(run: Run, step: StepMemory) -> str:
       'mstep.lora_rank'
     )
   return (
-    f'raise mstep.accumulate (now {mstep.accumulate}), lower mstep.rows '
-    f'({mstep.rows}) or mstep.row_length ({mstep.row_length}), or set '
-    f"mstep.remat='full' (now {mstep.remat!r})"
+    f'lower mstep.rows (now {mstep.rows}) or mstep.row_length '
+    f"({mstep.row_length}), or set mstep.remat='full' (now {mstep.remat!r})"
   )
 
 
@@ -163,14 +163,17 @@ def _programs(run: Run) -> str:
 def _hours(run: Run) -> list[str]:
   """Returns lines about the time that each phase takes."""
   config, world = run.config, run.world
-  rates = estimate.rates(world.model, config.mstep.row_length, world.device)
-  if rates is None:
-    return [f'hours     no rates are known for {world.device.kind}']
   length, source = _length(run)
   train, most = len(world.questions['train']), config.estep.num_samples
   kept = min(config.estep.cap or most, most)
-  prompt = world.prefix + sum(world.questions['train']) / train
-  trained = train * kept * config.mstep.epochs * (prompt + length)
+  question, mstep = sum(world.questions['train']) / train, config.mstep
+  path = round(world.prefix + question + length)
+  rates = estimate.rates(world.model, path, world.device)
+  if rates is None:
+    return [f'hours     no rates are known for {world.device.kind}']
+  # A step has the prefix once, and each question once.
+  prefixes = train * kept / mstep.batch * world.prefix
+  trained = mstep.epochs * (train * (question + kept * length) + prefixes)
   hours = {
     'E-step': train * most * length / rates.drawn / 3600,
     'M-step, at most': trained / rates.trained / 3600,

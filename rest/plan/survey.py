@@ -275,14 +275,12 @@ def _check_mesh(
   config: Config, model: ModelConfig, mesh: Mesh | AbstractMesh
 ) -> None:
   """Refuses a mesh that does not divide what it splits."""
-  size, mstep = dict(mesh.shape), config.mstep
-  rows = size['data'] * size['fsdp'] * mstep.accumulate
+  size = dict(mesh.shape)
   for field, parts, what, whole in (
     ('tensor', size['tensor'], 'key/value heads', model.kv_heads),
     ('tensor', size['tensor'], 'feed-forward width', model.ffn),
     ('tensor', size['tensor'], 'vocabulary', model.vocab),
     ('fsdp', size['fsdp'], 'model width', model.width),
-    ('data x mesh.fsdp x mstep.accumulate', rows, 'rows', mstep.rows),
   ):
     if whole % parts:
       raise ValueError(

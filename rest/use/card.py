@@ -105,8 +105,8 @@ def _training(config: dict[str, Any]) -> str:
     f'- M-step: from the {config["em.start_from"]} model each time, {what}; '
     f'{config["mstep.optimizer"]}, peak learning rate '
     f'{config["mstep.learning_rate"]}, {config["mstep.schedule"]} schedule, '
-    f'{epochs} epoch{"" if epochs == 1 else "s"} of packed rows '
-    f'({config["mstep.rows"]} of {config["mstep.row_length"]} tokens a step), '
+    f'{epochs} epoch{"" if epochs == 1 else "s"} of {config["mstep.batch"]} '
+    'solutions a step, '
     f'loss on solutions only; stop rule `{config["mstep.stop"]}`.'
   )
 

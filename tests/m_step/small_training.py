@@ -16,8 +16,9 @@ MODEL = ModelConfig(
 )
 CONFIG = MStepConfig(
   learning_rate=3e-3,
+  batch=14,
   row_length=32,
-  rows=8,
+  rows=16,
   epochs=4,
   eval_every=4,
   save_every=3,
@@ -26,12 +27,19 @@ CONFIG = MStepConfig(
 
 
 def make_examples(count: int = 40, seed: int = 0) -> list[Example]:
+  """Returns solutions, of each problem about three, behind a prefix."""
   random = np.random.default_rng(seed)
+
+  def ids(low: int, high: int) -> tuple[int, ...]:
+    return tuple(random.integers(1, 64, random.integers(low, high)).tolist())
+
+  questions = [ids(1, 7) for _ in range(1 + count // 3)]
   return [
     Example(
-      tuple(random.integers(1, 64, random.integers(1, 9)).tolist()),
-      tuple(random.integers(1, 64, random.integers(2, 16)).tolist()),
+      questions[random.integers(len(questions))],
+      ids(2, 16),
       float(random.choice([0.5, 1.0, 2.0])),
+      prefix=(3, 1, 4),
     )
     for _ in range(count)
   ]

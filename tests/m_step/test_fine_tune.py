@@ -16,7 +16,6 @@ import pytest
 
 from rest.config import MStepConfig
 from rest.m_step.fine_tune import Diverged, FineTuned, fine_tune
-from rest.m_step.packing import Example
 from rest.m_step.update import held_out_loss
 from rest.model.attention import kernel_for
 from rest.types import Preempted
@@ -32,7 +31,7 @@ from tests.m_step.small_training import (
 
 # What our kernels take, on a GPU.
 WIDE = dataclasses.replace(MODEL, head_width=64, dtype='bfloat16')
-LONG = dataclasses.replace(CONFIG, row_length=64)
+LONG = dataclasses.replace(CONFIG, batch=28, row_length=64)
 
 
 def test_bfloat16_tracks_float32():
@@ -83,6 +82,26 @@ def test_a_batch_that_is_not_finite_is_named():
   examples += [dataclasses.replace(examples[0], weight=3e38)] * 2
   with pytest.raises(Diverged, match=r'step 1: .* examples \[0, 1, 2, 3, 4\]'):
     fine_tune(make_model(), examples, CONFIG, one_device(), seed=0)
+
+
+@pytest.mark.parametrize(
+  'fields', [{'share_prefixes': False}, {'row_length': 256}, {'rows': 1}]
+)
+def test_rows_and_sharing_change_no_step_of_a_training(fields):
+  curves = []
+  for config in CONFIG, dataclasses.replace(CONFIG, **fields):
+    losses = []
+    fine_tune(
+      make_model(),
+      make_examples(),
+      config,
+      one_device(),
+      seed=0,
+      on_step=lambda done, metrics, to=losses: to.append(metrics),
+    )
+    curves.append(losses)
+  assert len(curves[0]) == 12
+  np.testing.assert_allclose(*curves, rtol=2e-5)
 
 
 def run(
@@ -287,17 +306,11 @@ def test_bad_fields_are_refused_by_name(fields: dict, message: str):
     MStepConfig(**fields)
 
 
-def test_rows_that_do_not_split_over_devices_are_refused():
-  config = dataclasses.replace(CONFIG, rows=6)
-  mesh = make_mesh(4, 1, 1)
-  with pytest.raises(ValueError, match=r'mstep\.rows must be divisible'):
-    fine_tune(make_model(mesh), make_examples(), config, mesh, seed=0)
-
-
 @pytest.mark.parametrize('wrong', [-1, MODEL.vocab])
 def test_ids_that_the_model_has_not_are_refused(wrong: int):
   mesh = one_device()
-  examples = [*make_examples(), Example((1, 2), (3, wrong))]
+  examples = make_examples()
+  examples.append(dataclasses.replace(examples[0], completion=(3, wrong)))
   message = rf'completion of example \d+: id {wrong} is not in the vocabulary'
   with pytest.raises(ValueError, match=message):
     fine_tune(make_model(mesh), examples, CONFIG, mesh, seed=0)

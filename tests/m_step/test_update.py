@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from rest.config import MStepConfig
-from rest.m_step.packing import Batch, Example, pack
+from rest.m_step.packing import Batch, Example, pack, plan
 from rest.m_step.update import (
   _parts,
   decayed,
@@ -75,10 +75,11 @@ def reference_gradients(model: Transformer, examples: list[Example]):
   def loss(w):
     total = weight = 0.0
     for example in examples:
-      tokens = jnp.array(example.prompt + example.completion)
+      prompt = example.prefix + example.question
+      tokens = jnp.array(prompt + example.completion)
       scores = log_probs(w, tokens[:-1])
       scores = scores[jnp.arange(len(tokens) - 1), tokens[1:]]
-      total -= example.weight * scores[len(example.prompt) - 1 :].sum()
+      total -= example.weight * scores[len(prompt) - 1 :].sum()
       weight += example.weight * len(example.completion)
     return total / weight
 
@@ -88,9 +89,16 @@ def reference_gradients(model: Transformer, examples: list[Example]):
     return float(loss_64), jax.tree.map(np.asarray, gradient)
 
 
-def only_batch(examples: list[Example], config: MStepConfig = CONFIG) -> Batch:
-  (batch,) = pack(examples, config.row_length, config.rows)
-  return batch
+def only_batch(
+  examples: list[Example],
+  row_length: int = 32,
+  rows: int = 16,
+  share: bool = True,
+  shards: int = 1,
+) -> Batch:
+  every = range(len(examples))
+  shape = plan(examples, [every], row_length, rows, shards, share)
+  return pack(examples, every, shape, share)
 
 
 run_gradients = jax.jit(gradients, static_argnames='config')
@@ -106,18 +114,20 @@ def test_gradients_equal_a_float64_reference():
   assert distance(gradient, reference) < 2e-6
 
 
-def test_packed_equals_unpacked():
-  examples = make_examples(8)
-  packed = only_batch(examples)
-  assert packed.segments_BT.max() > 1
-  alone = [only_batch([example]) for example in examples]
-  unpacked = Batch(
-    *(np.stack([x[0] for x in f]) for f in zip(*alone, strict=True))
-  )
-  loss, gradient = run_gradients(make_model(), packed, config=CONFIG)
-  loss_1, gradient_1 = run_gradients(make_model(), unpacked, config=CONFIG)
-  assert abs(float(loss) - float(loss_1)) < 1e-6
-  assert distance(gradient, gradient_1) < 2e-6
+@pytest.mark.parametrize('row_length', [32, 48, 512])
+@pytest.mark.parametrize('windows', [(), (0, 9)])
+def test_rows_and_sharing_change_no_loss_and_no_gradient(row_length, windows):
+  model = make_model(config=dataclasses.replace(MODEL, windows=windows))
+  examples = make_examples(12)
+  alone = [only_batch([example], share=False) for example in examples]
+  alone = Batch(*map(np.concatenate, zip(*alone, strict=True)))
+  expected = run_gradients(model, alone, config=CONFIG)
+  shared = only_batch(examples, row_length)
+  assert np.ptp(shared.ends_BT[0]) > 0
+  assert distance(run_gradients(model, shared, config=CONFIG), expected) < 3e-6
+  apart = only_batch(examples, row_length, share=False)
+  assert apart.tokens_BT.size >= shared.tokens_BT.size
+  assert distance(run_gradients(model, apart, config=CONFIG), expected) < 3e-6
 
 
 def test_an_example_of_weight_two_counts_as_two():
@@ -138,9 +148,11 @@ def test_rematerialisation_changes_no_gradient(remat: Any):
   assert distance(a, b) < 1e-6
 
 
-def test_accumulation_equals_one_big_batch():
-  batch = only_batch(make_examples(12))
-  config = dataclasses.replace(CONFIG, accumulate=4)
+def test_parts_equal_one_big_batch():
+  examples = make_examples(12)
+  config = dataclasses.replace(CONFIG, rows=2)
+  batch = only_batch(examples, rows=2)
+  assert len(batch.tokens_BT) > 4
   a = run_gradients(make_model(), batch, config=CONFIG)
   b = run_gradients(make_model(), batch, config=config)
   assert distance(a, b) < 2e-6
@@ -148,7 +160,7 @@ def test_accumulation_equals_one_big_batch():
 
 @pytest.mark.parametrize('axes', [(2, 1, 1), (1, 1, 2), (1, 4, 1), (2, 2, 2)])
 def test_every_mesh_takes_the_same_step(axes: tuple[int, int, int]):
-  batch = only_batch(make_examples(12))
+  batch = only_batch(make_examples(12), shards=4)
 
   def step(mesh):
     with jax.set_mesh(mesh):
@@ -170,9 +182,8 @@ def test_every_mesh_takes_the_same_step(axes: tuple[int, int, int]):
 def test_no_array_of_the_size_of_all_logits_exists():
   config = dataclasses.replace(MODEL, vocab=50_000)
   model = jax.eval_shape(lambda: Transformer(config))
-  m_step = dataclasses.replace(CONFIG, row_length=512)
-  batch = only_batch(make_examples(6), m_step)
-  jaxpr = jax.make_jaxpr(lambda m, b: gradients(m, b, config=m_step))(
+  batch = only_batch(make_examples(80), 1024)
+  jaxpr = jax.make_jaxpr(lambda m, b: gradients(m, b, config=CONFIG))(
     model, batch
   )
   largest = max(

@@ -1,4 +1,4 @@
-"""The attention kernels, interpreted: values, gradients, reach, meshes."""
+"""The attention kernels, interpreted: values, gradients, sight, meshes."""
 
 import dataclasses
 import functools
@@ -11,19 +11,28 @@ import numpy as np
 import pytest
 
 from rest.m_step.loss import REMATS, weighted_loss
-from rest.m_step.packing import Batch, Example, pack
+from rest.m_step.packing import Batch, Example, Shape, pack
 from rest.model import sharding
-from rest.model.attention import kernel_for, plain_attention
+from rest.model.attention import forest_mask, kernel_for, plain_attention
 from rest.model.flash import Blocks, Cut, flash_attention, kernels
-from rest.model.flash.vjp import find_reach
+from rest.model.flash.blocks import Static
+from rest.model.flash.sight import Runs, Sight, _runs, key_runs, query_runs
 from rest.model.sharding import make_mesh
 from rest.model.transformer import ModelConfig, Transformer, backbone, unstack
 from tests.programs import equations
 
 LENGTH = 64
-# Sequences shorter than a block, longer, ending at an edge and across one,
-# padding at the end; one that fills the row; all padding.
-SEGMENTS = ((5, 3, 24, 21), (LENGTH,), (), (32, 32))
+# A tree is its trunk's length and its branches. Sequences shorter than a block,
+# longer, ending at an edge and across one, padding at the end; one that fills
+# the row; all padding; a prefix with questions with solutions; a bush.
+FORESTS = (
+  ((5, ()), (3, ()), (24, ()), (21, ())),
+  ((LENGTH, ()),),
+  (),
+  ((32, ()), (32, ())),
+  ((19, ((3, ((9, ()), (6, ()))), (0, ((7, ()),)), (4, ((8, ()), (1, ()))))),),
+  ((1, ((40, ((1, ((2, ()), (3, ((5, ()), (1, ()))))),)), (2, ()))),),
+)
 BLOCKS = Blocks(
   forward=Cut(queries=32, keys=16, warps=4, stages=2),
   dq=Cut(queries=16, keys=32, warps=4, stages=2),
@@ -44,17 +53,25 @@ def make_config(kv_heads=2, groups=2, **fields: Any) -> ModelConfig:
   )
 
 
-def make_rows(lengths=SEGMENTS) -> tuple[jax.Array, jax.Array]:
-  """Returns segments_BT and positions_BT."""
-  segments_BT = np.zeros((len(lengths), LENGTH), np.int32)
-  positions_BT = np.zeros_like(segments_BT)
-  for row, sizes in enumerate(lengths):
+def make_rows(forests=FORESTS) -> tuple[jax.Array, jax.Array]:
+  """Returns ends_BT and positions_BT."""
+  ends_BT = np.zeros((len(forests), LENGTH), np.int32)
+  positions_BT = np.zeros_like(ends_BT)
+
+  def grow(row: int, start: int, position: int, tree: Any) -> int:
+    trunk, branches = tree
+    top = end = start + trunk
+    for branch in branches:
+      end = grow(row, end, position + trunk, branch)
+    ends_BT[row, start:top] = end
+    positions_BT[row, start:top] = position + np.arange(trunk)
+    return end
+
+  for row, forest in enumerate(forests):
     start = 0
-    for segment, size in enumerate(sizes, 1):
-      segments_BT[row, start : start + size] = segment
-      positions_BT[row, start : start + size] = np.arange(size)
-      start += size
-  return jnp.asarray(segments_BT), jnp.asarray(positions_BT)
+    for tree in forest:
+      start = grow(row, start, 0, tree)
+  return jnp.asarray(ends_BT), jnp.asarray(positions_BT)
 
 
 def make_values(config: ModelConfig, rows: int) -> tuple[jax.Array, ...]:
@@ -69,19 +86,18 @@ def make_values(config: ModelConfig, rows: int) -> tuple[jax.Array, ...]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def run(config, kernel, window, rows, values):
+def run(config, blocks, window, rows, values):
   """Returns the output and the gradients of queries, keys and values."""
-  segments_BT, positions_BT = rows
   *inputs, dout = values
   # Padding gives nothing that anything depends on.
-  is_token = (segments_BT > 0)[:, :, None, None, None]
-  if kernel:
-    attend = flash_attention(config, segments_BT, BLOCKS, interpret=True)
+  is_token = (rows[0] > 0)[:, :, None, None, None]
+  if blocks:
+    attend = flash_attention(config, *rows, blocks, interpret=True)
   else:
-    attend = plain_attention(config, segments_BT, positions_BT)
+    attend = plain_attention(config, *rows)
   out, pull = jax.vjp(lambda q, k, v: attend(q, k, v, window, None)[0], *inputs)
   gradients = pull(jnp.where(is_token, dout, 0))
-  return (out if kernel else jnp.where(is_token, out, 0)), *gradients
+  return (out if blocks else jnp.where(is_token, out, 0)), *gradients
 
 
 def distance(a: Any, b: Any) -> float:
@@ -105,80 +121,125 @@ def distance(a: Any, b: Any) -> float:
 )
 def test_values_and_gradients_are_those_of_plain_attention(heads, window, cap):
   config = make_config(*heads, attention_softcap=cap)
-  rows, values = make_rows(), make_values(config, len(SEGMENTS))
-  found = run(config, True, window, rows, values)
-  expected = run(config, False, window, rows, values)
+  rows, values = make_rows(), make_values(config, len(FORESTS))
+  found = run(config, BLOCKS, window, rows, values)
+  expected = run(config, None, window, rows, values)
   assert distance(found, expected) < 1e-6
 
 
 def test_bfloat16_is_as_near_to_float32_as_plain_attention_is():
   config = make_config(dtype='bfloat16')
   exact = make_config()
-  rows, values = make_rows(), make_values(config, len(SEGMENTS))
-  expected = run(exact, False, 0, rows, [x.astype(jnp.float32) for x in values])
-  found = run(config, True, 0, rows, values)
+  rows, values = make_rows(), make_values(config, len(FORESTS))
+  expected = run(exact, None, 0, rows, [x.astype(jnp.float32) for x in values])
+  found = run(config, BLOCKS, 0, rows, values)
   assert all(x.dtype == jnp.bfloat16 for x in found)
-  plain = distance(run(config, False, 0, rows, values), expected)
-  assert distance(found, expected) < 1.2 * plain < 0.01
+  plain = distance(run(config, None, 0, rows, values), expected)
+  assert distance(found, expected) < 1.3 * plain < 0.01
+
+
+def test_a_token_sees_its_own_path_and_of_it_a_window():
+  """As those would who are asked one by one: parents, and theirs."""
+  ends_BT, positions_BT = make_rows()
+  for window in (0, 5):
+    mask_BTS = forest_mask(ends_BT, positions_BT, window)
+    for ends_T, positions_T, mask_TS in zip(
+      ends_BT.tolist(), positions_BT.tolist(), mask_BTS.tolist(), strict=True
+    ):
+      path: list[int] = []
+      for place, (end, position) in enumerate(
+        zip(ends_T, positions_T, strict=True)
+      ):
+        del path[position:]
+        path += [place] * (end > 0)
+        seen = path[-window:] if end else []
+        assert [i for i, x in enumerate(mask_TS[place]) if x] == seen
 
 
 def test_the_row_that_the_module_draws():
-  """As drawn, and told, in `rest.model.flash.kernels` and `find_reach`."""
-  segments_BT = jnp.asarray([[1, 1, 1, 2, 2, 2, 2, 0]])
-  first_BT, end_BT = find_reach(segments_BT, 0)
-  assert first_BT.tolist() == [[0, 0, 0, 3, 3, 3, 3, 8]]
-  assert end_BT.tolist() == [[3, 3, 3, 7, 7, 7, 7, 0]]
-  assert kernels._first_block(first_BT, 2, 2).tolist() == [[0, 0, 1, 1]]
-  first_BT, end_BT = find_reach(segments_BT, 2)
-  assert first_BT.tolist() == [[0, 0, 1, 3, 3, 4, 5, 8]]
-  assert end_BT.tolist() == [[2, 3, 3, 5, 6, 7, 7, 0]]
+  """As drawn, and told, in `rest.model.flash.kernels`."""
+  ends_BT = jnp.asarray([[9, 9, 6, 6, 6, 6, 9, 9, 9, 0]])
+  positions_BT = jnp.asarray([[0, 1, 2, 3, 4, 5, 2, 3, 4, 0]])
+  static = Static(1.0, 0.0, 0, BLOCKS, True)
+
+  def visited(runs: Runs) -> list[list[int]]:
+    bounds = zip(*(x[0].tolist() for x in runs), strict=True)
+    return [
+      [m for n in zip(low, high, strict=True) for m in range(*n)]
+      for low, high in bounds
+    ]
+
+  sight = Sight(ends_BT, positions_BT)
+  keys = visited(key_runs(static, sight, 2, 2))
+  assert keys == [[0], [0, 1], [0, 1, 2], [0, 3], [0, 3, 4]]
+  queries = visited(query_runs(static, sight, 2, 2))
+  assert queries == [[0, 1, 2, 3, 4], [1, 2], [2], [3, 4], [4]]
+  near = visited(key_runs(static._replace(window=2), sight, 2, 2))
+  assert near == [[0], [0, 1], [1, 2], [0, 3], [0, 3, 4]]
+
+
+def test_the_runs_that_are_told_hold_what_is_seen():
+  seen = jnp.asarray([[[1, 1, 0, 1, 0, 1, 0, 0, 1, 1], [0] * 10]], bool)
+  low, high = _runs(seen)
+  assert low[0, 0].tolist() == [0, 3, 8] and high[0, 0].tolist() == [2, 6, 10]
+  assert (low[0, 1] >= high[0, 1]).all()
 
 
 def test_padding_gives_zero_and_takes_no_gradient():
   config = make_config()
-  rows = make_rows(((40,), ()))
+  rows = make_rows((((40, ()),), ()))
   values = make_values(config, 2)
-  for x in run(config, True, 0, rows, values):
+  for x in run(config, BLOCKS, 0, rows, values):
     padding = x[rows[0] == 0]
     assert padding.size
     assert (padding == 0).all()
 
 
+HALVES = ((32, ()), (32, ()))
+BRANCHES = ((16, ((16, ()), (32, ()))),)
+SMALL = Blocks(*[Cut(queries=16, keys=16, warps=4, stages=2)] * 3)
+
+
 @pytest.mark.parametrize(
-  ('lengths', 'window', 'far', 'near'),
+  ('forest', 'window', 'far', 'near'),
   [
-    # Keys in blocks of another segment, before and after.
-    ((32, 32), 0, slice(0, 32), slice(32, 64)),
-    ((32, 32), 0, slice(32, 64), slice(0, 32)),
+    # Keys in blocks of another tree, before and after.
+    (HALVES, 0, slice(0, 32), slice(32, 64)),
+    (HALVES, 0, slice(32, 64), slice(0, 32)),
     # Keys that lie before the window's first block.
-    ((64,), 8, slice(0, 16), slice(48, 64)),
+    (((64, ()),), 8, slice(0, 16), slice(48, 64)),
+    # Another branch, between a branch and its trunk; and behind.
+    (BRANCHES, 0, slice(16, 32), slice(32, 64)),
+    (BRANCHES, 0, slice(32, 64), slice(16, 32)),
   ],
 )
-def test_blocks_that_are_not_seen_are_not_read(lengths, window, far, near):
+def test_blocks_that_are_not_seen_are_not_read(forest, window, far, near):
   """What is not a number there reaches nothing here."""
   config = make_config()
-  rows, values = make_rows((lengths,)), make_values(config, 1)
+  rows, values = make_rows((forest,)), make_values(config, 1)
   spoilt = tuple(x.at[:, far].set(jnp.nan) for x in values)
-  found = run(config, True, window, rows, spoilt)
-  expected = run(config, False, window, rows, values)
+  found = run(config, SMALL, window, rows, spoilt)
+  expected = run(config, None, window, rows, values)
   for x, y in zip(found, expected, strict=True):
     assert np.allclose(x[:, near], y[:, near], atol=1e-6)
 
 
 def make_examples(count: int) -> list[Example]:
+  """Returns solutions of about half as many problems."""
   random = np.random.default_rng(0)
+
+  def ids(most: int) -> tuple[int, ...]:
+    return tuple(random.integers(1, 64, random.integers(1, most)).tolist())
+
+  questions = [ids(9) for _ in range(1 + count // 2)]
   return [
-    Example(
-      tuple(random.integers(1, 64, random.integers(1, 9)).tolist()),
-      tuple(random.integers(1, 64, random.integers(2, 30)).tolist()),
-    )
-    for _ in range(count)
+    Example(questions[i % len(questions)], ids(25), prefix=(5, 6, 7, 8))
+    for i in range(count)
   ]
 
 
-def make_batch(examples: list[Example], rows: int) -> Batch:
-  (batch,) = pack(examples, LENGTH, rows)
-  return batch
+def make_batch(examples: list[Example], rows: int, share: bool = True) -> Batch:
+  return pack(examples, range(len(examples)), Shape(rows, LENGTH, 0), share)
 
 
 def loss(model: Transformer, batch: Batch, attend: Any, remat=None):
@@ -191,7 +252,7 @@ def loss(model: Transformer, batch: Batch, attend: Any, remat=None):
 
 def kernel_loss(model: Transformer, batch: Batch, remat=None):
   attend = flash_attention(
-    model.config, batch.segments_BT, BLOCKS, interpret=True
+    model.config, batch.ends_BT, batch.positions_BT, BLOCKS, interpret=True
   )
   return loss(model, batch, attend, remat)
 
@@ -201,17 +262,16 @@ def make_model(config: ModelConfig) -> Transformer:
 
 
 def test_packed_equals_unpacked_and_plain_attention():
-  config = make_config(qkv_bias=True, windows=(0, 12))
+  config = make_config(qkv_bias=True, windows=(0, 12), attention_softcap=3.0)
   model = make_model(config)
   examples = make_examples(6)
   run = jax.jit(jax.value_and_grad(kernel_loss))
   packed = make_batch(examples, 3)
-  assert packed.segments_BT.max() > 1
-  alone = [make_batch([example], 1) for example in examples]
+  alone = [make_batch([example], 1, False) for example in examples]
   alone = Batch(*map(np.concatenate, zip(*alone, strict=True)))
   found = run(model, packed)
   assert distance(found, run(model, alone)) < 2e-6
-  plain = plain_attention(config, packed.segments_BT, packed.positions_BT)
+  plain = plain_attention(config, packed.ends_BT, packed.positions_BT)
   reference = jax.jit(jax.value_and_grad(lambda m: loss(m, packed, plain)))
   assert distance(found, reference(model)) < 2e-6
 

@@ -64,8 +64,10 @@ def reference_logits(reference, tokens_BT) -> np.ndarray:
 
 
 @jax.jit
-def logits_of(model, tokens_BT, segments_BT, positions_BT):
-  attend = plain_attention(model.config, segments_BT, positions_BT)
+def logits_of(model, tokens_BT, positions_BT, ends_BT=None):
+  if ends_BT is None:  # One sequence a row.
+    ends_BT = jnp.full_like(tokens_BT, tokens_BT.shape[1])
+  attend = plain_attention(model.config, ends_BT, positions_BT)
   x_BTD, _ = lm.backbone(lm.unstack(model), tokens_BT, positions_BT, attend)
   return lm.logits(model, x_BTD)
 
@@ -75,7 +77,7 @@ def whole(model, tokens_BT):
   positions_BT = jnp.broadcast_to(
     jnp.arange(tokens_BT.shape[1]), tokens_BT.shape
   )
-  return logits_of(model, tokens_BT, jnp.ones_like(tokens_BT), positions_BT)
+  return logits_of(model, tokens_BT, positions_BT)
 
 
 @jax.jit
@@ -144,15 +146,15 @@ def test_far_positions_equal_the_reference(family):
       position_ids=torch.tensor(np.asarray(positions_BT)),
       attention_mask=torch.tril(torch.ones(1, 1, 4, 4)).log(),
     ).logits
-  found = logits_of(model, tokens_BT, jnp.ones_like(tokens_BT), positions_BT)
+  found = logits_of(model, tokens_BT, positions_BT)
   np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_packed_rows_equal_single_ones(tiny):
   tokens_BT = tokens(1, 16)
-  segments_BT = jnp.asarray([[1] * 7 + [2] * 6 + [0] * 3])
+  ends_BT = jnp.asarray([[7] * 7 + [13] * 6 + [0] * 3])
   positions_BT = jnp.asarray([[*range(7), *range(6), 0, 0, 0]])
-  found = logits_of(tiny, tokens_BT, segments_BT, positions_BT)
+  found = logits_of(tiny, tokens_BT, positions_BT, ends_BT)
   for start, stop in (0, 7), (7, 13):
     expected = whole(tiny, tokens_BT[:, start:stop])
     np.testing.assert_allclose(found[:, start:stop], expected, atol=1e-5)
@@ -196,7 +198,7 @@ def test_remat_changes_no_gradient(tiny):
   positions_BT = jnp.broadcast_to(jnp.arange(9), (2, 9))
 
   def loss(model, remat):
-    attend = plain_attention(TINY, jnp.ones_like(tokens_BT), positions_BT)
+    attend = plain_attention(TINY, jnp.full_like(tokens_BT, 9), positions_BT)
     x_BTD, _ = lm.backbone(
       lm.unstack(model), tokens_BT, positions_BT, attend, remat=remat
     )

@@ -104,7 +104,8 @@ def teacher_forced(model, prompt, tokens, length=80):
 @jax.jit
 def all_logprobs(model, row_1T):
   position = jnp.arange(row_1T.shape[1])[None]
-  attend = plain_attention(model.config, jnp.ones_like(row_1T), position)
+  end = jnp.full_like(row_1T, row_1T.shape[1])
+  attend = plain_attention(model.config, end, position)
   x_BTD, _ = backbone(model, row_1T, position, attend)
   return jax.nn.log_softmax(logits(model, x_BTD)[0], axis=-1)
 

@@ -52,12 +52,15 @@ class Static(NamedTuple):
   Attributes:
     scale: Multiplies queries.
     cap: Soft-cap of the logits; 0 is off.
+    window: How far back along its path a query sees, itself included; 0 is
+      everything.
     blocks: How they are cut.
     interpret: Runs without a GPU, for tests.
   """
 
   scale: float
   cap: float
+  window: int
   blocks: Blocks
   interpret: bool
 
@@ -81,17 +84,10 @@ def block_spec(
   return pl.BlockSpec(shape, place)
 
 
-def first_specs(queries: int) -> list[pl.BlockSpec]:
-  """Returns specs of the first block of keys, and of each query's first key."""
-  return [
-    block_spec((None, size), lambda i, j, n: (n, i)) for size in (1, queries)
-  ]
-
-
 def query_specs(
   shape: tuple[int, ...], queries: int
 ) -> tuple[pl.BlockSpec, pl.BlockSpec, pl.BlockSpec]:
-  """Returns specs of a block of queries, of a number for each, of all keys."""
+  """Returns specs of a block of queries, a number for each, and all keys."""
   _, t, _, g, h = shape
   block = block_spec(
     (None, queries, None, None, h), lambda i, j, n: (n, i, j // g, j % g, 0)

@@ -1,33 +1,38 @@
 """The three kernels: forward, gradient of queries, of keys and values.
 
 FlashAttention-2 (Dao, arXiv:2307.08691). Logits are in units of log 2, and a
-query's sum of weights is kept as its logarithm. What a query sees is a span of
-keys, from a first one to itself, so that most blocks of the matrix of scores
-hold nothing and are never visited. A row of two segments, a and b, and a place
-of padding, in blocks of 2 queries and 2 keys (x: a score that counts):
+query's sum of weights is kept as its logarithm. A key is seen from itself to
+its end (`rest.m_step.packing`), so that most blocks of the matrix of scores
+hold nothing and are never visited. A row of a prefix h, two solutions a and b,
+and a place of padding, in blocks of 2 queries and 2 keys (x: a score that
+counts):
 
-             keys   a a   a b   b b   b -
-    queries  a      x   |     |     |         block 0: key blocks [0, 1)
-             a      x x |     |     |
-                    ----+-----+-----+----
-             a      x x | x   |     |         block 1: [0, 2)
-             b          |   x |     |
-                    ----+-----+-----+----
-             b          |   x | x   |         block 2: [1, 3)
-             b          |   x | x x |
-                    ----+-----+-----+----
-             b          |   x | x x | x       block 3: [1, 4)
-             -          |     |     |
+             keys   h h   a a   a a   b b   b -
+             ends   9 9   6 6   6 6   9 9   9 0
+    queries  h      x   |     |     |     |         block 0: key blocks 0
+             h      x x |     |     |     |
+                    ----+-----+-----+-----+----
+             a      x x | x   |     |     |         block 1: 0 1
+             a      x x | x x |     |     |
+                    ----+-----+-----+-----+----
+             a      x x | x x | x   |     |         block 2: 0 1 2
+             a      x x | x x | x x |     |
+                    ----+-----+-----+-----+----
+             b      x x |     |     | x   |         block 3: 0, and 3
+             b      x x |     |     | x x |
+                    ----+-----+-----+-----+----
+             b      x x |     |     | x x | x       block 4: 0, and 3 4
+             -          |     |     |     |
 
-A block of queries visits from the block of the first key that any of them sees
-(`_first_block`: 0 0 1 1) up to its own place; a block of keys visits queries
-from its own place to the last that sees any of them. Within a visited block a
-mask says which scores count.
+A block meets the others in three loops over neighbours (`Runs`): those from the
+first that it sees, the prefix's; those up to the last, its own; and what lies
+between, its question's. Within a visited block a mask says which scores count.
 """
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +41,17 @@ from jax.experimental import pallas as pl
 from rest.model.flash.blocks import (
   Static,
   block_spec,
-  first_specs,
   options,
   query_specs,
   sizes,
+)
+from rest.model.flash.sight import (
+  RUNS,
+  Runs,
+  Sight,
+  key_runs,
+  query_runs,
+  sight_specs,
 )
 
 # A logit that must not be seen, and the least that can be: far enough above
@@ -57,7 +69,8 @@ def forward(
   q_BTKGH: jax.Array,
   k_BTKH: jax.Array,
   v_BTKH: jax.Array,
-  first_BT: jax.Array,
+  ends_BT: jax.Array,
+  positions_BT: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns out_BTKGH, and sums_BKGT: log2 of the sums of weights.
 
@@ -70,15 +83,17 @@ def forward(
     q_BTKGH: Queries, not scaled.
     k_BTKH: Keys.
     v_BTKH: Values.
-    first_BT: First key that each query sees; the length if it sees none.
+    ends_BT: End of the queries, from itself on, that see a key; 0 for padding.
+    positions_BT: Position along the token's path, for windows.
   """
+  sight = Sight(ends_BT, positions_BT)
   b, t, k, g, _ = q_BTKGH.shape
   queries, keys = sizes(static.blocks.forward, t)
   block, vector, whole = query_specs(q_BTKGH.shape, queries)
   return pl.pallas_call(
     functools.partial(_forward_kernel, static, keys),
     grid=(t // queries, k * g, b),
-    in_specs=[*first_specs(queries), block, whole, whole],
+    in_specs=[*sight_specs(t), block, whole, whole],
     out_specs=[block, vector],
     out_shape=[
       jax.ShapeDtypeStruct(q_BTKGH.shape, q_BTKGH.dtype),
@@ -86,14 +101,14 @@ def forward(
     ],
     name='flash_forward',
     **options(static, static.blocks.forward),
-  )(_first_block(first_BT, queries, keys), first_BT, q_BTKGH, k_BTKH, v_BTKH)
+  )(key_runs(static, sight, queries, keys), sight, q_BTKGH, k_BTKH, v_BTKH)
 
 
 def _forward_kernel(
   static: Static,
   keys: int,
-  low_ref: _Ref,
-  first_ref: _Ref,
+  runs: Runs,
+  sight: Sight,
   q_ref: _Ref,
   k_ref: _Ref,
   v_ref: _Ref,
@@ -111,15 +126,14 @@ def _forward_kernel(
     kept: 4 + log2(1.625) = log2(26), and 2^1 + 2^3 + 2^4 = 26
   """
   queries, width = q_ref.shape
-  first, q = first_ref[:], q_ref[:, :]
-  start = pl.program_id(0) * queries
-  query = start + jnp.arange(queries)
+  q = q_ref[:, :]
+  query = _rows(_tokens(sight, pl.program_id(0) * queries, queries))
 
   def visit(j: jax.Array, state: tuple[jax.Array, ...]):
     out, top, total = state
     at = pl.ds(j * keys, keys)
-    key = j * keys + jnp.arange(keys)
-    seen = _sees(first[:, None], query[:, None], key[None])
+    key = _columns(_tokens(sight, j * keys, keys))
+    seen = _sees(static, query, key)
     logits, _ = _logits(q, k_ref[at, :], seen, static)
     above = jnp.maximum(top, logits.max(axis=1))
     weights = jnp.exp2(logits - above[:, None])
@@ -133,8 +147,7 @@ def _forward_kernel(
     jnp.full((queries,), _LEAST, jnp.float32),
     jnp.zeros((queries,), jnp.float32),
   )
-  high = pl.cdiv(start + queries, keys)
-  out, top, total = jax.lax.fori_loop(low_ref[0], high, visit, state)
+  out, top, total = _visit_runs(runs, visit, state)
   total = jnp.where(total > 0, total, 1.0)  # Padding sees nothing.
   out_ref[:, :] = (out / total[:, None]).astype(out_ref.dtype)
   sums_ref[:] = top + jnp.log2(total)
@@ -145,8 +158,8 @@ def backward(
   q_BTKGH: jax.Array,
   k_BTKH: jax.Array,
   v_BTKH: jax.Array,
-  first_BT: jax.Array,
-  end_BT: jax.Array,
+  ends_BT: jax.Array,
+  positions_BT: jax.Array,
   *others: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Returns dq_BTKGH, dk_BTKH and dv_BTKH.
@@ -156,18 +169,19 @@ def backward(
     q_BTKGH: Queries, not scaled.
     k_BTKH: Keys.
     v_BTKH: Values.
-    first_BT: As in `forward`.
-    end_BT: End of the queries that see each key; 0 if none do.
+    ends_BT: As in `forward`.
+    positions_BT: Likewise.
     *others: dout_BTKGH, sums_BKGT of `forward`, and delta_BKGT, the products of
       dout with what came out.
   """
+  sight = Sight(ends_BT, positions_BT)
   inputs = q_BTKGH, k_BTKH, v_BTKH, *others
-  dq_BTKGH = _backward_queries(static, first_BT, *inputs)
-  return dq_BTKGH, *_backward_keys(static, first_BT, end_BT, *inputs)
+  dq_BTKGH = _backward_queries(static, sight, *inputs)
+  return dq_BTKGH, *_backward_keys(static, sight, *inputs)
 
 
 def _backward_queries(
-  static: Static, first_BT: jax.Array, q_BTKGH: jax.Array, *others: jax.Array
+  static: Static, sight: Sight, q_BTKGH: jax.Array, *others: jax.Array
 ) -> jax.Array:
   b, t, k, g, _ = q_BTKGH.shape
   queries, keys = sizes(static.blocks.dq, t)
@@ -176,19 +190,19 @@ def _backward_queries(
   return pl.pallas_call(
     functools.partial(_dq_kernel, static, keys),
     grid=(t // queries, k * g, b),
-    in_specs=[*first_specs(queries), *specs],
+    in_specs=[*sight_specs(t), *specs],
     out_specs=block,
     out_shape=jax.ShapeDtypeStruct(q_BTKGH.shape, q_BTKGH.dtype),
     name='flash_dq',
     **options(static, static.blocks.dq),
-  )(_first_block(first_BT, queries, keys), first_BT, q_BTKGH, *others)
+  )(key_runs(static, sight, queries, keys), sight, q_BTKGH, *others)
 
 
 def _dq_kernel(
   static: Static,
   keys: int,
-  low_ref: _Ref,
-  first_ref: _Ref,
+  runs: Runs,
+  sight: Sight,
   q_ref: _Ref,
   k_ref: _Ref,
   v_ref: _Ref,
@@ -206,67 +220,59 @@ def _dq_kernel(
   are 1/4 x 6 = 1.5 and 3/4 x -2 = -1.5: they always add up to 0.
   """
   queries, width = q_ref.shape
-  first, q, dout = first_ref[:], q_ref[:, :], dout_ref[:, :]
+  q, dout = q_ref[:, :], dout_ref[:, :]
   sums, delta = sums_ref[:], delta_ref[:]
-  start = pl.program_id(0) * queries
-  query = start + jnp.arange(queries)
+  query = _rows(_tokens(sight, pl.program_id(0) * queries, queries))
 
   def visit(j: jax.Array, dq: jax.Array) -> jax.Array:
     at = pl.ds(j * keys, keys)
-    key = j * keys + jnp.arange(keys)
-    seen = _sees(first[:, None], query[:, None], key[None])
+    key = _columns(_tokens(sight, j * keys, keys))
+    seen = _sees(static, query, key)
     k = k_ref[at, :]
     logits, slope = _logits(q, k, seen, static)
     weights = jnp.exp2(logits - sums[:, None])
     change = weights * (_dot_t(dout, v_ref[at, :]) - delta[:, None]) * slope
     return dq + _dot(change.astype(k.dtype), k)
 
-  high = pl.cdiv(start + queries, keys)
   dq = jnp.zeros((queries, width), jnp.float32)
-  dq = jax.lax.fori_loop(low_ref[0], high, visit, dq)
+  dq = _visit_runs(runs, visit, dq)
   dq_ref[:, :] = (dq * static.scale).astype(dq_ref.dtype)
 
 
 def _backward_keys(
   static: Static,
-  first_BT: jax.Array,
-  end_BT: jax.Array,
-  q_BTKGH: jax.Array,
-  k_BTKH: jax.Array,
-  v_BTKH: jax.Array,
-  *others: jax.Array,
+  sight: Sight,
+  *inputs: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns dk_BTKH and dv_BTKH.
 
   A program has a block of keys, and a whole row of all heads that share them:
   it alone writes their gradients, so that nothing is added up between programs.
   """
+  q_BTKGH, k_BTKH, v_BTKH, *_ = inputs
   b, t, k, g, h = q_BTKGH.shape
   queries, keys = sizes(static.blocks.dkv, t)
-  first = block_spec((None, t), lambda i, j, n: (n, 0))
   heads = block_spec((None, t, None, g, h), lambda i, j, n: (n, 0, j, 0, 0))
   vectors = block_spec((None, None, g, t), lambda i, j, n: (n, j, 0, 0))
   block = block_spec((None, keys, None, h), lambda i, j, n: (n, i, j, 0))
-  high = block_spec((None, 1), lambda i, j, n: (n, i))
-  high_BI = pl.cdiv(end_BT.reshape(b, -1, keys).max(axis=-1), queries)
   return pl.pallas_call(
     functools.partial(_dkv_kernel, static, queries),
     grid=(t // keys, k, b),
-    in_specs=[high, first, heads, block, block, heads, vectors, vectors],
+    in_specs=[*sight_specs(t), heads, block, block, heads, vectors, vectors],
     out_specs=[block, block],
     out_shape=[
       jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (k_BTKH, v_BTKH)
     ],
     name='flash_dkv',
     **options(static, static.blocks.dkv),
-  )(high_BI, first_BT, q_BTKGH, k_BTKH, v_BTKH, *others)
+  )(query_runs(static, sight, queries, keys), sight, *inputs)
 
 
 def _dkv_kernel(
   static: Static,
   queries: int,
-  high_ref: _Ref,
-  first_ref: _Ref,
+  runs: Runs,
+  sight: Sight,
   q_ref: _Ref,
   k_ref: _Ref,
   v_ref: _Ref,
@@ -280,20 +286,19 @@ def _dkv_kernel(
 
   Invariant: over the heads and blocks of queries met so far, `dv` is the sum of
   weight x dout and `dk` that of dlogit x query. In the module's drawing, keys
-  block 1 (a b) meets the blocks of queries [1, 4): from its own place to that
-  of the last b.
+  block 1 (a a) meets the blocks of queries 1 and 2: from its own place to that
+  of the last a; block 0, the prefix, meets all.
   """
   keys, width = k_ref.shape
   k, v = k_ref[:, :], v_ref[:, :]
-  start = pl.program_id(0) * keys
-  key = start + jnp.arange(keys)
+  key = _rows(_tokens(sight, pl.program_id(0) * keys, keys))
 
   def meet_head(g: jax.Array, state: tuple[jax.Array, jax.Array]):
     def visit(i: jax.Array, state: tuple[jax.Array, jax.Array]):
       dk, dv = state
       at = pl.ds(i * queries, queries)
-      query = i * queries + jnp.arange(queries)
-      seen = _sees(first_ref[at][None], query[None], key[:, None])
+      query = _columns(_tokens(sight, i * queries, queries))
+      seen = _sees(static, query, key)
       q, dout = q_ref[at, g, :], dout_ref[at, g, :]
       # Keys are rows here: weights then need not be turned.
       logits, slope = _logits(k, q, seen, static)
@@ -303,7 +308,7 @@ def _dkv_kernel(
       change = weights * change * slope
       return dk + _dot(change.astype(q.dtype), q), dv
 
-    return jax.lax.fori_loop(start // queries, high_ref[0], visit, state)
+    return _visit_runs(runs, visit, state)
 
   zeros = jnp.zeros((keys, width), jnp.float32)
   dk, dv = jax.lax.fori_loop(0, q_ref.shape[1], meet_head, (zeros, zeros))
@@ -311,8 +316,44 @@ def _dkv_kernel(
   dv_ref[:, :] = dv.astype(dv_ref.dtype)
 
 
-def _sees(first: jax.Array, query: jax.Array, key: jax.Array) -> jax.Array:
-  return (key >= first) & (key <= query)
+class _Tokens(NamedTuple):
+  """A block of a row's tokens: what is known of each."""
+
+  place: jax.Array
+  end: jax.Array
+  position: jax.Array
+
+
+def _tokens(sight: Sight, start: Any, size: int) -> _Tokens:
+  at = pl.ds(start, size)
+  place = start + jnp.arange(size)
+  return _Tokens(place, sight.ends_BT[at], sight.positions_BT[at])
+
+
+def _rows(tokens: _Tokens) -> _Tokens:
+  return _Tokens(*(x[:, None] for x in tokens))
+
+
+def _columns(tokens: _Tokens) -> _Tokens:
+  return _Tokens(*(x[None] for x in tokens))
+
+
+def _sees(static: Static, query: _Tokens, key: _Tokens) -> jax.Array:
+  """Returns whether each sees each, where one are rows, the other columns."""
+  seen = (key.place <= query.place) & (query.place < key.end)
+  if not static.window:
+    return seen
+  return seen & (query.position - key.position < static.window)
+
+
+def _visit_runs(runs: Runs, visit: Callable[..., Any], state: Any) -> Any:
+  """Goes through the blocks of all runs, in order."""
+
+  def visit_run(n: jax.Array, state: Any) -> Any:
+    low, high = runs.low_BIN[n], runs.high_BIN[n]
+    return jax.lax.fori_loop(low, high, visit, state)
+
+  return jax.lax.fori_loop(0, RUNS, visit_run, state)
 
 
 def _logits(
@@ -336,9 +377,3 @@ def _dot_t(a: jax.Array, b: jax.Array) -> jax.Array:
   return jax.lax.dot_general(
     a, b, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
   )
-
-
-def _first_block(first_BT: jax.Array, queries: int, keys: int) -> jax.Array:
-  """Returns the first block of keys that each block of queries sees, BI."""
-  batch = first_BT.shape[0]
-  return first_BT.reshape(batch, -1, queries).min(axis=-1) // keys
