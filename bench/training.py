@@ -330,9 +330,7 @@ def _print_memory(
 ) -> None:
   shards = mesh.size // mesh.shape['tensor']
   rows = shape.rows // shards
-  m_step = dataclasses.replace(
-    m_step, batch=shape.rows, rows=rows, row_length=shape.length
-  )
+  m_step = dataclasses.replace(m_step, rows=rows, row_length=shape.length)
   planned = step_memory(config, m_step, mesh, find_device())
   for field in dataclasses.fields(planned):
     size = getattr(planned, field.name)

@@ -274,7 +274,7 @@ class MStepConfig(Section):
   row_length: Size = 8192
   # Most rows that a device works on at a time; what it has more of in a step
   # follows, with the same result.
-  rows: Annotated[Size, Free.SPEED] = 2
+  rows: Annotated[Size, Free.SPEED] = 1
   # Whether a row holds the few-shot prefix once, and each question once for all
   # its solutions; the loss is the same.
   share_prefixes: Annotated[bool, Free.SPEED] = True

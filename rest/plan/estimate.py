@@ -72,8 +72,17 @@ def step_memory(
   config: MStepConfig,
   mesh: Mesh | AbstractMesh,
   device: Device,
+  in_parts: bool = False,
 ) -> StepMemory:
-  """Returns what a step of the M-step takes of each device."""
+  """Returns what a step of the M-step takes of each device.
+
+  Args:
+    model: Its shape.
+    config: Rows are as many and as long as it allows.
+    mesh: How parameters and rows are split.
+    device: Whose memory it is.
+    in_parts: Whether a batch needs more rows than are worked on at a time.
+  """
   shapes = jax.eval_shape(lambda: Transformer(model))
   trained, weights = shapes, _bytes(shapes, mesh)
   if config.lora_rank:
@@ -94,8 +103,8 @@ def step_memory(
   gradients = (
     size * layers // fsdp + 2 * 4 * model.vocab * model.width // tensor
   )
-  if config.batch > rows * mesh.shape['data'] * fsdp:
-    gradients += _bytes(trained, mesh)  # The sum of parts, in float32.
+  if in_parts:
+    gradients += _bytes(trained, mesh)  # Their sum, in float32.
   # Of logits, and of their gradient in float32, which TPUs do not keep, and in
   # the compute type.
   logit = size + (4 if device.platform == 'tpu' else 8)

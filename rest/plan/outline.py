@@ -92,8 +92,21 @@ def describe(run: Run) -> str:
 def _step(run: Run) -> StepMemory:
   config, world = run.config, run.world
   return estimate.step_memory(
-    world.model, config.mstep, world.mesh, world.device
+    world.model, config.mstep, world.mesh, world.device, _in_parts(run)
   )
+
+
+def _in_parts(run: Run) -> bool:
+  """Whether a batch is likely to need more rows than are worked on at a time.
+
+  That is reckoned with completions as long as `_length` says.
+  """
+  mstep, world = run.config.mstep, run.world
+  shards = world.mesh.shape['data'] * world.mesh.shape['fsdp']
+  questions = world.questions['train']
+  path = sum(questions) / len(questions) + _length(run)[0]
+  positions = shards * world.prefix + mstep.batch * path
+  return positions > shards * mstep.rows * mstep.row_length
 
 
 def _sampling(run: Run) -> int:

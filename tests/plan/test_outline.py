@@ -97,17 +97,17 @@ def test_a_plan_touches_no_device(qwen, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('devices', 'mesh', 'rows', 'count', 'processes'),
+  ('devices', 'mesh', 'count', 'processes'),
   [
-    ('v5e-64', (1, 16, 4), 16, 64, 16),
-    ('v5p-256', (16, 8, 1), 128, 128, 32),
+    ('v5e-64', (1, 16, 4), 64, 16),
+    ('v5p-256', (16, 8, 1), 128, 32),
   ],
 )
-def test_a_pod_holds_its_share(qwen, devices, mesh, rows, count, processes):
+def test_a_pod_holds_its_share(qwen, devices, mesh, count, processes):
   """Qwen2.5-7B on MATH: weights and Adam's state split as the mesh says."""
   axes = dict(zip(('data', 'fsdp', 'tensor'), mesh, strict=True))
   fields = {f'mesh.{name}': size for name, size in axes.items()}
-  run = plan_for(qwen, devices, mstep__rows=rows, **fields)
+  run = plan_for(qwen, devices, mstep__row_length=4096, **fields)
   world = run.world
   step = estimate.step_memory(
     world.model, run.config.mstep, world.mesh, world.device
@@ -117,11 +117,9 @@ def test_a_pod_holds_its_share(qwen, devices, mesh, rows, count, processes):
   share = 4 * 7.6156e9 / (axes['fsdp'] * axes['tensor'])
   assert step.weights == pytest.approx(share, rel=0.01)
   assert step.optimizer == pytest.approx(2 * share, rel=0.01)
-  tokens = rows * 4096 / (axes['data'] * axes['fsdp'])
-  # Of a layer's matrix products and of attention, whose sums are in float32, in
-  # bfloat16; a heads' share of each.
-  heads = (4608 + 3584 + 2 * 28) / axes['tensor']
-  width, ffn = 3584, 18_944 / axes['tensor']
+  tokens = 4096
+  # Of a layer's matrix products, in bfloat16; a heads' share of each.
+  width, ffn, heads = 3584, 18_944 / axes['tensor'], 4608 / axes['tensor']
   kept = 2 * 28 * tokens * (3 * width + heads + 2 * ffn)
   assert step.activations == pytest.approx(kept, rel=0.01)
   assert step.total < world.device.memory
@@ -148,12 +146,12 @@ def test_a_pod_holds_its_share(qwen, devices, mesh, rows, count, processes):
     ),
     (
       'v5e-64',
-      {'mesh__fsdp': 64, 'mesh__data': 1, 'mstep__rows': 64},
+      {'mesh__fsdp': 64, 'mesh__data': 1},
       r'sampler needs .*mesh\.tensor',
     ),
     (
       'h200-1',
-      {'mstep__rows': 1, 'mstep__optimizer': 'adamw'},
+      {'mstep__row_length': 4096, 'mstep__batch': 4},
       r"Validation .*em\.validation='loss'",
     ),
     ('v5e-6', {}, 'comes in hosts of 4'),
@@ -185,7 +183,7 @@ def test_the_estimate_is_what_was_measured(shape, fields, gib):
   device, _ = hardware.parse('h200-1')
   mesh, _ = plan_meshes(MeshConfig(), 1, 1)
   step = estimate.step_memory(
-    SHAPES[shape], MStepConfig(**fields), mesh, device
+    SHAPES[shape], MStepConfig(row_length=2048, **fields), mesh, device
   )
   assert step.total / GIB == pytest.approx(gib, rel=0.1)
 
