@@ -98,9 +98,7 @@ def gradients(
 
   def loss(trained: Any, part: Batch) -> jax.Array:
     model = assemble(trained, frozen, config)
-    return (
-      batch_loss(model, part, config.remat, config.share_prefixes) / weight
-    )
+    return batch_loss(model, part, config.remat, config.share_prefixes) / weight
 
   if count == 1:
     return jax.value_and_grad(loss)(trained, batch)

@@ -212,7 +212,9 @@ def _bytes_a_token(
   # Scores and their softmax, float32; of a chunk, they are never kept.
   chunk = attention.query_chunk(config.row_length)
   scores = 8 * heads * chunk
-  if attention.kernel_for(model, config.row_length, device.platform):
+  if attention.kernel_for(
+    model, config.row_length, device.platform, config.share_prefixes
+  ):
     # Its output, and a sum a head in float32.
     matmuls, scores = matmuls + size * queries + 4 * heads, 0
   if chunk == config.row_length:

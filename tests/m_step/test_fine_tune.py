@@ -238,7 +238,9 @@ def test_a_chosen_checkpoint_that_is_damaged_is_made_again(tmp_path):
 
 @pytest.mark.parametrize('kernels', [False, True])
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, kernels):
-  if kernels and not kernel_for(WIDE, 64, jax.devices()[0].platform):
+  if kernels and not kernel_for(
+    WIDE, 64, jax.devices()[0].platform, shares=True
+  ):
     pytest.skip('on a GPU')
   expected, _ = run(tmp_path / 'whole', kernels=kernels)
   code = (

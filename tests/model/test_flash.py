@@ -14,7 +14,7 @@ from rest.m_step.loss import REMATS, weighted_loss
 from rest.m_step.packing import Batch, Example, Shape, pack
 from rest.model import sharding
 from rest.model.attention import forest_mask, kernel_for, plain_attention
-from rest.model.flash import Blocks, Cut, flash_attention, kernels
+from rest.model.flash import Blocks, Cut, flash_attention
 from rest.model.flash.blocks import Static
 from rest.model.flash.sight import Runs, Sight, _runs, key_runs, query_runs
 from rest.model.sharding import make_mesh
@@ -332,4 +332,6 @@ def test_kept_outputs_are_not_made_again(remat, forward):
 )
 def test_kernels_run_where_they_can(fields, length, platform, runs):
   config = dataclasses.replace(make_config(dtype='bfloat16'), **fields)
-  assert kernel_for(config, length, platform) == runs
+  assert kernel_for(config, length, platform, shares=False) == runs
+  shared = kernel_for(config, length, platform, shares=True)
+  assert shared == (None if runs == 'splash' else runs)

@@ -14,7 +14,7 @@ from rest.model.hardware import runs_kernels
 from bench.shapes import SHAPES
 for _ in range(2):
   assert not runs_kernels('gpu', 'bfloat16', 128)
-  assert kernel_for(SHAPES['1.5b'], 2048, 'gpu') is None
+  assert kernel_for(SHAPES['1.5b'], 2048, 'gpu', True) is None
 """
 
 

@@ -24,7 +24,7 @@ def setup() -> tpu.Setup:
     pytest.skip(f'this libtpu describes no chips: {error}')
   return dataclasses.replace(
     found,
-    mstep=MStepConfig(rows=2, row_length=256),
+    mstep=MStepConfig(rows=1, row_length=256, share_prefixes=False),
     sampling=SamplerConfig(rows=64, max_tokens=64),
   )
 
