@@ -82,7 +82,7 @@ def load(run: Run, policy: Policy, iteration: int) -> Transformer:
     if noted in (None, fingerprint(model)):
       return model
     why = 'are not those that were written'
-  except (KeyError, OSError, TypeError, ValueError) as error:
+  except (OSError, ValueError) as error:
     if iteration == 0:
       raise
     why = f'cannot be read ({error!r:.300})'

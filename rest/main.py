@@ -32,6 +32,7 @@ from rest import config, em, report
 from rest.e_step.draw import Tools
 from rest.e_step.graders import Graders
 from rest.model import sharding, weights
+from rest.model.together import together
 from rest.plan import outline
 from rest.plan.survey import survey
 from rest.plan.world import Run
@@ -88,7 +89,8 @@ def main(argv: Sequence[str]) -> None:
   """Runs what the flags say."""
   if len(argv) > 1:
     refuse(f'unknown arguments {argv[1:]}; flags start with --.')
-  logging.set_verbosity(logging.WARNING)  # Orbax tells of every step it takes.
+  logging.set_verbosity(logging.FATAL)  # Orbax raises what it logs.
+  sys.unraisablehook = _leave_out_futures
   workdir = epath.Path(WORKDIR.value or CONFIG.value.name)
   with contextlib.ExitStack() as stack:
     with refusing():
@@ -96,13 +98,16 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError('--plan_for plans only: add --dry_run.')
       if not _PLAN_FOR.value:
         processes.initialize()
-      run = prepare(CONFIG.value, workdir, _PLAN_FOR.value)
-      if _PROFILE.value and '://' in str(workdir):
-        raise ValueError('--profile needs a local --workdir.')
+      with together():
+        run = prepare(CONFIG.value, workdir, _PLAN_FOR.value)
+        if _PROFILE.value and '://' in str(workdir):
+          raise ValueError('--profile needs a local --workdir.')
       if DRY_RUN.value:
         print(outline.describe(run))
         return
-      finished = stack.enter_context(hold(run))
+      with together():
+        finished = stack.enter_context(hold(run))
+      finished = processes.first_says(finished)
     with ending():
       if not finished:
         iterate(run, stop_on_sigterm(), _PROFILE.value)
@@ -136,6 +141,12 @@ def ending() -> Iterator[None]:
   except Exception as error:
     _abandon(error)
     raise
+
+
+def _leave_out_futures(found: 'sys.UnraisableHookArgs') -> None:
+  """Leaves out what follows an error that is told: see pytest.ini."""
+  if str(found.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(found)
 
 
 def _leave(message: str, error: BaseException, status: int) -> NoReturn:
@@ -173,17 +184,18 @@ def hold(run: Run) -> Iterator[bool]:
   """Holds a working directory for a run, and records what runs there.
 
   Yields whether the run is finished: then nothing is written, not even a lock.
+  Of several processes, the first alone looks.
 
   Raises:
     ValueError: Another live process uses it, or it holds another run.
   """
   if not processes.is_first():
-    yield processes.first_says(False)
+    yield False
     return
   here, workdir = describe(run), run.workdir
   compare(here, workdir)
   if is_finished(run.config, workdir):
-    yield processes.first_says(True)
+    yield True
     return
   with store.Lock(workdir):
     store.clear(workdir)
@@ -194,7 +206,7 @@ def hold(run: Run) -> Iterator[bool]:
       problems = {split: run.world.task.problems(split) for split in SPLITS}
       store.write_problems(workdir / 'problems.jsonl', problems)
       digests.note(workdir / 'problems.jsonl')
-    yield processes.first_says(False)
+    yield False
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from rest.model.fingerprint import fingerprint
 from rest.model.sharding import shardings
+from rest.model.together import together
 from rest.model.transformer import ModelConfig, Transformer
 
 
@@ -73,7 +74,7 @@ class Checkpoints:
     position = json.loads(json.dumps(position))
     digests = {name: fingerprint(tree) for name, tree in trees.items()}
     digests['position'] = _digest(position)
-    with _writing(self.directory):
+    with _naming(self.directory, 'written to'):
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -102,23 +103,10 @@ class Checkpoints:
         that are not asked for are not read.
 
     Raises:
-      Exception: Whatever Orbax makes of damage; ValueError where it sees none.
+      OSError, ValueError: They are damaged.
     """
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        **{
-          name: ocp.args.StandardRestore(
-            {path: _shape(leaf) for path, leaf in _by_path(tree).items()}
-          )
-          for name, tree in like.items()
-        }
-      ),
-    )
     trees = {
-      name: jax.tree.unflatten(
-        jax.tree.structure(tree), [restored[name][p] for p in _by_path(tree)]
-      )
+      name: load_tree(self.directory / f'{step}/{name}', tree)
       for name, tree in like.items()
     }
     found = {name: fingerprint(tree) for name, tree in trees.items()}
@@ -136,7 +124,7 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Waits until what was saved is whole; raises as `check` does."""
-    with _writing(self.directory):
+    with _naming(self.directory, 'written to'):
       self._manager.wait_until_finished()
 
   def close(self) -> None:
@@ -160,7 +148,7 @@ class Checkpoints:
 
 def save_model(path: epath.PathLike, model: Any) -> None:
   """Writes a model, or another tree; the directory appears only when whole."""
-  with _writing(path), ocp.StandardCheckpointer() as checkpointer:
+  with _naming(path, 'written to'), ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(_absolute(path), _by_path(model), force=True)
 
 
@@ -180,9 +168,27 @@ def load_model(
 
 
 def load_tree(path: epath.PathLike, like: Any) -> Any:
-  """Reads what `save_model` wrote, as `like` is built and lies."""
-  with ocp.StandardCheckpointer() as checkpointer:
-    leaves = checkpointer.restore(_absolute(path), _by_path(like))
+  """Reads what `save_model` wrote, as `like` is built and lies.
+
+  Args:
+    path: Where.
+    like: Arrays, or shapes with a sharding.
+
+  Raises:
+    OSError, ValueError: It is damaged; on all processes, whichever found it.
+  """
+  here = jax.process_index()
+  options = ocp.options.MultiprocessingOptions(
+    primary_host=here,
+    active_processes={here},  # None waits for one whose file is damaged.
+  )
+  with (
+    _naming(path, 'read from'),
+    together(),
+    ocp.StandardCheckpointer(multiprocessing_options=options) as checkpointer,
+  ):
+    shapes = {path: _shape(leaf) for path, leaf in _by_path(like).items()}
+    leaves = checkpointer.restore(_absolute(path), shapes)
   return jax.tree.unflatten(
     jax.tree.structure(like), [leaves[path] for path in _by_path(like)]
   )
@@ -196,19 +202,19 @@ def remove(path: epath.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: epath.PathLike) -> Iterator[None]:
-  """Says what could not be written and, where the system told, why."""
+def _naming(path: epath.PathLike, done: str) -> Iterator[None]:
+  """Says what could not be done to a checkpoint and, where told, why."""
   try:
     yield
   except OSError:
     raise
-  except Exception as error:  # Whatever the writing thread died of.
+  except Exception as error:  # Whatever a thread of Orbax died of.
     # TensorStore tells the errno in its text alone.
     if told := re.search(r"os_error_code='(\d+)'", str(error)):
       number = int(told[1])
       raise OSError(number, os.strerror(number), str(path)) from error
     raise ValueError(
-      f'a checkpoint could not be written to {path}: '
+      f'a checkpoint could not be {done} {path}: '
       f'{type(error).__name__}: {error}'
     ) from error
 

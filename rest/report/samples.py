@@ -50,6 +50,8 @@ class SampleSet:
 
 def sample_sets(run: Results) -> list[SampleSet]:
   """Returns all samples of a run, packed; the E-step's come first."""
+  if not run.record:
+    raise ValueError(f'{run.workdir} has no run.json: it is not a run.')
   path = run.workdir / 'problems.jsonl'
   digests.check(path)
   problems = {

@@ -41,11 +41,13 @@ def test_a_lost_record_is_one_line(runs, fault):
     assert faults.trial(runs, scene, 'run.json', fault) == 'one line'
 
 
-@pytest.mark.parametrize('name', ['test', 'dataset', 'part', 'metrics'])
+@pytest.mark.parametrize(
+  'name', ['run.json', 'test', 'dataset', 'part', 'metrics']
+)
 def test_a_report_of_a_damaged_run_has_no_traceback(runs, name):
   ends = [
     faults.trial_of_report(runs, faults.FILES[name], fault)
-    for fault in ('NUL', 'foreign', 'a folder')
+    for fault in ('absent', 'NUL', 'foreign', 'a folder')
   ]
   assert set(ends) <= {'same', 'one line'}
 

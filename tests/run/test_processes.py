@@ -1,4 +1,4 @@
-"""More processes than two, on demand: REST_PROCESSES=4 pytest ..."""
+"""Processes agree; more than two, on demand: REST_PROCESSES=4 pytest ..."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -27,7 +28,34 @@ FLAGS = (
   '--config.mstep.rows=4',
 )
 
-pytestmark = pytest.mark.skipif(
+# Saves an array that lies on two processes, damages what the second one wrote,
+# and reads it; then they meet again.
+READ = """
+import pathlib, sys
+import jax
+import jax.numpy as jnp
+from jax.experimental import multihost_utils
+from rest.model import checkpoint
+from rest.run import processes
+
+processes.initialize()
+folder, place = pathlib.Path(sys.argv[1]), jax.P('x')
+with jax.set_mesh(jax.make_mesh((2,), ('x',))):
+  tree = {'a': jax.jit(jnp.arange, static_argnums=0, out_shardings=place)(1e6)}
+checkpoint.save_model(folder, tree)
+checkpoint.load_tree(folder, tree)
+if not processes.is_first():
+  for path in folder.glob('ocdbt.process_1/d/*'):
+    path.write_bytes(b'')
+multihost_utils.sync_global_devices('damaged')
+try:
+  checkpoint.load_tree(folder, tree)
+except ValueError as error:
+  print('refused', error)
+print(processes.totals(1.0))
+"""
+
+on_demand = pytest.mark.skipif(
   not COUNT, reason='on demand: REST_PROCESSES=4 pytest'
 )
 
@@ -35,28 +63,35 @@ pytestmark = pytest.mark.skipif(
 def _start(
   workdir: pathlib.Path, count: int, *flags: str
 ) -> list[subprocess.Popen[str]]:
+  words = (
+    *('-m', 'rest.main', *FLAGS, f'--workdir={workdir}'),
+    f'--config.compilation_cache={workdir.parent / "cache"}',
+    *flags,
+  )
+  return _start_python([words] * count)
+
+
+def _start_python(
+  lines: Sequence[Sequence[str]],
+) -> list[subprocess.Popen[str]]:
+  """Starts processes that find each other, each with a command line."""
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
   names = {
     'REST_COORDINATOR': f'localhost:{port}',
-    'REST_NUM_PROCESSES': str(count),
+    'REST_NUM_PROCESSES': str(len(lines)),
   }
-  command = [
-    *(sys.executable, '-m', 'rest.main', *FLAGS, f'--workdir={workdir}'),
-    f'--config.compilation_cache={workdir.parent / "cache"}',
-    *flags,
-  ]
   return [
     subprocess.Popen(
-      command,
+      [sys.executable, *words],
       cwd=ROOT,
       env={**os.environ, **names, 'REST_PROCESS_ID': str(index)},
-      stdout=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
     )
-    for index in range(count)
+    for index, words in enumerate(lines)
   ]
 
 
@@ -83,6 +118,26 @@ def alone(tmp_path_factory) -> pathlib.Path:
   return workdir
 
 
+def test_weights_that_one_process_cannot_read_none_has_read(tmp_path):
+  started = _start_python([('-c', READ, str(tmp_path / 'model'))] * 2)
+  for process in started:
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert 'refused' in out and '[2.0]' in out
+
+
+def test_what_one_process_refuses_ends_all_in_one_line(tmp_path):
+  line = ('-m', 'rest.main', *FLAGS, f'--workdir={tmp_path / "run"}')
+  absent = f'--config.model.path={tmp_path / "absent"}'
+  for process in _start_python([line, (*line, absent)]):
+    _, errors = process.communicate()
+    assert process.returncode == 2, errors
+    assert errors.splitlines()[-1].startswith('error: ')
+    assert 'Traceback' not in errors and absent.split('=')[1] in errors
+  assert not list(tmp_path.iterdir())
+
+
+@on_demand
 @pytest.mark.parametrize('fsdp', [1, 2])
 def test_many_processes_find_what_one_finds(alone, fsdp):
   workdir = alone.parent / f'fsdp{fsdp}'
@@ -91,6 +146,7 @@ def test_many_processes_find_what_one_finds(alone, fsdp):
   assert _loss(workdir) == pytest.approx(_loss(alone), rel=1e-4)
 
 
+@on_demand
 def test_when_one_of_many_dies_all_stop_and_half_of_them_go_on(alone):
   workdir = alone.parent / 'torn'
   processes = _start(workdir, COUNT)
