@@ -1,6 +1,4 @@
-"""What a run survives: each of its files damaged in each way, and run again.
-
-  python -m bench.faults [--only=NAME]
+"""What a run survives of damage: each of its files struck in each way.
 
 A tiny run on the CPU is made once; each fault strikes a copy of it: of the
 finished run, started again; of the finished run, asked for one iteration more
@@ -8,21 +6,17 @@ where that may need the file; and of a run in the middle of its second
 iteration. What it comes to is compared with a run that nothing happened to.
 """
 
-import argparse
 import contextlib
 import importlib
 import io
 import pathlib
 import re
 import shutil
-import sys
-import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-import jax
 from etils import epath
 from matplotlib.figure import Figure
 
@@ -257,12 +251,18 @@ def trial_of_report(folder: pathlib.Path, file: str, fault: str) -> str | None:
   return 'same'
 
 
-def table(folder: pathlib.Path, only: str) -> Counter[str]:
-  """Prints what became of each fault; returns how many ended in which way."""
+def count_faults(
+  folder: pathlib.Path, names: Collection[str] = FILES
+) -> Counter[str]:
+  """Prints what became of each fault; returns how many ended in which way.
+
+  Args:
+    folder: As `make` left it.
+    names: Of `FILES`, what to strike.
+  """
   counts: Counter[str] = Counter()
-  for name, file in FILES.items():
-    if only not in ('', name):
-      continue
+  for name in names:
+    file = FILES[name]
     for scene in (*SCENES, 'report'):
       ends: dict[str, list[str]] = {}
       for fault in ALL_FAULTS:
@@ -278,16 +278,3 @@ def table(folder: pathlib.Path, only: str) -> Counter[str]:
       for how, faults in ends.items():
         print(f'{name:14} {scene:9} {how}: {", ".join(faults)}', flush=True)
   return counts
-
-
-if __name__ == '__main__':
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--only', default='', choices=('', *FILES))
-  arguments = parser.parse_args()
-  jax.config.update('jax_platforms', 'cpu')
-  draw_no_pixels()
-  with tempfile.TemporaryDirectory() as made:
-    make(pathlib.Path(made))
-    counts = table(pathlib.Path(made), arguments.only)
-  print(dict(counts))
-  sys.exit(bool(counts['TRACEBACK'] or counts['SILENT']))

@@ -1,6 +1,6 @@
 """What a run survives of its machine: kills at system calls, and full disks.
 
-`bench.faults` tries and counts them. Kills need strace, disks the right to
+Kills need strace, disks the right to
 mount one; every start of a run is a process of its own.
 """
 
@@ -16,7 +16,7 @@ from bench.faults import FIELDS, ITERATIONS, results
 
 # What a run asks of the file system; a kill comes before the call is done.
 CALLS = ('write', 'fsync', 'rename', 'mkdir', 'unlinkat', 'openat', 'close')
-KILLS = 100
+KILLS = 60
 # Of disks, in KiB: from one that holds nothing to one that lacks little.
 SIZES = (4, 40, 200, 1000, 3000, 4500, 5500, 7000, 8000, 8500)
 
@@ -62,23 +62,26 @@ def kill(workdir: pathlib.Path, call: str, count: int) -> str:
   return start(workdir, *trace, '-e', f'inject={call}:signal=KILL:when={count}')
 
 
-def fill(workdir: pathlib.Path, size: int) -> tuple[str, str]:
+def fill(workdir: pathlib.Path, size: int, whole: pathlib.Path) -> str:
   """Runs on a disk of `size` KiB, then again on one that is large enough.
 
-  Returns how each start ended. The disk stays mounted as `workdir`.
+  Returns what it `ended` in, or how the first start did if not in one line.
+
+  Raises:
+    CalledProcessError: Nobody may mount a disk here.
   """
   workdir.mkdir()
   mount = ('mount', '-t', 'tmpfs', '-o', f'size={size}k', 'rest', workdir)
   subprocess.run(mount, check=True, capture_output=True)
-  first = start(workdir)
-  larger = ('mount', '-o', 'remount,size=1g', workdir)
-  subprocess.run(larger, check=True)
-  return first, start(workdir)
-
-
-def unmount(workdir: pathlib.Path) -> None:
-  subprocess.run(('umount', '--lazy', workdir), check=True)
-  workdir.rmdir()
+  try:
+    first = start(workdir)
+    larger = ('mount', '-o', 'remount,size=1g', workdir)
+    subprocess.run(larger, check=True)
+    how = ended(start(workdir), workdir, whole)
+  finally:
+    subprocess.run(('umount', '--lazy', workdir), check=True)
+    workdir.rmdir()
+  return how if first == 'one line' else first
 
 
 def ended(how: str, workdir: pathlib.Path, whole: pathlib.Path) -> str:
@@ -93,34 +96,35 @@ def ended(how: str, workdir: pathlib.Path, whole: pathlib.Path) -> str:
 
 
 def count_kills(folder: pathlib.Path, most: int = KILLS) -> Counter[str]:
-  """Kills runs at one call after another, until they have come to their end.
+  """Kills runs at one call after another until they come to their end.
 
   Args:
     folder: Has the run `whole`, that nothing happened to.
-    most: Kills.
+    most: Kills; the last run is then left to come to its end.
   """
   draw, counts, workdir = random.Random(0), Counter[str](), folder / 'killed'
-  killed = 0
+  kills = 0  # Of the run under way.
   while counts.total() < most:
     call, count = draw.choice(CALLS), int(2 ** draw.uniform(0, 9))
-    how = kill(workdir, call, count) if killed < most else start(workdir)
-    print(f'kill at {call} {count}: {how}', flush=True)
-    killed += how == 'killed'
-    if how != 'killed':  # Of the same run, all kills end alike.
-      counts[ended(how, workdir, folder / 'whole').split(' ')[0]] += killed
-      shutil.rmtree(workdir)
-      killed = 0
-    most = most
+    is_last = counts.total() + kills == most
+    how = start(workdir) if is_last else kill(workdir, call, count)
+    print(f'{call} {count}: {how}', flush=True)
+    if how == 'killed':
+      kills += 1
+      continue
+    how = ended(how, workdir, folder / 'whole')
+    print(f'after {kills} kills: {how}', flush=True)
+    counts[how.split(' ')[0]] += kills
+    shutil.rmtree(workdir)
+    kills = 0
   return counts
 
 
 def count_disks(folder: pathlib.Path) -> Counter[str]:
   """Fills disks of all `SIZES`, as `count_kills`."""
-  counts, workdir = Counter[str](), folder / 'disk'
+  counts: Counter[str] = Counter()
   for size in SIZES:
-    first, again = fill(workdir, size)
-    how = ended(again, workdir, folder / 'whole')
-    unmount(workdir)
-    print(f'disk of {size} KiB: {first}, then {how}', flush=True)
-    counts[(how if first == 'one line' else first).split(' ')[0]] += 1
+    how = fill(folder / 'disk', size, folder / 'whole')
+    print(f'disk of {size} KiB: {how}', flush=True)
+    counts[how.split(' ')[0]] += 1
   return counts

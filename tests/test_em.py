@@ -198,18 +198,6 @@ def test_killed_at_random_moments_the_results_are_the_same_bytes(
   assert _results(tmp_path / 'run') == _results(reference)
 
 
-@pytest.mark.skipif(
-  'REST_KILLS' not in os.environ, reason='on demand: REST_KILLS=50 pytest'
-)
-def test_killed_many_times_the_results_are_the_same_bytes(
-  reference, cache, tmp_path
-):
-  kills = int(os.environ['REST_KILLS'])
-  for seed in range(1, 1 + kills // 5):
-    _kill_until_done(tmp_path / f'run{seed}', cache, seed, kills=5)
-    assert _results(tmp_path / f'run{seed}') == _results(reference)
-
-
 def _start_processes(
   workdir: pathlib.Path, cache: str, count: int
 ) -> list[subprocess.Popen[str]]:
