@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from bench.shapes import SHAPES
 from rest.config import MStepConfig
 from rest.m_step.fine_tune import fine_tune
-from rest.m_step.packing import Batch, Example, Shape, pack
+from rest.m_step.packing import Batch, Example, Shape, pack, plan
 from rest.m_step.schedule import Schedule
 from rest.m_step.update import Metrics, gradients, put
 from rest.model import sharding
@@ -141,23 +141,24 @@ def check_packing(config: ModelConfig) -> None:
 
   Two layers of the model on this device, in its dtype, with the attention that
   training runs there: a few solutions in one row of a prefix and questions,
-  more in three rows, and each in a row of its own. The reference is the packed
+  more in several, and each in a row of its own. The reference is the packed
   rows in float32, with plain attention. Once more with a window and a soft-cap.
   """
   config = dataclasses.replace(config, layers=2, vocab=2048)
   gemma = dataclasses.replace(config, windows=(256, 0), attention_softcap=50.0)
   for what, model in (('', config), (', window and soft-cap', gemma)):
     exact = dataclasses.replace(model, dtype='float32')
-    for rows, count in ((1, 8), (3, 28)):
+    for count in (8, 28):
       examples = make_examples(count, GSM8K, config.vocab)
-      packed = pack(examples, range(count), Shape(rows, 2048, 0), True)
+      shape = plan(examples, [range(count)], 2048, 4, 1, share=True)
+      packed = pack(examples, range(count), shape, True)
       alone = [
         pack([example], [0], Shape(1, 2048, 0), False) for example in examples
       ]
       alone = Batch(*map(np.concatenate, zip(*alone, strict=True)))
       with jax.default_matmul_precision('highest'):
         loss, exactly = _gradients(exact, packed)
-      _print('packing', f'{count} solutions, rows of them: {rows}{what}')
+      _print('packing', f'{count} solutions, rows of them: {shape.rows}{what}')
       for name, batch in (('packed', packed), ('alone', alone)):
         found, gradient = _gradients(model, batch)
         far, worst = _farthest(gradient, exactly)
