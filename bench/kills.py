@@ -17,6 +17,8 @@ from bench.faults import FIELDS, ITERATIONS, results
 # What a run asks of the file system; a kill comes before the call is done.
 CALLS = ('write', 'fsync', 'rename', 'mkdir', 'unlinkat', 'openat', 'close')
 KILLS = 60
+# How a start ends: itself, or by the loss of the process that judges for it.
+KILLED = ('killed', 'one line')
 # Of disks, in KiB: from one that holds nothing to one that lacks little.
 SIZES = (4, 40, 200, 1000, 3000, 4500, 5500, 7000, 8000, 8500)
 
@@ -109,7 +111,7 @@ def count_kills(folder: pathlib.Path, most: int = KILLS) -> Counter[str]:
     is_last = counts.total() + kills == most
     how = start(workdir) if is_last else kill(workdir, call, count)
     print(f'{call} {count}: {how}', flush=True)
-    if how == 'killed':
+    if how in KILLED:
       kills += 1
       continue
     how = ended(how, workdir, folder / 'whole')

@@ -26,7 +26,7 @@ def together() -> Iterator[None]:
     yield
   except Exception as error:  # Whatever it is, the others are to know.
     own = error
-  if jax.process_count() > 1:
+  if jax.distributed.is_initialized() and jax.process_count() > 1:
     text = f'{type(own).__name__}: {own}' if own else ''
     data = text.encode()[:_LONGEST].ljust(_LONGEST)
     said = multihost_utils.process_allgather(np.frombuffer(data, np.uint8))

@@ -73,5 +73,5 @@ def test_training_sees_the_tokens_that_were_sampled(config, tmp_path):
   _, examples, asked = _draw(model, Chat(Plain(config), model), tmp_path)
   prompts = {(*prefix, *question) for prefix, question in asked}
   assert examples
-  assert {example.prompt for example in examples} <= prompts
+  assert {(*e.prefix, *e.question) for e in examples} <= prompts
   assert all(example.completion[-1] == 2 for example in examples)

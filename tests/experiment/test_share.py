@@ -29,7 +29,7 @@ def _rows(problem, count: int) -> list[Graded]:
       problem.id,
       sample,
       TASK.question(problem),
-      Completion(f'{problem.id} {sample}', (1,), (-1.0,), 'token'),
+      Completion(f'{problem.id} {sample}', (1,), (), 'token'),
       Verdict(1.0, 'equal', 'math-1'),
     )
     for sample in range(count)

@@ -26,7 +26,7 @@ def _rows(problem: str = 'p') -> list[Graded]:
       problem,
       sample,
       'q',
-      Completion(f'{sample} 42', (5, 2), (-1.0, -0.5), 'token'),
+      Completion(f'{sample} 42', (5, 2), (), 'token'),
       Verdict(1.0, 'equal', 'math-1'),
     )
     for sample in range(3)

@@ -87,7 +87,7 @@ def test_files_and_parts_are_kept(bucket):
     'p',
     0,
     'q',
-    Completion('é', (1,), (-0.5,), 'token'),
+    Completion('é', (1,), (), 'token'),
     Verdict(1.0, 'ok', 'm'),
   )
   parts.write(3, [row])

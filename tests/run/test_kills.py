@@ -20,8 +20,9 @@ def folder(tmp_path_factory) -> pathlib.Path:
 @pytest.mark.skipif(not shutil.which('strace'), reason='needs strace')
 def test_killed_at_system_calls_the_results_are_the_same_bytes(folder):
   workdir = folder / 'killed'
-  for call, count in (('rename', 30), ('fsync', 60)):
-    assert kills.kill(workdir, call, count) == 'killed'
+  for call, count in (('rename', 12), ('fsync', 2)):
+    # The run itself, or the process that judges for it.
+    assert kills.kill(workdir, call, count) in kills.KILLED
   assert kills.ended(kills.start(workdir), workdir, folder / 'whole') == 'same'
 
 

@@ -160,4 +160,4 @@ def test_sampling_goes_on_where_bars_are_off():
   # As with TQDM_DISABLE=1.
   drawing = Drawing(tqdm(total=2, disable=True), 2, lambda: 0)
   for tokens in (3, 4):
-    drawing.drawn(tokens)
+    drawing.drawn([tokens])
