@@ -33,7 +33,8 @@ DEVICE_FILES = tuple(
 # In the others, what is not.
 HOST_FILES = (
   *('model/tokenizer.py', 'model/hardware.py', 'use/card.py'),
-  *('e_step/choose.py', 'e_step/verdicts.py'),
+  *('e_step/choose.py', 'e_step/verdicts.py', 'model/completion.py'),
+  *('e_step/grader.py', 'e_step/graders.py'),
   *('e_step/summary.py', 'experiment/compare.py', 'experiment/share.py'),
 )
 DEVICE_LIBRARIES = {'jax', 'flax', 'optax', 'orbax', 'tensorflow'}
