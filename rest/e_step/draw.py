@@ -249,12 +249,10 @@ def draw(
     tokens = sampled.tokens_T.astype(np.int32).tobytes()
     return Sample(indices[place], problem, sampled.sample, tokens)
 
-  with (
-    tools.graders.grading(work) as grading,
-    tools.live.drawing(
-      f'{title}: sampling', len(asks), num_samples, lambda: grading.unjudged
-    ) as view,
-  ):
+  grading = tools.graders.grading(work)
+  with tools.live.drawing(
+    f'{title}: sampling', len(asks), num_samples, lambda: grading.unjudged
+  ) as view:
     for call in tools.sampler.draw(
       prefix,
       asks,

@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -65,12 +65,14 @@ class Work:
     enough: By which a problem's first samples may make further ones needless;
       None: all are wanted.
     folder: Gets a part file a problem; None: nothing goes to disk.
+    number: Of the list. With the next one, what is left of it is dropped.
   """
 
   task: Task
   num_samples: int
   enough: EStepConfig | None = None
   folder: epath.Path | None = None
+  number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-  """All samples of a problem, judged, in order, and on disk."""
+  """All samples of a problem of a list, judged, in order, and on disk."""
 
+  number: int
   index: int
   rows: list[Graded]
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+  """Nothing more comes of a list."""
+
+  number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ class Question:
   asked: Request | Verdict | BaseException
 
 
-READY, END, DROP, OVER = 'ready', 'end', 'drop', 'over'
+READY, END = 'ready', 'end'
 
 
 class Grader:
@@ -131,6 +141,7 @@ class Grader:
     self._room = threading.Semaphore(_AHEAD)
     self._writers = ThreadPoolExecutor(_WRITERS)
     self._written: list[Future[None]] = []
+    self._answers: dict[int, Answers] = {}
     self._ends = False
 
   def run(self) -> None:
@@ -164,8 +175,10 @@ class Grader:
   def _handle(self, message: object) -> None:
     match message:
       case Work():
+        for answers in self._answers.values():
+          answers.cancel()
         self._work = message
-        self._answers: dict[int, Answers] = {}
+        self._answers.clear()
         self._over: set[int] = set()
         self._ends = False
         config = message.enough
@@ -174,8 +187,6 @@ class Grader:
           if config
           else lambda rows: False
         )
-        folder = message.folder
-        self._parts = None if folder is None else store.Parts(folder)
       case list():
         for sample in message:
           self._take(sample)
@@ -183,11 +194,7 @@ class Grader:
         self._pool.submit(request).add_done_callback(
           lambda future: self.send(Question(number, _outcome(future)))
         )
-      case _:
-        if message == DROP:
-          for answers in self._answers.values():
-            answers.cancel()
-          self._answers.clear()
+      case _:  # END
         self._ends = True
         self._leave()
 
@@ -216,24 +223,26 @@ class Grader:
     del self._answers[index]
     self._over.add(index)
     self._written.append(
-      self._writers.submit(self._write, index, answers.judged)
+      self._writers.submit(self._write, self._work, index, answers.judged)
     )
     self._leave()
 
-  def _write(self, index: int, rows: list[Graded]) -> None:
+  def _write(self, work: Work, index: int, rows: list[Graded]) -> None:
     try:
-      if self._parts is not None:
-        self._parts.write(index, rows)
-      self.send(Done(index, rows))
+      if work.folder is not None:
+        store.Parts(work.folder).write(index, rows)
+      self.send(Done(work.number, index, rows))
     except Exception as error:  # As where the disk is full.
       self._inbox.put(error)
+      raise
 
   def _leave(self) -> None:
     """Tells the parent when all of a list is written that was to come."""
     if self._ends and not self._answers:
-      wait(self._written)
+      for written in self._written:
+        written.result()  # Raises, too.
       self._written.clear()
-      self.send(OVER)
+      self.send(Over(self._work.number))
 
 
 def _outcome(future: 'Future[Verdict]') -> Verdict | BaseException:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -57,6 +58,7 @@ class Graders:
       )
       for place in range(count)
     ]
+    self._lists = 0
 
   def __enter__(self) -> 'Graders':
     try:
@@ -73,8 +75,9 @@ class Graders:
   def __exit__(self, *error: object) -> None:
     for one in self._graders:
       one.hang_up()
+    deadline = time.monotonic() + _LEAVE_SECONDS
     for one in self._graders:
-      one.close()
+      one.close(deadline)
 
   def submit(self, request: Request) -> 'Future[Verdict]':
     """Asks for one verdict, as `Pool.submit` does."""
@@ -84,17 +87,16 @@ class Graders:
     self._graders[number % len(self._graders)].send(Question(number, request))
     return future
 
-  @contextlib.contextmanager
-  def grading(self, work: Work) -> Iterator['Grading']:
-    """Grades the samples of a list; what is not done in the end is dropped."""
+  def grading(self, work: Work) -> 'Grading':
+    """Grades the samples of a list.
+
+    Nobody waits for what is not done when the next one begins, or the run ends:
+    it is dropped.
+    """
+    self._lists += 1
     for one in self._graders:
-      one.send(work)
-    grading = Grading(self._graders, self._results)
-    try:
-      yield grading
-    finally:
-      if not grading.is_over:
-        grading.drop()
+      one.send(replace(work, number=self._lists))
+    return Grading(self._graders, self._results, self._lists)
 
   def _answer(self, question: Question) -> None:
     future = self._questions[question.number]
@@ -109,24 +111,23 @@ class Grading:
 
   Attributes:
     unjudged: Samples sent, of problems that are not settled.
-    is_over: Whether all graders have said that nothing more comes.
   """
 
   def __init__(
-    self, graders: 'list[_Grader]', results: 'queue.SimpleQueue[Any]'
+    self,
+    graders: 'list[_Grader]',
+    results: 'queue.SimpleQueue[Any]',
+    number: int,
   ):
     self._graders = graders
     self._results = results
+    self._number = number
     self._left = len(graders)
     self._sent: dict[int, int] = {}  # Samples by problem, while unsettled.
 
   @property
   def unjudged(self) -> int:
     return sum(self._sent.values())
-
-  @property
-  def is_over(self) -> bool:
-    return not self._left
 
   def send(self, samples: Iterable[Sample]) -> None:
     """Has samples graded; waits where the graders are too far behind."""
@@ -144,24 +145,17 @@ class Grading:
 
   def finish(self) -> Iterator[Done]:
     """Yields the problems that are left, once all samples are sent."""
-    yield from self._end(grader.END)
-
-  def drop(self) -> None:
-    """Waits until no grader works on this list any more."""
-    for _ in self._end(grader.DROP):
-      pass
-
-  def _end(self, message: str) -> Iterator[Done]:
     for one in self._graders:
-      one.send(message)
+      one.send(grader.END)
     while self._left:
       yield from self._next()
 
   def _next(self) -> Iterator[Done]:
     result = self._results.get()
     if isinstance(result, Exception):
-      self._left = 0  # The run ends by it: nobody waits for the others.
       raise result
+    if result.number != self._number:
+      return  # Of a list before, which was dropped.
     if isinstance(result, Done):
       self._sent.pop(result.index, None)
       yield result
@@ -228,10 +222,10 @@ class _Grader:
     ):
       ours.shutdown(socket.SHUT_WR)
 
-  def close(self) -> None:
-    """Waits until it has left."""
+  def close(self, deadline: float) -> None:
+    """Waits until it has left, and no longer than to the deadline."""
     try:
-      self._process.wait(_LEAVE_SECONDS)
+      self._process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
       self._process.kill()
       self._process.wait()

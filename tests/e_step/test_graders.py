@@ -51,14 +51,14 @@ def _samples(codec: Tokenizer, index: int, count: int = 3) -> list[Sample]:
 def _grade(
   graders: Graders, codec: Tokenizer, folder: store.epath.Path | None
 ) -> dict[int, list[float | None]]:
-  with graders.grading(Work(TASK, 3, folder=folder)) as grading:
-    for index in range(len(PROBLEMS)):
-      grading.send(_samples(codec, index))
-    found = {}
-    for done in [*grading.settled(), *grading.finish()]:
-      assert done.index not in found
-      found[done.index] = [row.verdict.reward for row in done.rows]
-    assert not grading.unjudged
+  grading = graders.grading(Work(TASK, 3, folder=folder))
+  for index in range(len(PROBLEMS)):
+    grading.send(_samples(codec, index))
+  found = {}
+  for done in [*grading.settled(), *grading.finish()]:
+    assert done.index not in found
+    found[done.index] = [row.verdict.reward for row in done.rows]
+  assert not grading.unjudged
   return found
 
 
@@ -80,14 +80,17 @@ def test_each_problem_is_judged_once_and_is_on_disk(codec, tmp_path):
 
 def test_what_was_dropped_does_not_come_later(codec, tmp_path):
   folder = store.epath.Path(tmp_path)
-  with _start(codec) as graders:
-    with graders.grading(Work(TASK, 3, folder=folder)) as grading:
-      grading.send(_samples(codec, 0)[:2])  # The right one is missing.
-    assert not [*folder.iterdir()]
-    right = [1.0, 0.0, 0.0]
-    assert set(map(tuple, _grade(graders, codec, folder).values())) == {
-      tuple(right)
-    }
+  right = {index: [1.0, 0.0, 0.0] for index in range(len(PROBLEMS))}
+  with _start(codec, workers=5) as graders:
+    dropped = graders.grading(Work(TASK, 3, folder=folder))
+    dropped.send(_samples(codec, 0)[:2])  # The right one is missing.
+    assert _grade(graders, codec, folder) == right
+    # Nor what was dropped when all had been sent.
+    dropped = graders.grading(Work(TASK, 3, folder=folder))
+    for index in range(len(PROBLEMS)):
+      dropped.send(_samples(codec, index))
+    next(dropped.finish())
+    assert _grade(graders, codec, folder) == right
 
 
 def test_a_verdict_can_be_asked_for_by_itself(codec):
