@@ -26,14 +26,7 @@ from rest.e_step.choose import meets_cap
 from rest.e_step.verdicts import Answers
 from rest.model.completion import complete
 from rest.run import store
-from rest.types import (
-  Graded,
-  Problem,
-  Task,
-  Tokenizer,
-  Verdict,
-  without_thoughts,
-)
+from rest.types import Graded, Problem, Task, Tokenizer, Verdict
 from rest.verify import Pool, Request, make_request
 
 _WRITERS = 8  # Files that are written at once: on gs:// each takes 50 ms.
@@ -210,8 +203,9 @@ class Grader:
     answers = self._answers[sample.index]
     tokens = memoryview(sample.tokens).cast('i').tolist()
     completion = complete(tokens, (), self._tokenizer, work.task.stop)
-    said = without_thoughts(answers.prompt, completion.text)
-    request = make_request(work.task, answers.problem, said)
+    request = make_request(
+      work.task, answers.problem, completion.text, answers.prompt
+    )
     verdict = self._pool.submit(request)  # Waits where the queue is full.
     answers.add(sample.sample, completion, verdict)
     verdict.add_done_callback(lambda _: self._inbox.put(sample.index))

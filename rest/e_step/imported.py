@@ -93,8 +93,10 @@ def grade(
     ]
     left_out += len(encoded) - len(completions)
     if completions:
+      problem = problems[index]
+      prompt = task.question(problem)
       requests = [
-        make_request(task, problems[index], completion.text)
+        make_request(task, problem, completion.text, prompt)
         for completion in completions
       ]
       waiting.append((index, completions, [*map(judge.submit, requests)]))

@@ -144,7 +144,7 @@ def _regrade_iteration(
   def requests() -> Iterator[tuple[Graded, Request]]:
     for row in before:
       problem = problems[row.problem_id]
-      yield row, make_request(task, problem, row.answer)
+      yield row, make_request(task, problem, row.completion.text, row.prompt)
 
   judged = _judged(pool, requests(), len(before))
   now = [replace(row, verdict=verdict) for row, verdict in judged]

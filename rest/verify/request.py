@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import asdict, dataclass
 
-from rest.types import Problem, Task, Tests, Verdict
+from rest.types import Problem, Task, Tests, Verdict, without_thoughts
 from rest.verify import exact, math, user_file
 from rest.verify import reward as rewards
 
@@ -36,8 +36,18 @@ def is_verifier(name: str) -> bool:
   return name in (*VERIFIERS, 'hang') or user_file.is_named(name)
 
 
-def make_request(task: Task, problem: Problem, text: str) -> Request:
-  """Returns what the pool is asked about a completion's text."""
+def make_request(
+  task: Task, problem: Problem, text: str, prompt: str = ''
+) -> Request:
+  """Returns what the pool is asked about a completion's text.
+
+  Args:
+    task: Says who judges.
+    problem: What was asked.
+    text: Of the completion; its thoughts are not judged.
+    prompt: What it goes on: a template may have opened the thoughts there.
+  """
+  text = without_thoughts(prompt, text)
   if task.verifier == 'program':
     program = task.program(problem, text)
     return Request('program', program, tests=problem.tests)

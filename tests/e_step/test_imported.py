@@ -71,6 +71,24 @@ def rows(folder: pathlib.Path) -> list[tuple[str, int, str, float | None, str]]:
   ]
 
 
+def test_thoughts_are_not_judged(pool, tmp_path):
+  class Thinker(type(TASK)):
+    """Its template has opened the thoughts, as DeepSeek-R1's does."""
+
+    def question(self, problem):
+      return f'{super().question(problem)}<think>\n'
+
+  task = Thinker(TASK.config)
+  problem = PROBLEMS[0]
+  right = f'#### {problem.answer}'
+  lines = [
+    reply(problem.id, chat(f'Perhaps #### -1.</think>{right}'), chat(right))
+  ]
+  assert grade(lines, tmp_path, pool, task) == 0
+  # The second never ends its thoughts, and has no answer.
+  assert [reward for _, _, _, reward, _ in rows(tmp_path)] == [1.0, 0.0]
+
+
 def test_a_batch_of_vllm_is_graded(pool, tmp_path):
   first, second, third, _ = PROBLEMS
   right = f'#### {first.answer}'
