@@ -202,7 +202,7 @@ def cut_thoughts(row: Graded, tokenizer: Tokenizer) -> Graded:
   start = answer_start(row.prompt, row.completion.text)
   if not start:
     return row
-  opened = not answer_start(row.prompt, '') >= 0
+  opened = answer_start(row.prompt, '') < 0
   text = ('</think>\n\n' if opened else '') + row.answer.lstrip()
   tokens = tokenizer.encode(text, follows=True)
   completion = replace(

@@ -128,7 +128,7 @@ def e_step(
       groups, tools.tokenizer, config, folder, max_unknown, tools.graders
     )
     tools.live.journal.say(f'{title}: {describe(summary, config.cap)}')
-  else:
+  elif not more:
     deque(groups, maxlen=0)  # Draws this process's share.
   processes.barrier(title)
   return timing

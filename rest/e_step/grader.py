@@ -109,7 +109,7 @@ class Question:
   asked: Request | Verdict | BaseException
 
 
-READY, END = 'ready', 'end'
+READY, END, WRITTEN = 'ready', 'end', 'written'
 
 
 class Grader:
@@ -117,8 +117,8 @@ class Grader:
 
   Invariant: all state belongs to the thread in `run`. Others only put messages
   into its inbox: the reader what the parent sends, verdicts the index of their
-  problem. So a problem is settled once, and each is in `_answers` from its
-  first sample to its settling, then in `_over`.
+  problem, writers that they are done. So a problem is settled once, and each is
+  in `_answers` from its first sample to its settling, then in `_over`.
 
   Example: of a problem with two samples come 1, its verdict, 0, its verdict.
   With the last, `settle` says that all are judged; its file is written by
@@ -133,7 +133,7 @@ class Grader:
     self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     self._room = threading.Semaphore(_AHEAD)
     self._writers = ThreadPoolExecutor(_WRITERS)
-    self._written: list[Future[None]] = []
+    self._unwritten = 0  # Problems settled, whose files are being written.
     self._answers: dict[int, Answers] = {}
     self._ends = False
 
@@ -143,6 +143,9 @@ class Grader:
     while (message := self._inbox.get()) is not None:
       if isinstance(message, int):
         self._settle(message)
+      elif message == WRITTEN:
+        self._unwritten -= 1
+        self._leave()
       elif isinstance(message, Exception):
         raise message
       else:
@@ -216,26 +219,21 @@ class Grader:
       return
     del self._answers[index]
     self._over.add(index)
-    self._written.append(
-      self._writers.submit(self._write, self._work, index, answers.judged)
-    )
-    self._leave()
+    self._unwritten += 1
+    self._writers.submit(self._write, self._work, index, answers.judged)
 
   def _write(self, work: Work, index: int, rows: list[Graded]) -> None:
     try:
       if work.folder is not None:
         store.Parts(work.folder).write(index, rows)
       self.send(Done(work.number, index, rows))
+      self._inbox.put(WRITTEN)
     except Exception as error:  # As where the disk is full.
       self._inbox.put(error)
-      raise
 
   def _leave(self) -> None:
     """Tells the parent when all of a list is written that was to come."""
-    if self._ends and not self._answers:
-      for written in self._written:
-        written.result()  # Raises, too.
-      self._written.clear()
+    if self._ends and not self._answers and not self._unwritten:
       self.send(Over(self._work.number))
 
 

@@ -1,6 +1,7 @@
 """The graders of a run, as the process that feeds the device sees them."""
 
 import contextlib
+import itertools
 import os
 import queue
 import socket
@@ -46,7 +47,8 @@ class Graders:
     """
     count = -(-config.workers // _WORKERS)
     self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    self._questions: list[Future[Verdict]] = []
+    self._numbers = itertools.count()
+    self._questions: dict[int, Future[Verdict]] = {}  # Not answered yet.
     self._graders = [
       _Grader(
         Setup(
@@ -82,8 +84,8 @@ class Graders:
   def submit(self, request: Request) -> 'Future[Verdict]':
     """Asks for one verdict, as `Pool.submit` does."""
     future: Future[Verdict] = Future()
-    number = len(self._questions)
-    self._questions.append(future)
+    number = next(self._numbers)
+    self._questions[number] = future
     self._graders[number % len(self._graders)].send(Question(number, request))
     return future
 
@@ -99,7 +101,7 @@ class Graders:
     return Grading(self._graders, self._results, self._lists)
 
   def _answer(self, question: Question) -> None:
-    future = self._questions[question.number]
+    future = self._questions.pop(question.number)
     if isinstance(question.asked, Verdict):
       future.set_result(question.asked)
     elif isinstance(question.asked, BaseException):
