@@ -105,7 +105,8 @@ def _in_parts(run: Run) -> bool:
   shards = world.mesh.shape['data'] * world.mesh.shape['fsdp']
   questions = world.questions['train']
   path = sum(questions) / len(questions) + _length(run)[0]
-  positions = shards * world.prefix + mstep.batch * path
+  prefixes = shards if mstep.share_prefixes else mstep.batch
+  positions = prefixes * world.prefix + mstep.batch * path
   return positions > shards * mstep.rows * mstep.row_length
 
 
@@ -184,9 +185,12 @@ def _hours(run: Run) -> list[str]:
   rates = estimate.rates(world.model, path, world.device)
   if rates is None:
     return [f'hours     no rates are known for {world.device.kind}']
-  # A step has the prefix once, and each question once.
-  prefixes = train * kept / mstep.batch * world.prefix
-  trained = mstep.epochs * (train * (question + kept * length) + prefixes)
+  if mstep.share_prefixes:  # A step has the prefix and each question once.
+    prefixes = train * kept / mstep.batch * world.prefix
+    prompts = prefixes + train * question
+  else:
+    prompts = train * kept * (world.prefix + question)
+  trained = mstep.epochs * (prompts + train * kept * length)
   hours = {
     'E-step': train * most * length / rates.drawn / 3600,
     'M-step, at most': trained / rates.trained / 3600,

@@ -23,7 +23,7 @@ from rest.m_step.update import abstract_state
 from rest.model import hardware, weights
 from rest.model.sharding import MeshConfig, make_mesh, plan_meshes, shardings
 from rest.model.transformer import Transformer
-from rest.plan import estimate
+from rest.plan import estimate, outline
 from rest.plan.world import Run
 from rest.sampler import SamplerConfig
 from rest.sampler.capacity import size_table
@@ -72,6 +72,16 @@ def plan_for(path: str, devices: str, **changes: object) -> Run:
   changes = {k.replace('__', '.'): v for k, v in changes.items()}
   config.update_from_flattened_dict(flags(path) | changes)
   return main.prepare(config, epath.Path('nowhere'), devices)
+
+
+def test_prompts_that_are_not_shared_are_counted_with_each_solution(qwen):
+  fields = {'mstep__remat': 'full', 'mstep__optimizer': 'adafactor'}
+  shared = plan_for(qwen, 'h200-4', **fields)
+  alone = plan_for(qwen, 'h200-4', mstep__share_prefixes=False, **fields)
+  batch = shared.config.mstep.batch
+  assert batch * shared.world.prefix > 4 * shared.config.mstep.row_length
+  assert not outline._in_parts(shared)
+  assert outline._in_parts(alone)
 
 
 def test_a_plan_touches_no_device(qwen, tmp_path):
