@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import socket
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
@@ -27,8 +28,8 @@ from rest.types import Completion, Graded, Problem, Verdict
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:
   """Writes a file that either exists whole or not at all.
 
-  Locally: a temporary file beside it, synced, then renamed. On gs:// an object
-  appears only when its upload is complete.
+  Locally: a temporary file beside it, of each thread its own, synced, then
+  renamed. On gs:// an object appears only when its upload is complete.
   """
   data = content.encode() if isinstance(content, str) else content
   path = epath.Path(path)
@@ -36,7 +37,7 @@ def write_whole(path: epath.PathLike, content: str | bytes) -> None:
   if '://' in str(path):
     path.write_bytes(data)
     return
-  partial = f'{path}.partial-{os.getpid()}'
+  partial = f'{path}.partial-{threading.get_native_id()}'
   with open(partial, 'wb') as file:
     file.write(data)
     file.flush()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -46,6 +47,16 @@ def test_a_half_written_file_is_not_there(tmp_path):
   assert done.returncode == -9
   assert not path.exists()
   assert store.Parts(path.parent).done() == set()
+
+
+def test_a_file_is_whole_whoever_writes_it_at_once(tmp_path):
+  path = tmp_path / 'part-000000.jsonl'
+  contents = [name * 100_000 for name in 'abcd']
+  with ThreadPoolExecutor(len(contents)) as writers:
+    for _ in range(20):
+      list(writers.map(store.write_whole, [path] * 4, contents))
+      assert path.read_text() in contents
+      assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_malformed_line_is_numbered(tmp_path):
