@@ -21,6 +21,18 @@ def test_the_method_in_one_page_raises_the_score(monkeypatch, capsys):
   assert out.count('80 samples') == 2
 
 
+def test_an_own_problem_set_runs_to_its_end(monkeypatch, tmp_path, capsys):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('REST_PROBLEMS', '8')
+  notebooks.run('problems_of_your_own')
+  out = capsys.readouterr().out
+  assert "'That makes 7.': 0.0" in out
+  assert 'The run in marbles is finished' in out
+  assert (tmp_path / 'marbles/iteration_2/test.json').exists()
+  page = (notebooks.ROOT / 'docs/own_problems.md').read_text()
+  assert (tmp_path / 'marbles.py').read_text() in page  # Told in one way.
+
+
 @pytest.mark.parametrize('name', notebooks.NAMES)
 def test_a_notebook_holds_no_outputs(name):
   for cell in notebooks.cells(name, 'code'):
