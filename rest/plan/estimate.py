@@ -24,6 +24,9 @@ from rest.sampler.capacity import relaid_bytes
 # (parameters, tokens drawn a second, share of the data sheet's FLOP/s that
 # training reaches) of one H200, at Qwen2.5's shapes (bench/NOTES.md).
 _MEASURED = ((1.54e9, 108_062, 0.574), (7.62e9, 30_633, 0.560))
+# That share where rows share prefixes, at the first of them: a step has then a
+# quarter of the positions, and waits for weights and state.
+_MEASURED_SHARED = 0.333
 _MEASURED_ON, _ = parse('h200-1')
 
 
@@ -171,7 +174,9 @@ class Rates:
   trained: float
 
 
-def rates(model: ModelConfig, row_length: int, device: Device) -> Rates | None:
+def rates(
+  model: ModelConfig, row_length: int, share_prefixes: bool, device: Device
+) -> Rates | None:
   """Returns what to expect of a device, or None where nothing is known of it.
 
   The measured shape nearest in size is scaled: training by FLOPs a token and
@@ -184,6 +189,7 @@ def rates(model: ModelConfig, row_length: int, device: Device) -> Rates | None:
   parameters, drawn, share = min(
     _MEASURED, key=lambda line: abs(math.log(line[0] / size))
   )
+  share = _MEASURED_SHARED if share_prefixes else share
   scale = min(
     device.flops / _MEASURED_ON.flops,
     device.bandwidth / _MEASURED_ON.bandwidth,

@@ -182,7 +182,7 @@ def _hours(run: Run) -> list[str]:
   kept = min(config.estep.cap or most, most)
   question, mstep = sum(world.questions['train']) / train, config.mstep
   path = round(world.prefix + question + length)
-  rates = estimate.rates(world.model, path, world.device)
+  rates = estimate.rates(world.model, path, mstep.share_prefixes, world.device)
   if rates is None:
     return [f'hours     no rates are known for {world.device.kind}']
   if mstep.share_prefixes:  # A step has the prefix and each question once.
@@ -197,11 +197,11 @@ def _hours(run: Run) -> list[str]:
     'evaluation': _scored(run) * length / rates.drawn / 3600,
   }
   total = config.em.iterations * sum(hours.values()) + hours['evaluation']
-  phases = ', '.join(f'{name} {value:,.1f}' for name, value in hours.items())
+  phases = ', '.join(f'{name} {value:,.2f}' for name, value in hours.items())
   return [
     f'hours     an iteration, in device-hours: {phases}',
-    f'          {config.em.iterations} iterations: {total:,.1f} device-hours, '
-    f'{total / world.mesh.size:,.1f} hours on {world.mesh.size} devices',
+    f'          {config.em.iterations} iterations: {total:,.2f} device-hours, '
+    f'{total / world.mesh.size:,.2f} by the clock',
     f'          at {rates.drawn:,.0f} tokens/s drawn and {rates.trained:,.0f} '
     'trained on a device: those of one H200 (bench/NOTES.md), scaled by data '
     f'sheets; {length:,.0f} tokens a completion ({source})',

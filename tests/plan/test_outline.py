@@ -223,15 +223,19 @@ def test_rates_are_those_measured_and_scale_with_the_device():
     ('1.5b', 108_062, 58_084),
     ('7b', 30_633, 11_824),
   ):
-    rates = estimate.rates(SHAPES[shape], 2048, h200)
+    rates = estimate.rates(SHAPES[shape], 2048, False, h200)
     assert rates is not None
     assert rates.drawn == pytest.approx(drawn, rel=0.01)
     assert rates.trained == pytest.approx(trained, rel=0.01)
-    slower = estimate.rates(SHAPES[shape], 2048, v5e)
+    shared = estimate.rates(SHAPES[shape], 2048, True, h200)
+    assert shared is not None
+    assert shared.drawn == rates.drawn
+    assert shared.trained < 0.6 * rates.trained
+    slower = estimate.rates(SHAPES[shape], 2048, False, v5e)
     assert slower is not None
     assert slower.drawn == pytest.approx(drawn * 819 / 4800, rel=0.01)
     assert slower.trained == pytest.approx(trained * 197 / 990, rel=0.01)
-  assert estimate.rates(SHAPES['tiny'], 2048, hardware.cpu(8)) is None
+  assert estimate.rates(SHAPES['tiny'], 2048, True, hardware.cpu(8)) is None
 
 
 def test_the_estimate_agrees_with_the_compiler():
