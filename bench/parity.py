@@ -74,13 +74,13 @@ def _draw(
 ) -> Ours:
   """Draws the completions; the weights are gone afterwards."""
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  model = weights.load(path, mesh, 'float32')
   prefix = parts[0][0]
   config = SamplerConfig(
     max_tokens=tokens,
     max_prompt_tokens=max(len(prefix) + len(q) for _, q in parts),
     rows=len(parts),
   )
+  model = weights.load(path, mesh, 'float32', config.longest)
   logits_V = np.asarray(
     _last_logits(model, jnp.asarray([prefix + parts[0][1]]))
   )

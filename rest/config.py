@@ -223,6 +223,11 @@ class SamplerConfig(Section):
   # Share of a device's memory that sampling may fill, weights included.
   memory_share: Some = 0.9
 
+  @property
+  def longest(self) -> int:
+    """Longest sequence in tokens, prompt and completion."""
+    return self.max_prompt_tokens + self.max_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class VerifyConfig(Section):

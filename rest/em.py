@@ -74,10 +74,12 @@ def load(run: Run, policy: Policy, iteration: int) -> Transformer:
   """Reads the weights of an iteration; trains them again if they are lost."""
   base, model = run.config.model, None
   folder = iteration_folder(run.workdir, iteration)
+  source = (
+    *(run.workdir, iteration, base.path, base.dtype, policy.mesh),
+    run.config.sampling.longest,
+  )
   try:
-    model = load_model(
-      run.workdir, iteration, base.path, base.dtype, policy.mesh
-    )
+    model = load_model(*source)
     noted = digests.noted(folder / 'model') if iteration else None
     if noted in (None, fingerprint(model)):
       return model
@@ -96,7 +98,7 @@ def load(run: Run, policy: Policy, iteration: int) -> Transformer:
         store.put_aside(folder / name)
   processes.barrier(f'iteration {iteration}: weights put aside')
   improve(run, policy, iteration)  # Once: what is lost again is an error.
-  return load_model(run.workdir, iteration, base.path, base.dtype, policy.mesh)
+  return load_model(*source)
 
 
 def expect(run: Run, policy: Policy, iteration: int) -> None:

@@ -257,7 +257,12 @@ def _tools(
     yield Tools(
       Sampler(
         sharding.local_copy(
-          weights.load(config.model.path, world.mesh, config.model.dtype),
+          weights.load(
+            config.model.path,
+            world.mesh,
+            config.model.dtype,
+            config.sampling.longest,
+          ),
           world.mesh,
         ),
         world.tokenizer,

@@ -1,5 +1,6 @@
 """Tiny random checkpoints of each model family, made by `transformers`."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,34 @@ LLAMA3_SCALING = {
   'high_freq_factor': 4.0,
   'original_max_position_embeddings': 32,
 }
+
+# Of the form of Qwen2.5's and OLMo 3's; some pair is slowed down by a part.
+YARN = {
+  'rope_type': 'yarn',
+  'factor': 4.0,
+  'original_max_position_embeddings': 1024,
+}
+
+# Phi-4-mini's form: rotary embedding of 6 dimensions of 8.
+LONGROPE = {
+  'type': 'longrope',
+  'short_factor': [1.0, 1.25, 1.5],
+  'long_factor': [1.25, 3.0, 20.0],
+}
+PHI4_MINI = {
+  'pad_token_id': 0,
+  'rope_theta': 300.0,
+  'rope_scaling': LONGROPE,
+  'partial_rotary_factor': 0.75,
+  'original_max_position_embeddings': 8,
+  'max_position_embeddings': 256,
+  'head_dim': 8,
+  'tie_word_embeddings': True,
+  'sliding_window': 262_144,
+}
+
+# The longest sequence of those that are compared.
+LONGEST = 40
 
 # Caps, windows and scales are small enough to matter in a dozen tokens.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -87,6 +116,34 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
       'tie_word_embeddings': True,
     },
   ),
+  'qwen2_yarn': ('Qwen2', {'rope_scaling': YARN}),
+  'qwen3_yarn': (
+    'Qwen3',
+    {
+      'rope_parameters': YARN
+      | {
+        'rope_theta': 10_000.0,
+        'beta_fast': 8.0,
+        'beta_slow': 2.0,
+        'mscale': 0.7,
+        'mscale_all_dim': 1.5,
+        'truncate': False,
+      }
+    },
+  ),
+  'olmo3_yarn': (
+    'Olmo3',
+    {
+      'sliding_window': 4,
+      'rope_scaling': YARN | {'beta_fast': 32, 'attention_factor': 1.2},
+      'num_hidden_layers': 4,
+    },
+  ),
+  'phi4_mini': ('Phi3', PHI4_MINI),  # With the factors of long sequences.
+  'phi4_mini_short': (
+    'Phi3',
+    PHI4_MINI | {'original_max_position_embeddings': 48},
+  ),
   'smollm3_windows': (
     'SmolLM3',
     {
@@ -106,7 +163,8 @@ def write(name: str, path: Path) -> Any:
 
   family, options = FAMILIES[name]
   text = 'Text' if family == 'Gemma3' else ''
-  config = getattr(transformers, f'{family}{text}Config')(**SIZES | options)
+  options = copy.deepcopy(SIZES | options)  # It writes into dicts of dicts.
+  config = getattr(transformers, f'{family}{text}Config')(**options)
   config._attn_implementation = 'eager'
   torch.manual_seed(0)
   model = getattr(transformers, f'{family}ForCausalLM')(config).eval()

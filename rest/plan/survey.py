@@ -53,7 +53,9 @@ def survey(config: Config, plan_for: str = '') -> World:
       'checkpoint: config.json, *.safetensors and a tokenizer.'
     )
   try:
-    model = weights.read_config(path, config.model.dtype)
+    model = weights.read_config(
+      path, config.model.dtype, config.sampling.longest
+    )
     if not plan_for:  # A plan needs no weights.
       weights.check(path, model)
   except (OSError, ValueError) as error:

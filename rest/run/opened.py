@@ -88,8 +88,10 @@ class Opened:
     """
     self._check_base()
     dtype = store.section(self.record, 'model')['dtype']
+    sampling = store.section(self.record, 'sampling')
+    longest = sampling['max_prompt_tokens'] + sampling['max_tokens']
     iteration = self.check(iteration)
-    return load_model(self.workdir, iteration, self.base, dtype, mesh)
+    return load_model(self.workdir, iteration, self.base, dtype, mesh, longest)
 
   def _check_base(self) -> None:
     if not epath.Path(self.base).is_dir():
@@ -121,7 +123,12 @@ def open_run(workdir: epath.PathLike, base: str | None = None) -> Opened:
 
 
 def load_model(
-  workdir: epath.Path, iteration: int, base: str, dtype: str, mesh: Mesh
+  workdir: epath.Path,
+  iteration: int,
+  base: str,
+  dtype: str,
+  mesh: Mesh,
+  longest: int,
 ) -> Transformer:
   """Reads the model of an iteration onto a mesh, in float32.
 
@@ -131,10 +138,11 @@ def load_model(
     base: Directory of the base model.
     dtype: Of matrix products.
     mesh: Where the parameters go.
+    longest: Longest sequence of the run: see `weights.read_config`.
   """
   if iteration == 0:
-    return weights.load(base, mesh, dtype)
-  config = weights.read_config(base, dtype)
+    return weights.load(base, mesh, dtype, longest)
+  config = weights.read_config(base, dtype, longest)
   folder = iteration_folder(workdir, iteration)
   return checkpoint.load_model(folder / 'model', config, mesh)
 

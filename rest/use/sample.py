@@ -147,11 +147,8 @@ def _open(arguments: argparse.Namespace, mesh: Mesh) -> Source:
       f'{path} is neither a run (it has no run.json) nor a Hugging Face '
       'directory (it has no config.json).'
     )
-  return replace(
-    source,
-    config=replace(source.config, **_given(arguments, _LENGTHS)),
-    decoding=replace(source.decoding, **_given(arguments, _CHOICE)),
-  )
+  choice = _given(arguments, _CHOICE)
+  return replace(source, decoding=replace(source.decoding, **choice))
 
 
 def _given(
@@ -174,7 +171,10 @@ def _open_run(arguments: argparse.Namespace, mesh: Mesh) -> Source:
     model=model,
     tokenizer=tokenizer.load(run.base, task.turn_end),
     task=task,
-    config=SamplerConfig(**{name: sampling[name] for name in _LENGTHS}),
+    config=SamplerConfig(
+      **{name: sampling[name] for name in _LENGTHS}
+      | _given(arguments, _LENGTHS)
+    ),
     decoding=Decoding(**{name: chosen[name] for name in _CHOICE}),
   )
 
@@ -188,18 +188,20 @@ def _open_checkpoint(arguments: argparse.Namespace, mesh: Mesh) -> Source:
       )
   is_cpu = mesh.devices.flat[0].platform == 'cpu'
   dtype = 'float32' if is_cpu else 'bfloat16'
-  model = weights.load(arguments.source, mesh, dtype)
+  context = weights.read_config(arguments.source, dtype).context
   task = _task(arguments, arguments.source) or AS_IS
-  usual, half = SamplerConfig(), model.config.context // 2
+  usual, half = SamplerConfig(), context // 2
+  config = SamplerConfig(
+    max_tokens=min(usual.max_tokens, half),
+    max_prompt_tokens=min(usual.max_prompt_tokens, half),
+  )
+  config = replace(config, **_given(arguments, _LENGTHS))
   return Source(
     name=arguments.source,
-    model=model,
+    model=weights.load(arguments.source, mesh, dtype, config.longest),
     tokenizer=tokenizer.load(arguments.source, task.turn_end),
     task=task,
-    config=SamplerConfig(
-      max_tokens=min(usual.max_tokens, half),
-      max_prompt_tokens=min(usual.max_prompt_tokens, half),
-    ),
+    config=config,
   )
 
 

@@ -35,7 +35,7 @@ def family(request, tmp_path_factory):
   path = tmp_path_factory.mktemp(request.param)
   reference = families.write(request.param, path)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  return reference, weights.load(str(path), mesh, 'float32')
+  return reference, weights.load(str(path), mesh, 'float32', families.LONGEST)
 
 
 def random_model(config):
@@ -110,7 +110,7 @@ def empty_caches(model, rows: int, length: int):
 
 def test_logits_equal_the_reference(family):
   reference, model = family
-  tokens_BT = tokens(2, 40)
+  tokens_BT = tokens(2, families.LONGEST)
   expected = reference_logits(reference, tokens_BT)
   assert np.std(expected) > 0.3  # Not so flat that anything passes.
   np.testing.assert_allclose(whole(model, tokens_BT), expected, atol=1e-4)
@@ -133,7 +133,11 @@ def test_decoding_with_a_cache_equals_the_reference(family):
   )
 
 
-@pytest.mark.parametrize('family', ['llama3', 'qwen2'], indirect=True)
+@pytest.mark.parametrize(
+  'family',
+  ['llama3', 'qwen2', 'qwen2_yarn', 'qwen3_yarn', 'phi4_mini'],
+  indirect=True,
+)
 def test_far_positions_equal_the_reference(family):
   import torch
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rest.model import rope, weights
 from rest.model import transformer as lm
-from rest.model import weights
 from rest.model.sharding import MeshConfig, make_mesh, shardings
 from rest.model.weights import config as config_json
 from rest.model.weights.families import FIELDS
@@ -38,7 +38,7 @@ CONFIGS = {
     TINY,
     qkv_bias=False,
     rope_theta=500_000.0,
-    rope_scaling=lm.RopeScaling('llama3', 8.0, 1.0, 4.0, 32),
+    rope_scaling=rope.Llama3(8.0, 1.0, 4.0, 32),
   ),
   'mistral': dataclasses.replace(TINY, qkv_bias=False, windows=(16,) * 3),
   'qwen2': TINY,
@@ -69,7 +69,7 @@ CONFIGS = {
     activation='gelu_tanh',
     rope_theta=1e6,
     local_rope_theta=1e4,
-    rope_scaling=lm.RopeScaling('linear', 8.0),
+    rope_scaling=rope.Linear(8.0),
   ),
   'olmo2': dataclasses.replace(
     TINY, qkv_bias=False, late_norms=True, wide_qk_norm=True
@@ -88,6 +88,36 @@ CONFIGS = {
   ),
   'phi4': dataclasses.replace(
     TINY, qkv_bias=False, fused=True, rotary_width=6, windows=(16,) * 3
+  ),
+  'qwen2_yarn': dataclasses.replace(TINY, rope_scaling=rope.Yarn(4.0, 32)),
+  'qwen3_yarn': dataclasses.replace(
+    TINY,
+    qkv_bias=False,
+    qk_norm=True,
+    rope_scaling=rope.Yarn(4.0, 32, 8.0, 2.0, 1.1, 0.7, 1.5, False),
+  ),
+  'olmo3_yarn': dataclasses.replace(
+    TINY,
+    qkv_bias=False,
+    late_norms=True,
+    wide_qk_norm=True,
+    windows=(16, 16, 0),
+    rope_theta=5e5,
+    local_rope_theta=5e5,
+    rope_scaling=rope.Yarn(8.0, 32, attention_factor=1.2),
+  ),
+  'llama_longrope': dataclasses.replace(
+    TINY,
+    qkv_bias=False,
+    rope_scaling=rope.LongRope((1.0,) * 4, (2.0, 3, 4, 5), 32, 4.0, 1.1),
+  ),
+  'phi4_mini': dataclasses.replace(
+    TINY,
+    qkv_bias=False,
+    fused=True,
+    rotary_width=6,
+    windows=(16,) * 3,
+    rope_scaling=rope.LongRope((1.0, 1.5, 2.0), (2.0, 3.0, 9.0), 32, 64.0),
   ),
 }
 
@@ -272,6 +302,45 @@ SPELLINGS = {
     'head_dim': 'absent',
   },
   'qwen2_windows': {'layer_types': 'absent', 'max_window_layers': 1},
+  # As Qwen2.5's authors say to ask for it.
+  'qwen2_yarn': {
+    'rope_scaling': {
+      'type': 'yarn',
+      'factor': 4.0,
+      'original_max_position_embeddings': 32,
+    },
+  },
+  # Field by field as OLMo 3 has them, which stands in layers without a window.
+  'olmo3_yarn': {
+    'rope_theta': 'absent',
+    'rope_scaling': 'absent',
+    'rope_local_base_freq': 'absent',
+    'rope_parameters': {
+      'full_attention': {
+        'rope_type': 'yarn',
+        'rope_theta': 5e5,
+        'factor': 8.0,
+        'original_max_position_embeddings': 32,
+        'attention_factor': 1.2,
+        'beta_fast': 32,
+        'beta_slow': 1,
+      },
+      'sliding_attention': {'rope_type': 'default', 'rope_theta': 5e5},
+    },
+  },
+  'phi4_mini': {
+    'rope_theta': 'absent',
+    'rope_scaling': 'absent',
+    'partial_rotary_factor': 'absent',
+    'rope_parameters': {
+      'rope_type': 'yarn',  # What the first files of Phi-3 call longrope.
+      'rope_theta': 10_000.0,
+      'partial_rotary_factor': 0.75,
+      'short_factor': [1.0, 1.5, 2.0],
+      'long_factor': [2.0, 3.0, 9.0],
+      'attention_factor': None,
+    },
+  },
   'gemma2': {'layer_types': 'absent', 'tie_word_embeddings': 'absent'},
   'gemma3': {
     'layer_types': 'absent',
@@ -297,6 +366,29 @@ def test_other_spellings_of_a_config_mean_the_same(name, tmp_path):
   edit_config(tmp_path / 'model', **SPELLINGS[name])
   found = weights.read_config(str(tmp_path / 'model'), 'float32')
   assert found == CONFIGS[name]
+
+
+def test_longrope_goes_out_as_it_came_in():
+  """Old versions of transformers want these three fields and no other."""
+  raw = families.SIZES | families.PHI4_MINI
+  raw |= {'architectures': ['Phi3ForCausalLM']}
+  config = config_json.parse(raw, 'float32', 'config.json')
+  out = config_json.describe(config, 'float32')
+  assert {key: out[key] for key in families.PHI4_MINI} == families.PHI4_MINI | {
+    'pad_token_id': None
+  }
+
+
+def test_longrope_has_the_factors_of_the_longest_sequence(tmp_path):
+  weights.save(random_model(CONFIGS['phi4_mini']), str(tmp_path / 'm'), None)
+  for longest, is_long in ((0, True), (1, False), (32, False), (33, True)):
+    config = weights.read_config(str(tmp_path / 'm'), 'float32', longest)
+    assert config.rope_scaling.is_long == is_long
+    model = weights.load(str(tmp_path / 'm'), one_device(), 'float32', longest)
+    assert model.config == config
+    weights.save(model, str(tmp_path / 'again'), None)
+    again = (tmp_path / 'again' / 'config.json').read_bytes()
+    assert again == (tmp_path / 'm' / 'config.json').read_bytes()
 
 
 def test_text_of_an_image_and_text_model_is_read(tmp_path):
@@ -440,6 +532,11 @@ def test_two_names_of_one_tensor_must_agree(checkpoint):
     load(checkpoint)
 
 
+def scaled(kind, **fields):
+  """Returns a change of config.json."""
+  return {'rope_scaling': {'type': kind, 'factor': 4.0} | fields}
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
@@ -452,8 +549,38 @@ def test_two_names_of_one_tensor_must_agree(checkpoint):
     ({'hidden_act': 'relu'}, "'relu'"),
     ({'mlp_bias': True}, 'mlp_bias=True'),
     ({'quantization_config': {'bits': 4}}, 'quantization_config'),
-    ({'rope_scaling': {'type': 'yarn', 'factor': 4.0}}, "'yarn'"),
     ({'partial_rotary_factor': 0.5}, 'partial_rotary_factor'),
+    ({'partial_rotary_factor': 1.5}, r'partial_rotary_factor \(1\.5\)'),
+    ({'rope_theta': 1.0}, r'rope_theta \(1\.0\) must be above 1'),
+    ({'rope_scaling': 'yarn'}, "rope_scaling must be an object; got 'yarn'"),
+    (scaled('dynamic'), "'dynamic' is not supported; linear, .* longrope are"),
+    (scaled('yarn', factor=None), "no field 'factor'"),
+    (scaled('yarn', factor='4'), "factor must be a positive number; got '4'"),
+    (scaled('yarn', beta_fast=-1), 'beta_fast must be .* got -1'),
+    (scaled('yarn', attention_factor=0), 'attention_factor must be a pos'),
+    (scaled('yarn', truncate=1), 'truncate must be true or false; got 1'),
+    (scaled('yarn', rope_theta=True), 'rope_theta must be .* got True'),
+    (
+      scaled('yarn', original_max_position_embeddings=0.5),
+      r'original_max_position_embeddings must be .* whole .* 0\.5',
+    ),
+    (
+      scaled('llama3', low_freq_factor=4, high_freq_factor=4),
+      r'low_freq_factor \(4\) must be below high_freq_factor',
+    ),
+    (scaled('longrope', short_factor=[1] * 4), "no field 'long_factor'"),
+    (
+      scaled('longrope', short_factor=[1] * 3, long_factor=[1] * 4),
+      r'short_factor must be a list of 4 numbers.*\[1, 1, 1\]',
+    ),
+    (
+      scaled('longrope', short_factor=[1] * 4, long_factor=[1, 1, '2', 1]),
+      "An entry of long_factor must be .* got '2'",
+    ),
+    (
+      scaled('longrope', original_max_position_embeddings=1),
+      'original_max_position_embeddings must be above 1',
+    ),
   ],
 )
 def test_an_unsupported_config_is_named(changes, message, checkpoint):

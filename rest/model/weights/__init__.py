@@ -22,7 +22,7 @@ from rest.model import tokenizer
 from rest.model.sharding import PARAMETERS, leaf_name, shardings
 from rest.model.transformer import ModelConfig, Transformer
 from rest.model.weights import config as config_json
-from rest.model.weights import safetensors
+from rest.model.weights import rotary, safetensors
 from rest.model.weights.table import (
   Part,
   axis_sizes,
@@ -60,7 +60,7 @@ _EMBED, _HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
 _Bounds = tuple[tuple[int, int], ...]
 
 
-def read_config(path: str, dtype: str) -> ModelConfig:
+def read_config(path: str, dtype: str, longest: int = 0) -> ModelConfig:
   """Returns the model's shape from the config.json of a checkpoint.
 
   Where it ties the output head to the embedding, but the files hold both and
@@ -69,6 +69,8 @@ def read_config(path: str, dtype: str) -> ModelConfig:
   Args:
     path: A directory.
     dtype: Of matrix products, such as 'bfloat16'.
+    longest: Longest sequence that is planned, in tokens: longrope has factors
+      for short and for long ones. 0: as long as the model was made for.
 
   Raises:
     FileNotFoundError: There is no such directory, or no config.json in it.
@@ -76,6 +78,7 @@ def read_config(path: str, dtype: str) -> ModelConfig:
   """
   raw = config_json.read(path)
   config = config_json.parse(raw, dtype, f'{path}/config.json')
+  config = rotary.choose_factors(config, longest)
   if config.tied and not _is_tied(path):
     return dataclasses.replace(config, tied=False)
   return config
@@ -125,7 +128,7 @@ def check(path: str, config: ModelConfig) -> dict[str, safetensors.Tensor]:
   return found
 
 
-def load(path: str, mesh: Mesh, dtype: str) -> Transformer:
+def load(path: str, mesh: Mesh, dtype: str, longest: int = 0) -> Transformer:
   """Reads a checkpoint straight onto the mesh; parameters are float32.
 
   Args:
@@ -133,12 +136,13 @@ def load(path: str, mesh: Mesh, dtype: str) -> Transformer:
       with model.safetensors.index.json.
     mesh: Where the parameters go, as `rest.model.sharding.shardings` says.
     dtype: Of matrix products, such as 'bfloat16'.
+    longest: As in `read_config`.
 
   Raises:
     FileNotFoundError, ValueError: `read_config` or `check` refuses it, or the
       mesh does not divide an axis.
   """
-  config = read_config(path, dtype)
+  config = read_config(path, dtype, longest)
   _check_divides(config, mesh)
   tensors = check(path, config)
   model = jax.eval_shape(lambda: Transformer(config))

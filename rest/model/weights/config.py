@@ -10,8 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from rest.model.rope import RopeScaling
 from rest.model.transformer import ModelConfig
+from rest.model.weights import rotary
 from rest.model.weights.families import (
   FIELDS,
   MODEL_TYPES,
@@ -108,8 +108,6 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
     'head_dim': config.head_width,
     'intermediate_size': config.ffn,
     'max_position_embeddings': config.context,
-    'rope_theta': config.rope_theta,
-    'rope_scaling': _describe_scaling(config.rope_scaling),
     'rms_norm_eps': config.norm_eps,
     'tie_word_embeddings': config.tied,
     'hidden_act': 'silu',
@@ -123,12 +121,10 @@ def describe(config: ModelConfig, dtype: str) -> dict[str, Any]:
       'attn_logit_softcapping': config.attention_softcap or None,
       'final_logit_softcapping': config.logits_softcap or None,
     }
-  if config.rotary_width:
-    raw['partial_rotary_factor'] = config.rotary_width / config.head_width
-  if config.local_rope_theta:
-    raw['rope_local_base_freq'] = config.local_rope_theta
+  raw |= rotary.describe(config, architecture)
   raw |= _describe_windows(config, architecture)
-  if parse(raw, config.dtype, 'config.json') != config:
+  again = parse(raw, config.dtype, 'config.json')
+  if rotary.choose_factors(again, 0) != rotary.choose_factors(config, 0):
     raise ValueError(
       f'{architecture} comes closest to the model, but has not all of its '
       f'options: {config}.'
@@ -156,19 +152,13 @@ def _architecture(config: ModelConfig) -> str:
 def _shape(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
   """Returns fields of `ModelConfig`, but for the family's switches."""
   _check_numbers(fields)
-  theta, scaling, local_theta, share = _rope(fields)
   heads, width = fields['num_attention_heads'], fields['hidden_size']
   kv_heads = fields['num_key_value_heads'] or heads
   head_width = fields['head_dim'] or width // heads
-  if share != 1 and architecture != 'Phi3ForCausalLM':
-    raise ValueError(
-      f'partial_rotary_factor={share} is not supported in this family.'
-    )
-  if heads % kv_heads or head_width % 2 or int(head_width * share) % 2:
+  if heads % kv_heads or head_width % 2:
     raise ValueError(
       f'num_key_value_heads ({kv_heads}) must divide num_attention_heads '
-      f'({heads}), and head_dim ({head_width}) be even, and what '
-      'partial_rotary_factor takes of it.'
+      f'({heads}), and head_dim ({head_width}) be even.'
     )
   scalar = fields.get('query_pre_attn_scalar') or head_width
   return {
@@ -180,10 +170,6 @@ def _shape(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
     'head_width': head_width,
     'ffn': fields['intermediate_size'],
     'context': fields['max_position_embeddings'],
-    'rope_theta': theta,
-    'rope_scaling': scaling,
-    'local_rope_theta': local_theta,
-    'rotary_width': 0 if share == 1 else int(head_width * share),
     'turned': _turned(fields),
     'windows': _windows(fields, architecture),
     'norm_eps': fields['rms_norm_eps'],
@@ -192,6 +178,7 @@ def _shape(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
     'query_scale': 0.0 if scalar == head_width else scalar**-0.5,
     'attention_softcap': fields.get('attn_logit_softcapping') or 0.0,
     'logits_softcap': fields.get('final_logit_softcapping') or 0.0,
+    **rotary.parse(fields, architecture, head_width),
   }
 
 
@@ -207,11 +194,7 @@ def _check_numbers(fields: dict[str, Any]) -> None:
     value = fields.get(key)
     if value is None or (value == 0 and key == 'max_window_layers'):
       continue
-    kinds = int if kind is int else (int, float)
-    is_number = isinstance(value, kinds) and not isinstance(value, bool)
-    if not is_number or not 0 < value < float('inf'):
-      name = 'whole number' if kind is int else 'number'
-      raise ValueError(f'{key} must be a positive {name}; got {value!r}.')
+    rotary.check_number(key, value, kind)
 
 
 def _windows(fields: dict[str, Any], architecture: str) -> tuple[int, ...]:
@@ -267,49 +250,6 @@ def _turned(fields: dict[str, Any]) -> tuple[bool, ...]:
   return () if all(turned) else turned
 
 
-def _rope(
-  fields: dict[str, Any],
-) -> tuple[float, RopeScaling | None, float, float]:
-  """Returns (base, scaling, base of layers with a window or 0, share).
-
-  The share of a head's dimensions that are turned.
-  """
-  rope: dict[str, Any] = fields['rope_parameters'] or {}
-  scaled: dict[str, Any] = fields['rope_scaling'] or {}
-  local_theta = fields.get('rope_local_base_freq', 0.0)
-  full: dict[str, Any] = {'rope_theta': fields['rope_theta']}
-  if local_theta:  # By kind of layer.
-    local: dict[str, Any] = rope.get('sliding_attention') or {}
-    if local.get('rope_type', 'default') != 'default':
-      raise ValueError(f'rope_parameters {local} are not supported.')
-    local_theta = local.get('rope_theta', local_theta)
-    full |= (rope.get('full_attention') or {}) | scaled
-  else:
-    full |= scaled or rope
-  if any(isinstance(value, dict) for value in full.values()):
-    raise ValueError(f'rope_parameters {full} are not supported.')
-  share = (fields | full)['partial_rotary_factor']
-  kind = full.get('rope_type') or full.get('type') or 'default'
-  if kind == 'default':
-    scaling = None
-  elif kind == 'linear':
-    scaling = RopeScaling('linear', full['factor'])
-  elif kind == 'llama3':
-    original = full.get('original_max_position_embeddings')
-    scaling = RopeScaling(
-      kind='llama3',
-      factor=full['factor'],
-      low=full['low_freq_factor'],
-      high=full['high_freq_factor'],
-      original=fields['original_max_position_embeddings']
-      or original
-      or fields['max_position_embeddings'],
-    )
-  else:
-    raise ValueError(f'rope type {kind!r} is not supported.')
-  return full['rope_theta'], scaling, local_theta, share
-
-
 def _describe_windows(config: ModelConfig, architecture: str) -> dict[str, Any]:
   windows, window = config.layer_windows, max(config.layer_windows)
   if architecture in _ONE_WINDOW:
@@ -328,19 +268,6 @@ def _describe_windows(config: ModelConfig, architecture: str) -> dict[str, Any]:
     raw['layer_types'] = [
       'sliding_attention' if w else 'full_attention' for w in windows
     ]
-  return raw
-
-
-def _describe_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
-  if scaling is None:
-    return None
-  raw = {'rope_type': scaling.kind, 'factor': scaling.factor}
-  if scaling.kind == 'llama3':
-    raw |= {
-      'low_freq_factor': scaling.low,
-      'high_freq_factor': scaling.high,
-      'original_max_position_embeddings': scaling.original,
-    }
   return raw
 
 

@@ -136,6 +136,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     'hidden_size': 3072,
     'intermediate_size': 8192,
     'max_position_embeddings': 4096,
+    'original_max_position_embeddings': 4096,
     'rms_norm_eps': 1e-5,
     'sliding_window': None,
   },
