@@ -2,14 +2,20 @@
 
 import copy
 import dataclasses
+import json
+import shutil
 
 import families
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_run
+from etils import epath
 from letters import Letters
 
+from configs import quickstart
+from rest import em, main
 from rest.m_step.fine_tune import fine_tune
 from rest.m_step.packing import Example, pack, plan
 from rest.m_step.update import gradients
@@ -17,6 +23,7 @@ from rest.model import transformer as lm
 from rest.model import weights
 from rest.model.attention import plain_attention
 from rest.plan import estimate
+from rest.run import opened
 from rest.sampler import Ask, Sampler, SamplerConfig
 from tests.m_step.small_training import CONFIG, distance, one_device
 
@@ -159,3 +166,32 @@ def test_a_sampler_is_not_longer_than_the_factors_of_its_model(tmp_path):
   longer = dataclasses.replace(settings, max_tokens=25)
   with pytest.raises(ValueError, match=r'sampling\.max_tokens is 49.* 48 tok'):
     Sampler(model, Letters(), longer, one_device(), seed=0)
+
+
+@pytest.mark.parametrize('original', [64, 400])
+def test_a_run_turns_alike_wherever_it_loads_its_model(original, tmp_path):
+  """For its plan, its sampler, its trainer, and who opens it afterwards."""
+  base = tmp_path / 'base'
+  shutil.copytree(small_run.BASE, base)
+  raw = json.loads((base / 'config.json').read_text())
+  raw['rope_scaling'] = {
+    'rope_type': 'longrope',
+    'short_factor': [1.0] * 16,
+    'long_factor': [2.0] * 16,
+    'original_max_position_embeddings': original,
+  }
+  (base / 'config.json').write_text(json.dumps(raw))
+  config = quickstart.get_config()
+  config.model.path = str(base)
+  config.task.num_train = config.task.num_test = 8
+  config.sampling.max_tokens, config.sampling.max_prompt_tokens = 64, 128
+  run = main.prepare(config, epath.Path(tmp_path / 'run'))
+  expected = run.world.model
+  assert expected.rope_scaling.is_long == (original < 64 + 128)
+  with main.hold(run):
+    pass
+  with main._tools(run, lambda: False, False) as tools:
+    assert tools.sampler.model.config == expected
+    assert em.make_policy(run, tools).load(0).config == expected
+  again = opened.open_run(tmp_path / 'run')
+  assert again.load(0, one_device()).config == expected
