@@ -140,6 +140,19 @@ def test_a_pod_holds_its_share(qwen, devices, mesh, count, processes):
   )
 
 
+def test_a_budget_of_8192_tokens_is_planned(qwen):
+  axes = {'mesh__data': 1, 'mesh__fsdp': 8}
+  run = plan_for(qwen, 'h200-8', sampling__max_tokens=8192, **axes)
+  table, usual = run.world.table, plan_for(qwen, 'h200-8', **axes).world.table
+  assert table.shape.suffix == 8192
+  assert table.total_bytes < run.world.device.memory
+  assert table.shape.rows * table.shape.slots > 0
+  assert table.shape.slots < usual.shape.slots  # As many as memory is for.
+  assert 'after 8192 tokens' in outline.describe(run)
+  with pytest.raises(ValueError, match=r'sampling\.max_tokens=32000.* 32768'):
+    plan_for(qwen, 'h200-8', sampling__max_tokens=32_000, **axes)
+
+
 @pytest.mark.parametrize(
   ('devices', 'changes', 'message'),
   [

@@ -330,6 +330,20 @@ def test_long_prompts_and_completions_match_teacher_forcing():
   np.testing.assert_allclose(completion.logprobs, expected[at], atol=1e-4)
 
 
+def test_a_budget_of_8192_tokens_draws_the_same_beginnings():
+  """Until the small budget ends, each completion has the same tokens."""
+  config = dataclasses.replace(CONFIG, context=8192 + 48)
+  settings = dataclasses.replace(SETTINGS, rows=2, rows_per_slot=1)
+  long = dataclasses.replace(settings, max_tokens=8192)
+  asks = [dataclasses.replace(ask, samples=(0, 1)) for ask in ASKS[:3]]
+  limited = [dataclasses.replace(ask, limits=(40, 40)) for ask in asks]
+  drawn = draw(make_sampler(config, long), asks=limited)
+  lengths = [len(completion.tokens) for completion in drawn.values()]
+  assert max(lengths) > SETTINGS.max_tokens
+  small = draw(make_sampler(config, settings), asks=asks)
+  assert {key: c.tokens[:24] for key, c in drawn.items()} == tokens(small)
+
+
 def test_a_call_is_read_while_the_next_one_is_under_way():
   # The example of `Drawing.run`: 8 tokens, 4 a call.
   settings = dataclasses.replace(SETTINGS, steps_per_call=4)
