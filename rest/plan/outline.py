@@ -73,7 +73,7 @@ def describe(run: Run) -> str:
       f'M-step    {mstep.batch} solutions a step, in rows of at most '
       f'{mstep.row_length} tokens, at most {mstep.rows} a device at a time, '
       f'{mstep.epochs} epochs, {mstep.optimizer}; {_step(run)} of '
-      f'{_gib(world.device.memory)} GiB a device',
+      f'{_gib(world.device.memory)} GiB a device' + _left_out(run),
       f'evaluate  {_scored(run):,} completions an iteration'
       + ''.join(
         f'; {suite.label} {len(suite.problems):,}, {len(suite.leaks)} dropped '
@@ -86,6 +86,20 @@ def describe(run: Run) -> str:
       *_hours(run),
       *prompt.describe(run),
     ]
+  )
+
+
+def _left_out(run: Run) -> str:
+  """Says which completions no training row has room for, if any may be."""
+  config, world = run.config, run.world
+  prefix = world.prefix if config.em.train_prompt != 'zero_shot' else 0
+  prompt = prefix + max(world.questions['train'])
+  most = config.mstep.row_length + 1 - prompt
+  if config.sampling.max_tokens <= most:
+    return ''
+  return (
+    f'; behind a prompt of {prompt} tokens, solutions of more than {most} are '
+    'left out: mstep.row_length holds no longer ones'
   )
 
 

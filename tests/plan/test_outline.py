@@ -148,7 +148,14 @@ def test_a_budget_of_8192_tokens_is_planned(qwen):
   assert table.total_bytes < run.world.device.memory
   assert table.shape.rows * table.shape.slots > 0
   assert table.shape.slots < usual.shape.slots  # As many as memory is for.
-  assert 'after 8192 tokens' in outline.describe(run)
+  text = outline.describe(run)
+  assert 'after 8192 tokens' in text
+  # The longest prompt of a training problem, and one token too few behind it.
+  prompt = run.world.prefix + max(run.world.questions['train'])
+  assert f'solutions of more than {8193 - prompt} are left out' in text
+  roomy = {'mstep__row_length': 8191 + prompt, 'mstep__optimizer': 'adafactor'}
+  run = plan_for(qwen, 'h200-8', sampling__max_tokens=8192, **axes, **roomy)
+  assert 'left out' not in outline.describe(run)
   with pytest.raises(ValueError, match=r'sampling\.max_tokens=32000.* 32768'):
     plan_for(qwen, 'h200-8', sampling__max_tokens=32_000, **axes)
 
