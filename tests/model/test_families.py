@@ -91,7 +91,9 @@ def test_loss_and_gradients_equal_those_of_torch(family, tmp_path):
     load(path), batch, config=CONFIG
   )
   assert float(found) == pytest.approx(loss.item(), rel=1e-5)
-  assert distance(gradient, load(tmp_path / 'gradient')) < 1e-4
+  apart = distance(gradient, load(tmp_path / 'gradient'))
+  print(f'gradients up to {apart:.1e} of a leaf apart')
+  assert apart < 2e-5
 
 
 def test_transformers_reads_what_adapters_learnt(family, tmp_path):

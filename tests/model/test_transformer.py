@@ -56,6 +56,11 @@ def tokens(rows: int, length: int) -> jax.Array:
   return jax.random.randint(jax.random.key(1), (rows, length), 0, 64)
 
 
+def assert_close(found, expected):
+  print(f'logits up to {np.abs(found - expected).max():.1e} apart')
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def reference_logits(reference, tokens_BT) -> np.ndarray:
   import torch
 
@@ -113,7 +118,8 @@ def test_logits_equal_the_reference(family):
   tokens_BT = tokens(2, families.LONGEST)
   expected = reference_logits(reference, tokens_BT)
   assert np.std(expected) > 0.3  # Not so flat that anything passes.
-  np.testing.assert_allclose(whole(model, tokens_BT), expected, atol=1e-4)
+  found = whole(model, tokens_BT)
+  assert_close(found, expected)
 
 
 def test_decoding_with_a_cache_equals_the_reference(family):
@@ -126,11 +132,9 @@ def test_decoding_with_a_cache_equals_the_reference(family):
   for t in range(6, 14):
     last, caches = step(model, tokens_BT[:, t : t + 1], t, caches)
     found.append(last)
-  np.testing.assert_allclose(
-    jnp.concatenate(found, axis=1),
-    reference_logits(reference, tokens_BT),
-    atol=1e-4,
-  )
+  found = jnp.concatenate(found, axis=1)
+  expected = reference_logits(reference, tokens_BT)
+  assert_close(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Checkpoints come in whole, go out whole, and bad ones are named."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -377,6 +378,19 @@ def test_longrope_goes_out_as_it_came_in():
   assert {key: out[key] for key in families.PHI4_MINI} == families.PHI4_MINI | {
     'pad_token_id': None
   }
+
+
+def test_the_original_context_of_phi_is_that_of_transformers():
+  """What stands beside the lists counts for nothing, not even alone."""
+  transformers = pytest.importorskip('transformers')
+  raw = families.SIZES | families.PHI4_MINI
+  del raw['original_max_position_embeddings']
+  inside = families.LONGROPE | {'original_max_position_embeddings': 8}
+  raw |= {'rope_scaling': inside, 'architectures': ['Phi3ForCausalLM']}
+  found = config_json.parse(raw, 'float32', 'config.json').rope_scaling
+  theirs = transformers.Phi3Config(**copy.deepcopy(raw)).rope_parameters
+  name = 'original_max_position_embeddings'
+  assert getattr(found, name) == theirs[name] == 4096
 
 
 def test_longrope_has_the_factors_of_the_longest_sequence(tmp_path):
