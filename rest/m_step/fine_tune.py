@@ -26,6 +26,7 @@ from rest.m_step.schedule import Schedule
 from rest.m_step.update import Metrics, abstract_state, init_state, put, update
 from rest.model import lora
 from rest.model.checkpoint import Checkpoints, load_tree
+from rest.model.rope import check_reach
 from rest.model.sharding import shardings
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import Transformer
@@ -104,6 +105,8 @@ def fine_tune(
   """
   _check(config, validate, folder)
   _check_vocabulary(examples, model.config.vocab)
+  longest = max((example.length for example in examples), default=0)
+  check_reach(model.config.rope_scaling, longest, 'A solution to train on')
   with jax.set_mesh(mesh):
     schedule = Schedule(examples, config, seed, row_shards())
   with (

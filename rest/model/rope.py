@@ -201,6 +201,26 @@ def make_rope(
   return Rope(jnp.cos(angle_BTJ) * attention, jnp.sin(angle_BTJ) * attention)
 
 
+def check_reach(scaling: RopeScaling | None, longest: int, what: str) -> None:
+  """Refuses what is longer than the chosen factors of longrope are for.
+
+  Args:
+    scaling: Of a model.
+    longest: In tokens.
+    what: What has so many.
+  """
+  if not isinstance(scaling, LongRope) or scaling.is_long:
+    return
+  original = scaling.original_max_position_embeddings
+  if longest > original:
+    raise ValueError(
+      f'{what} may have {longest} tokens, prompt included, but the model has '
+      f'the factors of longrope for up to {original}: a run chooses them, once '
+      'for sampling and training, by sampling.max_prompt_tokens + '
+      'sampling.max_tokens.'
+    )
+
+
 def rotate(x: jax.Array, rope: Rope) -> jax.Array:
   """Returns queries or keys, turned; axes are B, T, any others, H.
 

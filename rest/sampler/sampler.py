@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from rest.config import AS_PUBLISHED, Decoding, SamplerConfig
 from rest.model.completion import complete
-from rest.model.rope import LongRope
+from rest.model.rope import check_reach
 from rest.model.sharding import COPIES, leaf_name, shardings
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import ModelConfig, Transformer, unstack
@@ -91,16 +91,7 @@ class Sampler:
     Raises:
       ValueError: Its positions are turned for shorter sequences.
     """
-    scaling, longest = model.config.rope_scaling, self._config.longest
-    if isinstance(scaling, LongRope) and not scaling.is_long:
-      original = scaling.original_max_position_embeddings
-      if longest > original:
-        raise ValueError(
-          'sampling.max_prompt_tokens + sampling.max_tokens is '
-          f'{longest}, but the model was loaded, and if by a run trained, for '
-          f'sequences of up to {original} tokens (short_factor of its '
-          'longrope): lower one of them.'
-        )
+    check_reach(model.config.rope_scaling, self._config.longest, 'A sample')
     self._model_config = model.config
     self.model: Transformer = hand_over(model, self._mesh)
 

@@ -159,15 +159,20 @@ def test_a_plan_counts_every_parameter(family):
   assert estimate.count_parameters(config) == count
 
 
-def test_a_sampler_is_not_longer_than_the_factors_of_its_model(tmp_path):
+def test_nothing_is_longer_than_the_factors_of_its_model(tmp_path):
   pytest.importorskip('transformers')
   families.write('phi4_mini_short', tmp_path)
   model = weights.load(str(tmp_path), one_device(), 'float32', longest=48)
   settings = SamplerConfig(max_tokens=24, max_prompt_tokens=24)
   Sampler(model, Letters(), settings, one_device(), seed=0)
   longer = dataclasses.replace(settings, max_tokens=25)
-  with pytest.raises(ValueError, match=r'sampling\.max_tokens is 49.* 48 tok'):
+  message = r'may have 49 tokens.* up to 48: .*sampling\.max_tokens'
+  with pytest.raises(ValueError, match=f'A sample {message}'):
     Sampler(model, Letters(), longer, one_device(), seed=0)
+  solution = Example((3,) * 10, (4,) * 40)  # Whose last token has no position.
+  config = dataclasses.replace(CONFIG, row_length=64)
+  with pytest.raises(ValueError, match=f'A solution to train on {message}'):
+    fine_tune(model, [solution], config, one_device(), seed=0)
 
 
 @pytest.mark.parametrize('original', [64, 400])

@@ -603,6 +603,17 @@ def test_an_unsupported_config_is_named(changes, message, checkpoint):
     load(checkpoint)
 
 
+@pytest.mark.parametrize('place', [None, 'sliding_attention'])
+def test_layers_with_a_window_are_not_scaled(place, tmp_path):
+  path = tmp_path / 'm'
+  weights.save(random_model(CONFIGS['olmo3_yarn']), str(path), None)
+  edit_config(path, rope_scaling=None)
+  yarn = families.YARN | {'rope_theta': 5e5}
+  edit_config(path, rope_parameters={place: yarn} if place else yarn)
+  with pytest.raises(ValueError, match=r"'yarn'.*only those of full_attention"):
+    load(path)
+
+
 # By key, what else must go with it.
 TOGETHER = {
   'num_hidden_layers': ('num_hidden_layers', 'layer_types', 'no_rope_layers')

@@ -121,8 +121,12 @@ def _given(fields: dict[str, Any]) -> tuple[dict[str, Any], float]:
   local_theta = fields.get('rope_local_base_freq', 0.0)
   if local_theta:  # By kind of layer.
     local = _object(rope, 'sliding_attention')
-    if local.get('rope_type', 'default') != 'default':
-      raise ValueError(f'rope_parameters {local} are not supported.')
+    for what in (local, rope):  # For all layers, transformers reads past it.
+      if what.get('rope_type', 'default') != 'default':
+        raise ValueError(
+          f'rope_parameters {what} are not supported: here only those of '
+          'full_attention may scale.'
+        )
     local_theta = local.get('rope_theta', local_theta)
     check_number('rope_theta', local_theta, float)
     scaled, original = _object(rope, 'full_attention') | scaled, None
