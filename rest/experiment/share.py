@@ -16,8 +16,12 @@ from typing import Any
 from rest.run import store
 from rest.types import Problem, Task
 
-# What decides samples, whatever they are for.
-_ALWAYS = ('model.dtype', 'sampling.max_tokens')
+# What decides samples, whatever they are for; both lengths do with longrope.
+_ALWAYS = (
+  'model.dtype',
+  'sampling.max_tokens',
+  'sampling.max_prompt_tokens',
+)
 _START = 'em.start_from'
 # What shows only in the second iteration.
 _LATER = (

@@ -13,6 +13,7 @@ CONFIG = {
   'seed': 0,
   'model.dtype': 'float32',
   'sampling.max_tokens': 8,
+  'sampling.max_prompt_tokens': 64,
   'estep.temperature': 0.7,
   'estep.cap': 10,
   'em.start_from': 'base',
@@ -69,6 +70,7 @@ def test_fewer_samples_of_fewer_problems_are_the_first_of_the_same(
   [
     {'config': {**CONFIG, 'seed': 1}},
     {'config': {**CONFIG, 'estep.temperature': 1.0}},
+    {'config': {**CONFIG, 'sampling.max_prompt_tokens': 32}},
     {'base': 'other'},
     {'prefix': 'Example.'},
   ],
