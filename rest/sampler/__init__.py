@@ -38,6 +38,7 @@ what is left is shared out anew among its slots (`rearrange.py`).
   scheduler.py     which question goes where, what came back
   order.py         asks, orders, drafts     queue.py      orders not yet loaded
   table.py         what the table holds     refill.py     what goes in and out
+  placing.py       which buffers a load fills
   rearrange.py     what moves at the end    capacity.py   sizes, memory
   decode.py        a call                   prefill.py    a prefix, a load
   attention.py     three levels as one      kernels/      the same, on NVIDIA

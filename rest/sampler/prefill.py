@@ -1,14 +1,22 @@
-"""The compiled programs that fill a table: its prefix, and questions."""
+"""The compiled programs that fill a table: its prefix, and questions.
+
+Each shard of the devices prefills the prefix for itself, and the questions of
+its own slots. So no device talks to another, but those that share heads: on
+slices of several hosts some TPUs cannot, among the chips of one host alone.
+"""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from rest.model.attention import attention
 from rest.model.transformer import Transformer, backbone
 from rest.sampler.refill import fill
-from rest.sampler.table import LayerCache, Load, Table
+from rest.sampler.table import ROWS, SPECS, LayerCache, Load, Table, table_specs
+
+_LEVELS = PartitionSpec(ROWS, 'tensor')  # Of keys and values by prompt.
 
 
 @functools.partial(jax.jit, donate_argnames='table')
@@ -20,19 +28,16 @@ def load_prefix(
   Args:
     model: Unstacked.
     table: Donated.
-    tokens_XT: The same prefix for each data-parallel device.
+    tokens_XT: The same prefix for each shard.
     length: Tokens of it.
   """
   length_X = jnp.broadcast_to(length, tokens_XT.shape[:1])
   levels = _prefill(model, tokens_XT, length_X, None, jnp.int32(0))
-  caches = [
-    cache._replace(
-      k0_KHS=k_XKHT[0].astype(cache.k0_KHS.dtype),
-      v0_KSH=v_XKTH[0].astype(cache.v0_KSH.dtype),
-    )
-    for cache, (k_XKHT, v_XKTH) in zip(table.caches, levels, strict=True)
-  ]
-  return table._replace(caches=caches)
+  specs = LayerCache._make(SPECS)
+  put = jax.shard_map(
+    _put_prefix, in_specs=(specs, _LEVELS), out_specs=specs, check_vma=False
+  )
+  return table._replace(caches=list(map(put, table.caches, levels)))
 
 
 @functools.partial(jax.jit, donate_argnames='table')
@@ -41,7 +46,24 @@ def load_questions(
 ) -> Table:
   """Returns the table with the load's questions at level 1."""
   levels = _prefill(model, load.tokens_XT, load.length_X, table.caches, prefix)
-  return fill(table, load, levels)
+  specs = table_specs(table)
+  return jax.shard_map(
+    fill,
+    in_specs=(specs, PartitionSpec(ROWS), _LEVELS),
+    out_specs=specs,
+    check_vma=False,
+  )(table, load, levels)
+
+
+def _put_prefix(
+  cache: LayerCache, level: tuple[jax.Array, jax.Array]
+) -> LayerCache:
+  """Returns a layer's cache on one device, with the prefix that it has read."""
+  k_XKHT, v_XKTH = level  # X is 1 here.
+  return cache._replace(
+    k0_KHS=k_XKHT[0].astype(cache.k0_KHS.dtype),
+    v0_KSH=v_XKTH[0].astype(cache.v0_KSH.dtype),
+  )
 
 
 def _prefill(

@@ -38,40 +38,32 @@ class Queue:
     )
 
   def take(
-    self, width: Callable[[Ask], int], questions: int, most: int, ahead: int
-  ) -> list[tuple[Order, int]]:
+    self, width: Callable[[Ask], int], add: Callable[[Order], bool], ahead: int
+  ) -> int:
     """Takes orders whose questions are prefilled together.
 
     Invariant: all have the width of the first; those passed over stay, in
-    order. Example: for 2 questions, and orders of asks a, a, b, c, d, of which
-    b is wider, come (a, 0), (a, 0), (c, 1), and b, d are left.
+    order. Example: for a load of 2 questions, and orders of asks a, a, b, c, d,
+    of which b is wider, a, a and c are taken, and b, d are left.
 
     Args:
       width: At which a question is prefilled.
-      questions: Most different questions.
-      most: Most orders.
+      add: Puts an order into the load; returns whether there was room for it.
       ahead: Orders among which those of a width are found.
 
     Returns:
-      Orders, and which of the questions taken is theirs.
+      The width.
     """
     while len(self._orders) < ahead and self._cut():
       pass
-    taken: list[tuple[Order, int]] = []
-    passed: deque[Order] = deque()
-    source = -1
-    while self._orders and len(taken) < most:
-      order = self._orders.popleft()
-      is_new = not taken or order.ask is not taken[-1][0].ask
-      # Each is prefilled at its own width, so that its bits stay its own.
-      fits = not taken or width(order.ask) == width(taken[0][0].ask)
-      if not fits or (is_new and source + 1 == questions):
-        passed.append(order)
-        continue
-      source += is_new
-      taken.append((order, source))
-    self._orders.extendleft(reversed(passed))
-    return taken
+    # Each is prefilled at its own width, so that its bits stay its own.
+    first = width(self._orders[0].ask)
+    self._orders = deque(
+      order
+      for order in self._orders
+      if width(order.ask) != first or not add(order)
+    )
+    return first
 
   def _cut(self) -> bool:
     """Cuts the next ask into orders; returns whether there was one."""

@@ -20,7 +20,7 @@ def fill(
   load: Load,
   levels: list[tuple[jax.Array, jax.Array]],
 ) -> Table:
-  """Returns the table with questions in the buffers that the load names.
+  """Returns a shard's table with questions in the buffers that its load names.
 
   Invariant: what is not named stays as it is; a filled buffer has given out
   nothing. Example: with source (0, 0, 1, 0), slot (4, 5, 6, 8) and buffer
@@ -28,7 +28,7 @@ def fill(
   slots 4 and 5, question 1 to buffer 1 of slot 6, and the fourth is padding.
 
   Args:
-    table: Donated by the caller's jit.
+    table: Of one shard; donated by the caller's jit.
     load: What goes where.
     levels: Per layer, keys and values of the load's questions, k_XKHT, v_XKTH.
   """

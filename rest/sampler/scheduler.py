@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rest.sampler.capacity import widths
 from rest.sampler.order import Ask, Draft, Order, Owners
+from rest.sampler.placing import COPIES, Buffer, Filled, Placing
 from rest.sampler.queue import Queue
 from rest.sampler.rearrange import Move, Placed, share_out
 from rest.sampler.stops import Stops
@@ -22,7 +23,6 @@ from rest.sampler.table import (
   idle_state,
 )
 
-_COPIES = 4  # Slots that a load can fill, for each question it prefills.
 _AHEAD = 8  # Loads' worth of orders among which those of a width are found.
 
 
@@ -46,7 +46,7 @@ class Scheduler:
       shape: Of the table.
       asks: With their index; may be lazy.
       chunk: Most samples in an order.
-      questions: Questions in a load.
+      questions: Questions in a load, the same number for each shard.
       limit: Longest completion.
       seed: Of all random numbers.
       withdrawn: Indices of asks that no more is wanted of; may grow.
@@ -62,9 +62,10 @@ class Scheduler:
     self._shards = shards
     self._withdrawals = 0  # How many of them are done with.
     self._evened = 1 << 30  # Samples left when rows were last shared out.
-    self._free = deque(
-      (slot, buffer) for buffer in range(BUFFERS) for slot in range(shape.slots)
-    )
+    self._free: list[deque[Buffer]] = [  # By shard.
+      deque((slot, buffer) for buffer in range(BUFFERS) for slot in slots)
+      for slots in self._slots_of(shape)
+    ]
 
   @property
   def longest(self) -> int:
@@ -97,14 +98,15 @@ class Scheduler:
     A load is a batch of fixed size, so it waits for as many free buffers,
     except when a slot has nothing to do.
     """
-    if not self._free or not self._queue.has_next():
+    free = sum(map(len, self._free))
+    if not free or not self._queue.has_next():
       return None
-    if len(self._free) < self._questions and not self._starves():
+    if free < self._questions and not self._starves():
       return None
-    most = min(len(self._free), _COPIES * self._questions)
+    placing = Placing(self._free, self._questions // self._shards)
     ahead = _AHEAD * self._questions
-    batch = self._queue.take(self._width, self._questions, most, ahead)
-    return self._pack(batch)
+    width = self._queue.take(self._width, placing.add, ahead)
+    return self._pack(placing.filled, width)
 
   def collect(
     self, owners: Owners, drawn: Drawn, stops: Stops
@@ -163,7 +165,7 @@ class Scheduler:
     order.left -= 1
     if not order.left:
       self.owners[slot][buffer] = None
-      self._free.append((slot, buffer))
+      self._set_free(slot, buffer)
     return order
 
   def withdraw(self) -> NDArray[np.bool_]:
@@ -185,7 +187,7 @@ class Scheduler:
           draft.is_done = True  # For the calls that are under way.
         is_over_QE[slot, buffer] = True
         orders[buffer] = None
-        self._free.append((slot, buffer))
+        self._set_free(slot, buffer)
     return is_over_QE
 
   def fits(self, shape: TableShape) -> bool:
@@ -248,7 +250,7 @@ class Scheduler:
       self._describe(one.order, slots, one.buffer)
       owners[q][e] = one.order
     self.shape, self.owners = shape, owners
-    self._free.clear()  # Nothing is left to be loaded.
+    self._free = [deque() for _ in self._free]  # Nothing is left to be loaded.
     return move, slots
 
   def _move(
@@ -263,7 +265,7 @@ class Scheduler:
       used: Rows of the slot that are taken.
     """
     (q, e), (slot, buffer), order = placed
-    own = self.shape.slots // self._shards  # Slots of a device.
+    own = self._own
     move.slot_QE[q, e], move.buffer_QE[q, e] = slot % own, buffer
     for index, draft in enumerate(order.drafts[: order.begun]):
       row, entry = used + index, e * shape.samples + index
@@ -271,6 +273,11 @@ class Scheduler:
       row += q * shape.rows
       move.row_B[row] = draft.row % (own * self.shape.rows)
       draft.row, draft.entry = row, entry
+
+  @property
+  def _own(self) -> int:
+    """Slots of a shard."""
+    return self.shape.slots // self._shards
 
   def _slots_of(self, shape: TableShape) -> list[range]:
     """Returns the slots of each shard."""
@@ -293,21 +300,26 @@ class Scheduler:
     """Whether a slot with a free buffer has no samples for its next row."""
     return any(
       not any(order and order.waiting for order in self.owners[slot])
-      for slot, _ in self._free
+      for own in self._free
+      for slot, _ in own
     )
 
-  def _pack(self, batch: list[tuple[Order, int]]) -> Load:
-    """Gives orders a free buffer each; returns them as arrays.
+  def _set_free(self, slot: int, buffer: int) -> None:
+    self._free[slot // self._own].append((slot, buffer))
+
+  def _pack(self, filled: list[Filled], width: int) -> Load:
+    """Writes down who has which buffer; returns orders as arrays.
 
     Invariant: all shapes are fixed but for the width of the questions, so that
     few programs serve all lengths. Example: with 2 questions in a load, at most
     8 buffers are filled; of 3 orders, the other 5 have slot Q, which is none.
 
     Args:
-      batch: Orders, and which of the load's questions is theirs.
+      filled: Buffers, and the orders that go there.
+      width: Of the questions.
     """
-    x, y = self._questions, _COPIES * self._questions
-    i, width = self.shape.samples, self._width(batch[0][0].ask)
+    x, y = self._questions, COPIES * self._questions
+    i, none = self.shape.samples, self._own
 
     def zeros(*axes: int) -> Any:
       return np.zeros(axes, np.int32)
@@ -317,20 +329,20 @@ class Scheduler:
       length_X=zeros(x),
       last_X=zeros(x),
       source_Y=zeros(y),
-      slot_Y=zeros(y) + self.shape.slots,
+      slot_Y=zeros(y) + none,
       buffer_Y=zeros(y),
       key_YW=zeros(y, 2).astype(np.uint32),
       sample_YI=zeros(y, i),
       limit_YI=zeros(y, i),
       count_Y=zeros(y),
     )
-    for y, (order, source) in enumerate(batch):
-      slot, buffer = self._free.popleft()
+    for order, (slot, buffer), x, y in filled:
       self.owners[slot][buffer] = order
       *tokens, last = order.ask.tokens
-      load.tokens_XT[source, : len(tokens)] = tokens
-      load.length_X[source], load.last_X[source] = len(tokens), last
-      load.source_Y[y], load.slot_Y[y], load.buffer_Y[y] = source, slot, buffer
+      load.tokens_XT[x, : len(tokens)] = tokens
+      load.length_X[x], load.last_X[x] = len(tokens), last
+      load.source_Y[y] = x % (self._questions // self._shards)
+      load.slot_Y[y], load.buffer_Y[y] = slot % self._own, buffer
       load.key_YW[y] = random_key(self._seed, order.ask.key)
       load.sample_YI[y], load.limit_YI[y] = self._samples(order)
       load.count_Y[y] = len(order.drafts)

@@ -142,14 +142,19 @@ class Drawn(NamedTuple):
 
 
 class Load(NamedTuple):
-  """Questions for buffers; a question that goes to several is prefilled once.
+  """Questions for buffers: each shard of the devices has an equal part of both.
+
+  Numbers of questions and slots count from the first of the shard's own: no
+  device needs anything of another. A question that goes to several buffers of
+  a shard is prefilled once.
 
   Attributes:
     tokens_XT: Of the questions, less the last of each, padded.
     length_X: How many.
     last_X: The last token, which rows read.
     source_Y: Which question goes to each buffer.
-    slot_Y: The buffer's slot; Q where there is none to fill.
+    slot_Y: The buffer's slot; past the shard's last where there is none to
+      fill.
     buffer_Y: Which of the slot's buffers it is.
     key_YW: Likewise the following, as in `Slots`.
     sample_YI: See `Slots`.
@@ -255,14 +260,20 @@ def idle_state(shape: TableShape) -> tuple[Slots, Rows]:
   return slots, rows
 
 
-def table_shardings(table: Table, mesh: Mesh) -> Table:
-  """Returns each array's sharding: slots and rows on data, K on tensor."""
-  layer = LayerCache._make(NamedSharding(mesh, spec) for spec in SPECS)
-  by_slot = NamedSharding(mesh, PartitionSpec(ROWS))
+def table_specs(table: Table) -> Table:
+  """Returns how each array is split: slots and rows on data, K on tensor."""
+  by_slot = PartitionSpec(ROWS)
   return Table(
-    [layer for _ in table.caches],
+    [LayerCache._make(SPECS) for _ in table.caches],
     Slots._make(by_slot for _ in table.slots),
     Rows._make(by_slot for _ in table.rows),
+  )
+
+
+def table_shardings(table: Table, mesh: Mesh) -> Table:
+  """Returns each array's sharding, by `table_specs`."""
+  return jax.tree.map(
+    lambda spec: NamedSharding(mesh, spec), table_specs(table)
   )
 
 

@@ -1,6 +1,7 @@
 """The host's side of the table: loads, what comes back, what is rearranged."""
 
 import dataclasses
+from collections import deque
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from rest.sampler import Ask, SamplerConfig
 from rest.sampler.attention import read_for
 from rest.sampler.capacity import size_table
 from rest.sampler.order import Draft, Order
+from rest.sampler.placing import Placing
 from rest.sampler.queue import Queue
 from rest.sampler.rearrange import share_out
 from rest.sampler.scheduler import Scheduler, stretches
@@ -99,8 +101,10 @@ def test_orders_of_one_width_are_taken_together():
   queue = Queue(enumerate([a, b, c, d]), chunk=1, withdrawn=())
 
   def take():
-    taken = queue.take(lambda ask: len(ask.tokens) // 64, 2, 8, 16)
-    return [(order.index, source) for order, source in taken]
+    free = deque((slot, 0) for slot in range(8))
+    placing = Placing([free], questions=2)
+    queue.take(lambda ask: len(ask.tokens) // 64, placing.add, 16)
+    return [(one.order.index, one.source) for one in placing.filled]
 
   assert take() == [(0, 0), (0, 0), (2, 1)]
   assert take() == [(1, 0)]
@@ -118,6 +122,32 @@ def test_a_load_has_one_shape_however_few_orders_it_is_of():
   assert load.source_Y[:3].tolist() == [0, 0, 1]
   assert load.tokens_XT[:, :3].tolist() == [[3, 0, 0], [5, 6, 0]]
   assert load.last_X.tolist() == [4, 7]
+
+
+def test_asks_fill_buffers_beside_their_question_and_shards_evenly():
+  # The example of `Placing.add`.
+  free = [deque((slot, 0) for slot in own) for own in (range(8), range(8, 16))]
+  placing = Placing(free, questions=2)
+  asks = [0] * 6 + [1]
+  assert all(placing.add(begun(index, 1)) for index in asks)
+  slots = [one.buffer[0] for one in placing.filled]
+  assert slots == [0, 1, 2, 3, 4, 8, 9]
+  assert [one.source for one in placing.filled] == [0, 0, 0, 0, 0, 2, 3]
+  assert [one.place for one in placing.filled] == [0, 1, 2, 3, 4, 8, 9]
+
+
+def test_a_question_lies_where_its_slot_does():
+  shape = TableShape(8, 4, 0, 32, 32, 8)
+  asks = [Ask(index, (3 + index, 4), (0,)) for index in range(5)]
+  scheduler = Scheduler(shape, enumerate(asks), 1, 4, 32, 0, (), shards=2)
+  load = scheduler.load()
+  # Of each shard two questions, for slots counted from its first.
+  assert load.tokens_XT[:, 0].tolist() == [3, 5, 4, 6]
+  assert load.slot_Y.tolist() == [0, 1, *[4] * 6] * 2
+  assert load.source_Y.tolist() == [0, 1, *[0] * 6] * 2
+  assert scheduler.load().tokens_XT[:, 0].tolist() == [7, 0, 0, 0]
+  owned = [slot for slot, own in enumerate(scheduler.owners) if own[0]]
+  assert owned == [0, 1, 2, 4, 5]
 
 
 def test_what_a_call_drew_falls_into_stretches_of_one_entry():
