@@ -20,6 +20,10 @@ class Device:
     bandwidth: Bytes/s of its memory; 0 is unknown.
     a_host: Devices of a host, and so of a process.
     platform: JAX's name for its family; 'cpu' is a share of the host itself.
+    whole_above: Devices of a slice above which a program runs on one of them or
+      on all; 0: never.
+    pairs_above: Devices of a slice above which programs of one host's do not
+      add up over more than two of them; 0: never.
   """
 
   kind: str
@@ -28,6 +32,8 @@ class Device:
   bandwidth: float = 0.0
   a_host: int = 1
   platform: Literal['cpu', 'gpu', 'tpu'] = 'cpu'
+  whole_above: int = 0
+  pairs_above: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +50,22 @@ class _Sheet:
   a_host: int
   platform: Literal['gpu', 'tpu']
   cores: int = 1  # In names of slices: a v5p-256 has 128 devices.
+  whole_above: int = 0  # What TPUs' compiler refused: bench/NOTES.md.
+  pairs_above: int = 0
 
 
 # cloud.google.com/tpu/docs/v5e, v5p, v6e ("System architecture");
 # nvidia.com/en-us/data-center/a100, h100, h200 ("Specifications", SXM).
 _SHEETS = {
-  'v5e': _Sheet(('TPU v5 lite', 'TPU v5e'), 16, 197, 819, 4, 'tpu'),
+  'v5e': _Sheet(
+    *(('TPU v5 lite', 'TPU v5e'), 16, 197, 819, 4, 'tpu'),
+    whole_above=16,
+    pairs_above=8,
+  ),
   'v5p': _Sheet(('TPU v5p', 'TPU v5'), 95, 459, 2765, 4, 'tpu', cores=2),
-  'v6e': _Sheet(('TPU v6 lite', 'TPU v6e'), 32, 918, 1640, 4, 'tpu'),
+  'v6e': _Sheet(
+    *(('TPU v6 lite', 'TPU v6e'), 32, 918, 1640, 4, 'tpu'), pairs_above=8
+  ),
   'a100': _Sheet(('A100',), 80, 312, 2039, 8, 'gpu'),
   'h100': _Sheet(('H100',), 80, 990, 3350, 8, 'gpu'),
   'h200': _Sheet(('H200',), 141, 990, 4800, 8, 'gpu'),
@@ -141,6 +155,8 @@ def _device(kind: str, sheet: _Sheet, memory: int) -> Device:
     bandwidth=sheet.gigabytes * 1e9,
     a_host=sheet.a_host,
     platform=sheet.platform,
+    whole_above=sheet.whole_above,
+    pairs_above=sheet.pairs_above,
   )
 
 

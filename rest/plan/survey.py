@@ -66,6 +66,7 @@ def survey(config: Config, plan_for: str = '') -> World:
   _check_rows(config, task, codec, model, prefix, questions)
   device, mesh, local_mesh = _devices(config.mesh, plan_for)
   _check_mesh(config, model, mesh)
+  _check_host(mesh, local_mesh, device)
   return World(
     task=task,
     leaks=dropped,
@@ -288,3 +289,27 @@ def _check_mesh(
       raise ValueError(
         f'mesh.{field}={parts} must divide the {what} ({whole}).'
       )
+
+
+def _check_host(
+  mesh: Mesh | AbstractMesh, local_mesh: Mesh | AbstractMesh, device: Device
+) -> None:
+  """Refuses slices on which one host's devices cannot sample by themselves."""
+  here, tensor = local_mesh.size, mesh.shape['tensor']
+  if here in (1, mesh.size):
+    return
+  what = (
+    f'mesh.tensor={tensor} does not work on {mesh.size} x {device.kind}: each '
+    f"host's {here} chips sample by themselves, but TPUs' compiler refuses "
+  )
+  if 0 < device.whole_above < mesh.size:
+    raise ValueError(
+      f'{what}programs of a part of a {device.kind} slice of more than '
+      f'{device.whole_above}, whatever mesh.tensor is. Use a slice of '
+      f'{device.whole_above} or fewer, or v6e or v5p.'
+    )
+  if 0 < device.pairs_above < mesh.size and tensor > 2:
+    raise ValueError(
+      f'{what}sums over more than two of them in {device.kind} slices of more '
+      f'than {device.pairs_above}. Set mesh.tensor to 1 or 2, or use v5p.'
+    )

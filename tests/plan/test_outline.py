@@ -87,10 +87,11 @@ def test_prompts_that_are_not_shared_are_counted_with_each_solution(qwen):
 def test_a_plan_touches_no_device(qwen, tmp_path):
   """On a machine where JAX finds none at all."""
   fields = flags(qwen) | {'mesh.data': 1, 'mesh.fsdp': 16, 'mesh.tensor': 4}
+  # Four of a host share heads, which the 2-D slices refuse.
   done = subprocess.run(
     [
       *(sys.executable, '-m', 'rest.main', '--config=configs/math.py'),
-      *('--dry_run', '--plan_for=v5e-64', f'--workdir={tmp_path}/run'),
+      *('--dry_run', '--plan_for=v5p-128', f'--workdir={tmp_path}/run'),
       *(f'--config.{name}={value}' for name, value in fields.items()),
     ],
     cwd=ROOT,
@@ -100,7 +101,7 @@ def test_a_plan_touches_no_device(qwen, tmp_path):
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  assert "64 x v5e in 16 processes: {'data': 1, 'fsdp': 16" in done.stdout
+  assert "64 x v5p in 16 processes: {'data': 1, 'fsdp': 16" in done.stdout
   assert 'compiles  training 2' in done.stdout
   assert 'device-hours' in done.stdout
   assert not list(tmp_path.iterdir())
@@ -109,7 +110,8 @@ def test_a_plan_touches_no_device(qwen, tmp_path):
 @pytest.mark.parametrize(
   ('devices', 'mesh', 'count', 'processes'),
   [
-    ('v5e-64', (1, 16, 4), 64, 16),
+    ('v6e-64', (1, 32, 2), 64, 16),
+    ('v5p-128', (1, 16, 4), 64, 16),
     ('v5p-256', (16, 8, 1), 128, 32),
   ],
 )
@@ -165,19 +167,29 @@ def test_a_budget_of_8192_tokens_is_planned(qwen):
   [
     ('v5e-64', {'mesh__tensor': 8}, r'mesh\.tensor=8 must divide the 4 dev'),
     (
-      'v5e-64',
-      {'mesh__data': 16, 'mesh__tensor': 4},
+      'v6e-64',
+      {'mesh__data': 32, 'mesh__tensor': 2},
       r'M-step needs .*raise mesh\.fsdp \(now 1\)',
     ),
     (
-      'v5e-64',
-      {'mesh__fsdp': 16, 'mesh__tensor': 4, 'mstep__rows': 256},
+      'v6e-64',
+      {'mesh__fsdp': 32, 'mesh__tensor': 2, 'mstep__rows': 256},
       r'M-step needs .*lower mstep\.rows \(now 256\)',
+    ),
+    (
+      'v5e-16',
+      {'mesh__fsdp': 16, 'mesh__data': 1},
+      r'sampler needs .*mesh\.tensor',
     ),
     (
       'v5e-64',
       {'mesh__fsdp': 64, 'mesh__data': 1},
-      r'sampler needs .*mesh\.tensor',
+      r'mesh\.tensor=1 .* 64 x v5e: .*more than 16, whatever mesh\.tensor',
+    ),
+    (
+      'v5e-16',
+      {'mesh__fsdp': 4, 'mesh__data': 1, 'mesh__tensor': 4},
+      r'mesh\.tensor=4 .* 16 x v5e: .*mesh\.tensor to 1 or 2, or use v5p',
     ),
     (
       'h200-1',
