@@ -33,7 +33,7 @@ from rest.e_step.draw import Tools
 from rest.e_step.graders import Graders
 from rest.model import sharding, weights
 from rest.model.together import together
-from rest.plan import outline
+from rest.plan import compiled, outline
 from rest.plan.survey import survey
 from rest.plan.world import Run
 from rest.run import digests, processes, store
@@ -83,6 +83,13 @@ _PLAN_FOR = flags.DEFINE_string(
   'With --dry_run: devices that need not be there, such as v5e-64, v5p-256, '
   'h100-8 or h200-1. The model directory may lack its weights.',
 )
+_COMPILE = flags.DEFINE_bool(
+  'compile',
+  False,
+  'With --plan_for=TPUs: have their own compiler (the package libtpu) compile '
+  "the run's programs, of each kind the largest, and print what it says of "
+  'them. It takes minutes, and any CPU will do.',
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -96,6 +103,8 @@ def main(argv: Sequence[str]) -> None:
     with refusing():
       if _PLAN_FOR.value and not DRY_RUN.value:
         raise ValueError('--plan_for plans only: add --dry_run.')
+      if _COMPILE.value and not _PLAN_FOR.value:
+        raise ValueError('--compile needs --plan_for, such as v5e-16.')
       if not _PLAN_FOR.value:
         processes.initialize()
       with together():
@@ -103,7 +112,10 @@ def main(argv: Sequence[str]) -> None:
         if _PROFILE.value and '://' in str(workdir):
           raise ValueError('--profile needs a local --workdir.')
       if DRY_RUN.value:
-        print(outline.describe(run))
+        print(outline.describe(run), flush=True)
+        if _COMPILE.value:
+          for text in compiled.of_run(run, _PLAN_FOR.value):
+            print(text, flush=True)
         return
       with together():
         finished = stack.enter_context(hold(run))

@@ -89,6 +89,20 @@ def describe(run: Run) -> str:
   )
 
 
+def in_parts(run: Run) -> bool:
+  """Whether a batch is likely to need more rows than are worked on at a time.
+
+  That is reckoned with completions as long as `_length` says.
+  """
+  mstep, world = run.config.mstep, run.world
+  shards = world.mesh.shape['data'] * world.mesh.shape['fsdp']
+  questions = world.questions['train']
+  path = sum(questions) / len(questions) + _length(run)[0]
+  prefixes = shards if mstep.share_prefixes else mstep.batch
+  positions = prefixes * world.prefix + mstep.batch * path
+  return positions > shards * mstep.rows * mstep.row_length
+
+
 def _left_out(run: Run) -> str:
   """Says which completions no training row has room for, if any may be."""
   config, world = run.config, run.world
@@ -106,22 +120,8 @@ def _left_out(run: Run) -> str:
 def _step(run: Run) -> StepMemory:
   config, world = run.config, run.world
   return estimate.step_memory(
-    world.model, config.mstep, world.mesh, world.device, _in_parts(run)
+    world.model, config.mstep, world.mesh, world.device, in_parts(run)
   )
-
-
-def _in_parts(run: Run) -> bool:
-  """Whether a batch is likely to need more rows than are worked on at a time.
-
-  That is reckoned with completions as long as `_length` says.
-  """
-  mstep, world = run.config.mstep, run.world
-  shards = world.mesh.shape['data'] * world.mesh.shape['fsdp']
-  questions = world.questions['train']
-  path = sum(questions) / len(questions) + _length(run)[0]
-  prefixes = shards if mstep.share_prefixes else mstep.batch
-  positions = prefixes * world.prefix + mstep.batch * path
-  return positions > shards * mstep.rows * mstep.row_length
 
 
 def _sampling(run: Run) -> int:

@@ -80,8 +80,8 @@ def test_prompts_that_are_not_shared_are_counted_with_each_solution(qwen):
   alone = plan_for(qwen, 'h200-4', mstep__share_prefixes=False, **fields)
   batch = shared.config.mstep.batch
   assert batch * shared.world.prefix > 4 * shared.config.mstep.row_length
-  assert not outline._in_parts(shared)
-  assert outline._in_parts(alone)
+  assert not outline.in_parts(shared)
+  assert outline.in_parts(alone)
 
 
 def test_a_plan_touches_no_device(qwen, tmp_path):

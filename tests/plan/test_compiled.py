@@ -1,0 +1,119 @@
+"""A run's programs compile for TPUs, by their own compiler, on this machine."""
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+
+import jax
+import pytest
+from etils import epath
+
+from bench import tpu
+from bench.shapes import SHAPES
+from rest import main
+from rest.config import MeshConfig, MStepConfig, SamplerConfig
+from rest.model import hardware, sharding
+from rest.plan import compiled, programs
+
+MODEL = dataclasses.replace(SHAPES['tiny'], layers=2, dtype='bfloat16')
+ON_A_HOST = ('handover', 'prefill', 'decode', 'rearrange')
+SMALL = {
+  'mstep': MStepConfig(rows=1, row_length=256, share_prefixes=False),
+  'sampling': SamplerConfig(rows=64, max_tokens=64, min_rows=4),
+}
+
+
+needs_compiler = pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None,
+  reason='the package libtpu, the compiler of TPUs, is not installed',
+)
+
+
+def described(topology: str, tensor: int) -> programs.Setup:
+  try:
+    found = tpu.setup(topology, MODEL, tensor, rows=1)
+  except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
+    pytest.skip(f'this libtpu describes no chips: {error}')
+  return dataclasses.replace(found, **SMALL)
+
+
+@needs_compiler
+@pytest.mark.parametrize('program', programs.LOWERED)
+def test_every_program_compiles_for_tpus(program):
+  setup = described('v5e:2x2', tensor=2)  # Two chips a matrix product.
+  for found in compiled.compile_all(setup, program):
+    assert found.flops or program in ('handover', 'rearrange')
+    assert 0 < found.total < setup.device.memory
+    if program == 'train':
+      # Attention forward, and its two gradients; nothing is made again.
+      assert found.kernels == 3 * MODEL.layers
+      assert found.collectives['all-gather']
+    assert compiled.report(found, setup.device).startswith(found.name)
+
+
+@needs_compiler
+@pytest.mark.parametrize('program', ON_A_HOST)
+def test_a_host_of_several_samples_by_itself(program):
+  """Their compiler refuses sums over four chips of a host in such a slice."""
+  setup = described('v5e:4x4', tensor=1)
+  assert setup.local_mesh.size == 4 < setup.mesh.size
+  for found in compiled.compile_all(setup, program):
+    assert not found.collectives or found.name == 'weights to all processes'
+
+
+@needs_compiler
+def test_a_config_is_compiled_for_a_slice():
+  run = planned('v5e-4')
+  first = next(compiled.of_run(run, 'v5e-4'))
+  assert first.startswith('weights to the sampler: compiled in')
+  assert 'of 15.52 GiB; planned' in first
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'libtpu', None)
+  with pytest.raises(ValueError, match=r"libtpu, is not .*install -e '\.\[tpu"):
+    next(compiled.of_run(planned('v5e-4'), 'v5e-4'))
+
+
+def planned(devices):
+  config = importlib.import_module('configs.quickstart').get_config()
+  return main.prepare(config, epath.Path('nowhere'), devices)
+
+
+@pytest.mark.parametrize('program', ('prefill', 'decode', 'rearrange'))
+def test_copies_of_the_weights_sample_without_a_word(program):
+  mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2), jax.devices()[:4])
+  setup = programs.Setup(
+    *(MODEL, mesh, mesh, hardware.cpu(4)),
+    *(SMALL['mstep'], SMALL['sampling'], 40, 8, 5),
+  )
+  for found in compiled.compile_all(setup, program):
+    assert not found.collectives, found.name
+
+
+@pytest.mark.parametrize(
+  ('devices', 'name'),
+  [
+    *(('v5e-4', 'v5e:2x2'), ('v5e-16', 'v5e:4x4'), ('v6e-32', 'v6e:4x8')),
+    *(('v5p-8', 'v5p:2x2x1'), ('v5p-32', 'v5p:2x2x4')),
+    ('v5p-256', 'v5p:4x4x8'),
+  ],
+)
+def test_slices_have_the_shapes_that_google_gives_them(devices, name):
+  device, count = hardware.parse(devices)
+  assert compiled.topology(devices, device, count) == name
+
+
+@pytest.mark.parametrize(
+  ('devices', 'message'),
+  [
+    ('h100-8', "TPUs' compiler only; got --plan_for=h100-8"),
+    ('v5e-12', 'slice of 4, 8, 16 .* has 12'),
+    ('v5e-1', 'slice of 4, 8, 16 .* has 1'),
+  ],
+)
+def test_what_cannot_be_compiled_for_is_refused(devices, message):
+  device, count = hardware.parse(devices)
+  with pytest.raises(ValueError, match=message):
+    compiled.topology(devices, device, count)
