@@ -33,15 +33,19 @@ class Placing:
     filled: What it has been given.
   """
 
-  def __init__(self, free: list[deque[Buffer]], questions: int):
+  def __init__(
+    self, free: list[deque[Buffer]], left: list[int], questions: int
+  ):
     """Begins with nothing.
 
     Args:
       free: Buffers by shard; those that are filled are taken out.
+      left: Samples that each shard has yet to end.
       questions: Most different ones of a shard.
     """
     self.filled: list[Filled] = []
     self._free = free
+    self._left = left
     self._questions = questions
     self._used = [0] * len(free)  # Places, by shard.
     self._sources: list[dict[int, int]] = [{} for _ in free]  # By ask.
@@ -50,14 +54,15 @@ class Placing:
     """Gives an order a buffer; returns whether there was one for it.
 
     Invariant: a shard has each question once, whose keys its own slots read.
-    Shards are kept even, but for a few buffers that an ask fills beside its
-    question. Example: of 2 shards with 8 free buffers each, 5 orders of ask a
-    go to shard 0, a sixth and one of ask b to shard 1: each prefills a.
+    All shards are to end together, so the one with the fewest samples is next,
+    but for a few buffers that an ask fills beside its question. Example: of 2
+    shards with nothing to do, 5 orders of ask a go to shard 0, a sixth and one
+    of ask b to shard 1: each prefills a.
 
     Args:
       order: Of the load's width.
     """
-    shard = self._shard(order.index)
+    shard = self._shard(order)
     if shard is None:
       return False
     own = self._sources[shard]
@@ -71,21 +76,21 @@ class Placing:
       )
     )
     self._used[shard] += 1
+    self._left[shard] += order.left
     return True
 
-  def _shard(self, ask: int) -> int | None:
-    """Returns where an order of an ask goes; None where no shard has room."""
-    found = [
-      shard
-      for shard, own in enumerate(self._sources)
-      if self._room(shard) and (ask in own or len(own) < self._questions)
-    ]
+  def _shard(self, order: Order) -> int | None:
+    """Returns where an order goes; None where no shard has room for it."""
 
-    def worth(shard: int) -> int:
-      return self._room(shard) + COPIES * (ask in self._sources[shard])
+    def has_room(shard: int) -> bool:
+      own = self._sources[shard]
+      is_full = self._used[shard] == COPIES * self._questions
+      fits = order.index in own or len(own) < self._questions
+      return bool(self._free[shard]) and not is_full and fits
 
-    return max(found, key=worth, default=None)
+    def cost(shard: int) -> int:
+      has_question = order.index in self._sources[shard]
+      return self._left[shard] - COPIES * order.left * has_question
 
-  def _room(self, shard: int) -> int:
-    places = COPIES * self._questions - self._used[shard]
-    return min(len(self._free[shard]), places)
+    shards = range(len(self._free))
+    return min(filter(has_room, shards), key=cost, default=None)

@@ -103,7 +103,8 @@ class Scheduler:
       return None
     if free < self._questions and not self._starves():
       return None
-    placing = Placing(self._free, self._questions // self._shards)
+    left = [self._left(slots) for slots in self._slots_of(self.shape)]
+    placing = Placing(self._free, left, self._questions // self._shards)
     ahead = _AHEAD * self._questions
     width = self._queue.take(self._width, placing.add, ahead)
     return self._pack(placing.filled, width)

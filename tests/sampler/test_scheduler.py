@@ -102,7 +102,7 @@ def test_orders_of_one_width_are_taken_together():
 
   def take():
     free = deque((slot, 0) for slot in range(8))
-    placing = Placing([free], questions=2)
+    placing = Placing([free], [0], questions=2)
     queue.take(lambda ask: len(ask.tokens) // 64, placing.add, 16)
     return [(one.order.index, one.source) for one in placing.filled]
 
@@ -127,7 +127,7 @@ def test_a_load_has_one_shape_however_few_orders_it_is_of():
 def test_asks_fill_buffers_beside_their_question_and_shards_evenly():
   # The example of `Placing.add`.
   free = [deque((slot, 0) for slot in own) for own in (range(8), range(8, 16))]
-  placing = Placing(free, questions=2)
+  placing = Placing(free, [0, 0], questions=2)
   asks = [0] * 6 + [1]
   assert all(placing.add(begun(index, 1)) for index in asks)
   slots = [one.buffer[0] for one in placing.filled]
