@@ -80,7 +80,7 @@ DRY_RUN = flags.DEFINE_bool(
 _PLAN_FOR = flags.DEFINE_string(
   'plan_for',
   '',
-  'With --dry_run: devices that need not be there, such as v5e-64, v5p-256, '
+  'With --dry_run: devices that need not be there, such as v5e-16, v5p-256, '
   'h100-8 or h200-1. The model directory may lack its weights.',
 )
 _COMPILE = flags.DEFINE_bool(
