@@ -35,8 +35,8 @@ class StepMemory:
   """Bytes on each device at the peak of a step of the M-step.
 
   On one H200, in GiB: 72.3 where 67.8 were measured (1.5 B, 16 rows of 2,048,
-  'matmuls'), 134.1 for 132.4 (7 B, 3 rows). On four v5e, 10.3 where their
-  compiler takes 10.8 (1.5 B, a row each).
+  'matmuls'), 134.1 for 132.4 (7 B, 3 rows). On v5e, where their
+  compiler takes 10.8 of four and 8.7 of 16: 11.6 and 7.9 (1.5 B, a row each).
 
   Attributes:
     weights: Parameters, float32; adapters too.
@@ -215,6 +215,10 @@ def _bytes_a_token(
   keys = 2 * model.kv_heads * model.head_width // tensor
   everything = size * (17 * width + 6 * ffn)
   matmuls = size * (3 * width + queries + keys + 2 * ffn)
+  if device.platform == 'tpu':
+    # Its compiler keeps the product of gate and up, too, and what goes into
+    # attention and into the next layer twice (v5e 4x4).
+    matmuls += size * (ffn + width + queries)
   # Scores and their softmax, float32; of a chunk, they are never kept.
   chunk = attention.query_chunk(config.row_length)
   scores = 8 * heads * chunk
