@@ -50,9 +50,9 @@ FILES = {
   'finished': 'finished.json',
   'run digests': 'digests.json',
   'digests': 'iteration_1/digests.json',
-  'part': 'iteration_2/parts/part-000001.jsonl',
-  'greedy part': 'iteration_1/test/greedy/part-000001.jsonl',
-  'sampled part': 'iteration_1/test/sampled/part-000001.jsonl',
+  'part': 'iteration_2/parts/part-000001.jsonl.gz',
+  'greedy part': 'iteration_1/test/greedy/part-000001.jsonl.gz',
+  'sampled part': 'iteration_1/test/sampled/part-000001.jsonl.gz',
   'dataset': 'iteration_1/dataset.jsonl',
   'last dataset': 'iteration_2/dataset.jsonl',
   'e_step': 'iteration_1/e_step.json',
@@ -174,7 +174,7 @@ def _ending(call: Callable[[], None]) -> str:
 def results(workdir: pathlib.Path) -> dict[str, bytes]:
   """Returns all datasets, scores and parts, by name."""
   name = re.compile(
-    r'(dataset|part-\d+)\.jsonl|(e_step|m_step|validation|test)\.json'
+    r'dataset\.jsonl|part-\d+\.jsonl\.gz|(e_step|m_step|validation|test)\.json'
   )
   return {
     str(path.relative_to(workdir)): path.read_bytes()
@@ -199,7 +199,7 @@ def make(folder: pathlib.Path) -> None:
     elif path.name != 'parts':
       shutil.rmtree(path) if path.is_dir() else path.unlink()
   for index in (0, 3, 5):
-    (last / f'parts/part-{index:06d}.jsonl').unlink()
+    (last / f'parts/part-{index:06d}.jsonl.gz').unlink()
 
 
 def trial(

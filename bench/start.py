@@ -16,7 +16,7 @@ from etils import epath
 
 from rest.model import sharding, weights
 from rest.model.fingerprint import fingerprint
-from rest.run import digests, store
+from rest.run import digests, part, store
 from rest.types import Completion, Graded, Verdict
 
 _ASSET = 'rest/model/assets/arithmetic-1m'
@@ -39,8 +39,8 @@ def write_iteration(folder: epath.Path, parts: int) -> None:
       for sample in range(_SAMPLES)
     ]
     files.write(index, rows)
-  lines = (path.read_text() for path in (folder / 'parts').iterdir())
-  store.write_whole(folder / 'dataset.jsonl', ''.join(lines))
+  lines = (part.to_line(row) for rows in files.read_done() for row in rows)
+  store.write_whole(folder / 'dataset.jsonl', lines)
   digests.note(folder / 'dataset.jsonl')
 
 

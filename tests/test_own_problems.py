@@ -1,5 +1,6 @@
 """The files and commands of docs/own_problems.md, run as they stand there."""
 
+import gzip
 import json
 import pathlib
 import re
@@ -61,8 +62,9 @@ def run(
 
 
 def samples(workdir: pathlib.Path) -> list[dict]:
-  parts = sorted((workdir / 'iteration_1/parts').glob('part-*.jsonl'))
-  lines = ''.join(part.read_text() for part in parts).splitlines()
+  parts = sorted((workdir / 'iteration_1/parts').glob('part-*.jsonl.gz'))
+  lines = b''.join(gzip.decompress(part.read_bytes()) for part in parts)
+  lines = lines.splitlines()
   return [json.loads(line) for line in lines]
 
 

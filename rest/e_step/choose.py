@@ -22,6 +22,7 @@ from rest.e_step.summary import (
   Tally,
 )
 from rest.run import dataset, store
+from rest.run.spool import Spool, spool
 from rest.types import Graded, Halted, Kept, Tokenizer, answer_start
 from rest.verify.answers import Judge, reader
 
@@ -94,7 +95,8 @@ def make_dataset(
 ) -> EStepSummary:
   """Writes dataset.jsonl and e_step.json.
 
-  Samples stream by: of each problem only what is kept stays.
+  Samples stream by. What is kept of them waits on disk, since problems come in
+  any order; all that stays in memory is a few numbers a problem.
 
   Args:
     groups: Each problem's index, and all its samples, in any order; those
@@ -110,13 +112,38 @@ def make_dataset(
     Halted: Too many verdicts are unknown, or too many samples were cut off.
   """
 
+  with spool(folder) as kept:
+    summary, places = _keep(groups, kept, tokenizer, config, judge)
+    if summary.unknown > max_unknown * summary.sampled:
+      raise Halted(
+        f'{summary.unknown} of {summary.sampled} verdicts are unknown, more '
+        f'than verify.max_unknown={max_unknown} allows: {summary.reasons}. '
+        'Nothing is lost: mend the verifier, delete the parts concerned, and '
+        'run again.'
+      )
+    check_cut_off(summary.ended['limit'], summary.sampled, config.max_cut_off)
+    store.write_json(folder / 'e_step.json', asdict(summary))
+    solutions = (row for i in sorted(places) for row in kept.get(places[i]))
+    dataset.write_dataset(folder / 'dataset.jsonl', solutions, tokenizer)
+  return summary
+
+
+def _keep(
+  groups: Iterable[tuple[int, Sequence[Graded]]],
+  kept: Spool,
+  tokenizer: Tokenizer,
+  config: EStepConfig,
+  judge: Judge,
+) -> tuple[EStepSummary, dict[int, int]]:
+  """Puts what is kept of each problem into a spool; returns its places, too."""
+
   def keep(choice: Choice, hinted: bool = False) -> Kept:
     row = choice.row
     if config.thoughts == 'cut':
       row = cut_thoughts(row, tokenizer)
     return to_kept(row, choice.weight, hinted)
 
-  kept: dict[int, list[Kept]] = {}
+  places: dict[int, int] = {}
   tally = Tally()
   for index, group in groups:
     rows = [row for row in group if row.sample < config.num_samples]
@@ -126,20 +153,9 @@ def make_dataset(
     chosen = [keep(choice) for choice in choices if choice.kept]
     hints = [] if chosen else choose(hinted, config, answers)
     from_hints = [keep(hint, hinted=True) for hint in hints if hint.kept]
-    kept[index] = chosen + from_hints
+    places[index] = kept.put(chosen + from_hints)
     tally.add(choices, hinted=len(from_hints))
-  summary = tally.summary()
-  if summary.unknown > max_unknown * summary.sampled:
-    raise Halted(
-      f'{summary.unknown} of {summary.sampled} verdicts are unknown, more than '
-      f'verify.max_unknown={max_unknown} allows: {summary.reasons}. Nothing is '
-      'lost: mend the verifier, delete the parts concerned, and run again.'
-    )
-  check_cut_off(summary.ended['limit'], summary.sampled, config.max_cut_off)
-  store.write_json(folder / 'e_step.json', asdict(summary))
-  solutions = [row for index in sorted(kept) for row in kept[index]]
-  dataset.write_dataset(folder / 'dataset.jsonl', solutions, tokenizer)
-  return summary
+  return tally.summary(), places
 
 
 def check_cut_off(cut_off: int, sampled: int, most: float) -> None:

@@ -164,17 +164,23 @@ def draw_missing(
 
   Returns:
     To be run through by all processes. To the first comes each problem's
-    index, and its samples, in order of completion; to others, their own.
+    index, and its samples: what is on disk, what it draws, in order of
+    completion, and what others drew. To others comes what they draw.
 
   Raises:
     Preempted: `tools.should_stop` said so; what was judged is on disk.
     Halted: Too many samples were cut off; the same holds.
   """
   first = processes.is_first()
-  if first:
-    for why in parts.mend([problem.id for problem in problems]):
-      tools.live.journal.say(f'{title}: {why}')
-  processes.barrier(f'{title}, {key}: mended')
+  known: set[int] = set()
+  if first:  # Read once: what is whole is used, what is not is drawn again.
+    for index, rows in parts.read_whole(
+      [problem.id for problem in problems],
+      lambda why: tools.live.journal.say(f'{title}: {why}'),
+    ):
+      known.add(index)
+      yield index, rows
+  processes.barrier(f'{title}, {key}: read')
   done = parts.done()
   share = processes.mine(range(len(problems)))
   missing = [index for index in share if index not in done]
@@ -202,9 +208,9 @@ def draw_missing(
         raise Preempted(f'while sampling for {title}')
       yield index, rows
   processes.barrier(f'{title}, {key}: drawn')
-  if first:  # What was there before, and what others drew.
-    for index in sorted(set(range(len(problems))).difference(missing)):
-      yield index, parts.read(index)
+  if first:  # What others drew.
+    others = sorted(set(range(len(problems))).difference(known, missing))
+    yield from zip(others, parts.read_each(others), strict=True)
 
 
 def draw(

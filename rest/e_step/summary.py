@@ -97,7 +97,8 @@ class Tally:
     self._distinct: Counter[int] = Counter()
     self._correct: dict[str, int] = {}
     self._reasons: Counter[str] = Counter()
-    self._lengths: defaultdict[str, list[int]] = defaultdict(list)
+    # How many samples have which length.
+    self._lengths: defaultdict[str, Counter[int]] = defaultdict(Counter)
 
   def add(self, choices: Sequence[Choice], hinted: int = 0) -> None:
     """Adds a problem.
@@ -122,12 +123,16 @@ class Tally:
       self._ended[row.completion.ended if row.finished else 'limit'] += 1
       self._reasons[row.verdict.reason] += 1
       name = 'correct' if row.verdict.reward == 1.0 else 'other'
-      self._lengths[name].append(len(row.completion.tokens))
+      self._lengths[name][len(row.completion.tokens)] += 1
 
   def summary(self) -> EStepSummary:
     """Returns the counts so far."""
     problems, sampled = len(self._correct), sum(self._fates.values())
-    tokens = sum(map(sum, self._lengths.values()))
+    tokens = sum(
+      length * count
+      for counts in self._lengths.values()
+      for length, count in counts.items()
+    )
     return EStepSummary(
       problems=problems,
       sampled=sampled,
@@ -145,8 +150,7 @@ class Tally:
       reasons=dict(self._reasons.most_common()),
       mean_tokens=round(tokens / max(1, sampled), 2),
       lengths={
-        name: np.quantile(self._lengths[name], QUANTILES).round(1).tolist()
-        for name in sorted(self._lengths)
+        name: _quantiles(self._lengths[name]) for name in sorted(self._lengths)
       },
     )
 
@@ -176,6 +180,24 @@ def describe(summary: EStepSummary, cap: int) -> str:
     f'{ended["limit"] / sampled:.1%}; without a readable answer '
     f'{summary.unreadable / sampled:.1%}'
   )
+
+
+def _quantiles(counts: Counter[int]) -> list[float]:
+  """Returns the `QUANTILES` of values that are counted, to a tenth.
+
+  Between two values, NumPy says where: so all of them would give the same.
+  """
+  values = np.array(sorted(counts))
+  ends = np.cumsum([counts[value] for value in values])
+  found = []
+  for quantile in QUANTILES:
+    rank = quantile * (ends[-1] - 1)
+    below, above = (
+      values[np.searchsorted(ends, int(whole), side='right')]
+      for whole in (np.floor(rank), np.ceil(rank))
+    )
+    found.append(np.quantile([below, above], rank % 1))
+  return np.round(found, 1).tolist()
 
 
 def _by_size(counts: Counter[int]) -> dict[str, int]:

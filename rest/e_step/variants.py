@@ -99,7 +99,7 @@ def keep_drawn(
   Returns:
     What came of it, and how many samples were left out.
   """
-  places = parts.places()
+  indices = {problem.id: index for index, problem in enumerate(problems)}
   left_out = 0
 
   def rewritten(row: Graded, prompt: str) -> Graded | None:
@@ -108,12 +108,12 @@ def keep_drawn(
 
   def groups() -> Iterator[tuple[int, list[Graded]]]:
     nonlocal left_out
-    for index, problem in enumerate(problems):
-      if problem.id not in places:
+    for drawn in parts.read_done():
+      index = indices.get(drawn[0].problem_id)
+      if index is None:
         continue
-      prompt = task.question(problem)
-      drawn = parts.read(places[problem.id])[: config.num_samples]
-      rows = [rewritten(row, prompt) for row in drawn]
+      prompt = task.question(problems[index])
+      rows = [rewritten(row, prompt) for row in drawn[: config.num_samples]]
       readable = [row for row in rows if row is not None]
       left_out += len(rows) - len(readable)
       if readable:

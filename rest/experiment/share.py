@@ -78,12 +78,14 @@ def first_samples(
     there, here = (
       store.Parts(folder / want.folder) for folder in (source, target)
     )
-    places, done = there.places(), here.done()
-    for index, problem in enumerate(want.problems):
-      if index in done or problem.id not in places:
+    indices = {problem.id: i for i, problem in enumerate(want.problems)}
+    done = here.done()
+    for drawn in there.read_done():
+      index = indices.get(drawn[0].problem_id)
+      if index is None or index in done:
         continue
-      rows = there.read(places[problem.id])[: want.num_samples]
-      asked = want.task.question(problem)
+      rows = drawn[: want.num_samples]
+      asked = want.task.question(want.problems[index])
       if len(rows) == want.num_samples and rows[0].prompt == asked:
         here.write(index, rows)
         copied += len(rows)

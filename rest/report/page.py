@@ -10,14 +10,16 @@ import pathlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from etils import epath
 
 from rest.report import drawing, figures, sections
 from rest.report.drawing import Figure
-from rest.report.samples import SampleSet, packed, sample_sets
+from rest.report.samples import Page, SampleSet, packed, sample_sets
 from rest.run import store
 from rest.run.scores import Results, read_run
+from rest.run.spool import spool
 
 EMBEDDED = 6_000_000  # Characters of samples in the page; others lie beside it.
 _ASSETS = pathlib.Path(__file__).parent / 'assets'
@@ -49,19 +51,7 @@ def write_page(
   """
   out = epath.Path(out)
   runs = name_apart([read_run(workdir) for workdir in workdirs])
-  sets = [sample_sets(run) for run in runs]
-  beside = f'{out.stem}_samples'
-  pages, files = _place(sets, embedded)
-  for name, data in files.items():
-    text = f"restPage('{name}','{data}')"
-    store.write_whole(out.parent / beside / f'{name}.js', text)
-  index = {
-    'folder': beside if files else '',
-    'runs': [
-      {'name': run.name, 'sets': [found.index for found in of_run]}
-      for run, of_run in zip(runs, sets, strict=True)
-    ],
-  }
+  index, pages = _samples(runs, out, embedded)
   parts = {
     'title': html.escape(', '.join(run.name for run in runs)),
     'style': _asset('style.css'),
@@ -105,9 +95,34 @@ def name_apart(runs: Sequence[Results]) -> list[Results]:
   ]
 
 
+def _samples(
+  runs: Sequence[Results], out: epath.Path, embedded: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+  """Returns the index of all samples, and the pages in the page itself.
+
+  The others are written beside it.
+  """
+  beside = f'{out.stem}_samples'
+  with spool(out.parent) as texts:
+    sets = [sample_sets(run, texts) for run in runs]
+    inside, files = _place(sets, embedded)
+    for name, page in files.items():
+      text = f"restPage('{name}','{texts.get(page.place)}')"
+      store.write_whole(out.parent / beside / f'{name}.js', text)
+    pages = {name: texts.get(page.place) for name, page in inside.items()}
+  index = {
+    'folder': beside if files else '',
+    'runs': [
+      {'name': run.name, 'sets': [found.index for found in of_run]}
+      for run, of_run in zip(runs, sets, strict=True)
+    ],
+  }
+  return index, pages
+
+
 def _place(
   sets: Sequence[Sequence[SampleSet]], embedded: int
-) -> tuple[dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, Page], dict[str, Page]]:
   """Returns the pages in the page itself, and those in files beside it.
 
   Where not all fit, every n-th page of each set stays: some of everything.
@@ -118,7 +133,7 @@ def _place(
     for j, found in enumerate(of_run)
     for k, page in enumerate(found.pages)
   }
-  total = sum(map(len, everything.values()))
+  total = sum(page.size for page in everything.values())
   every = max(1, math.ceil(total / embedded))
   inside = {
     name: page

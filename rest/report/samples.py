@@ -2,7 +2,8 @@
 
 The index says of every sample what came of it, in one character; texts are in
 pages of about `_PAGE` bytes. Both are compressed and written in base64, so that
-nothing that a model wrote ever stands in the page as text.
+nothing that a model wrote ever stands in the page as text. Every sample is read
+once; pages wait on disk until it is known which have room in the report.
 """
 
 import base64
@@ -11,7 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -20,11 +21,19 @@ from rest.e_step.choose import Reader, choose
 from rest.run import digests, store
 from rest.run.dataset import read_dataset
 from rest.run.scores import Results
+from rest.run.spool import Spool
 from rest.types import Graded, Problem, answer_start, without_thoughts
 from rest.verify.answers import EXTRACT, verifier_of
 
 _PAGE = 2_000_000  # Bytes of JSON in a page, roughly.
 _FIRST_CODE = 48  # '0': characters below need escapes in JSON.
+
+
+class Page(NamedTuple):
+  """Some problems with the texts of their samples, in a spool."""
+
+  place: int
+  size: int
 
 
 @dataclass(slots=True)
@@ -45,11 +54,16 @@ class SampleSet:
   is_e_step: bool
   count: int
   index: dict[str, Any] = field(default_factory=dict)
-  pages: list[str] = field(default_factory=list)
+  pages: list[Page] = field(default_factory=list[Page])
 
 
-def sample_sets(run: Results) -> list[SampleSet]:
-  """Returns all samples of a run, packed; the E-step's come first."""
+def sample_sets(run: Results, pages: Spool) -> list[SampleSet]:
+  """Returns all samples of a run, packed; the E-step's come first.
+
+  Args:
+    run: The run.
+    pages: Takes the texts.
+  """
   if not run.record:
     raise ValueError(f'{run.workdir} has no run.json: it is not a run.')
   path = run.workdir / 'problems.jsonl'
@@ -61,13 +75,20 @@ def sample_sets(run: Results) -> list[SampleSet]:
   }
   sets = list(_find(run))
   for found in sets:
-    _pack(run, found, problems)
+    _pack(run, found, problems, pages)
   return sets
 
 
 def packed(value: Any) -> str:
   """Returns a JSON value, compressed, as base64; the same for the same."""
-  text = json.dumps(value, ensure_ascii=False, separators=(',', ':'))
+  return _packed_text(_json(value))
+
+
+def _json(value: Any) -> str:
+  return json.dumps(value, ensure_ascii=False, separators=(',', ':'))
+
+
+def _packed_text(text: str) -> str:
   data = gzip.compress(text.encode('utf-8', 'replace'), 6, mtime=0)
   return base64.b64encode(data).decode()
 
@@ -84,16 +105,20 @@ def _find(run: Results) -> Iterator[SampleSet]:
       few = run.config('em.problems_per_iteration')
       title = f'{e_step} of iteration {row.iteration}' if few else e_step
       folders[title][row.iteration] = folder / 'parts'
-    for measured in sorted(folder.glob('*/*/part-000000.jsonl')):
-      kind, name = measured.parent.name, measured.parent.parent.name
-      folders[f'{name}, {kind}'][row.iteration] = measured.parent
+    names = ('part-000000.jsonl', 'part-000000.jsonl.gz')
+    found = {p.parent for name in names for p in folder.glob(f'*/*/{name}')}
+    for measured in sorted(found):
+      name = f'{measured.parent.name}, {measured.name}'
+      folders[name][row.iteration] = measured
   for title, found in folders.items():
     if found:
       count = min(len(store.Parts(path).done()) for path in found.values())
       yield SampleSet(title, found, title.startswith(e_step), count)
 
 
-def _pack(run: Results, found: SampleSet, problems: dict[str, Problem]) -> None:
+def _pack(
+  run: Results, found: SampleSet, problems: dict[str, Problem], pages: Spool
+) -> None:
   """Fills in index and pages, a problem at a time."""
   config, kept = None, {}
   if found.is_e_step:
@@ -103,10 +128,14 @@ def _pack(run: Results, found: SampleSet, problems: dict[str, Problem]) -> None:
   outcomes: dict[tuple[float | None, str, str], int] = {}
   codes: dict[int, list[str]] = {iteration: [] for iteration in found.folders}
   listed, starts, page, size = [], [0], [], 0
+  groups = {
+    iteration: store.Parts(folder).read_all(found.count)
+    for iteration, folder in found.folders.items()
+  }
   for index in range(found.count):
     problem, texts = None, {}
-    for iteration, folder in found.folders.items():
-      rows = store.Parts(folder).read(index)
+    for iteration, of_iteration in groups.items():
+      rows = next(of_iteration)
       problem = problem or _problem(rows[0], problems)
       fates = [''] * len(rows)
       if config:
@@ -116,11 +145,11 @@ def _pack(run: Results, found: SampleSet, problems: dict[str, Problem]) -> None:
       texts[iteration] = [_line(row) for row in rows]
     assert problem is not None
     listed.append(_summary(problem))
-    entry = {'solution': problem.solution, 'samples': texts}
-    page.append(entry)
-    size += len(json.dumps(entry, ensure_ascii=False))
+    page.append(_json({'solution': problem.solution, 'samples': texts}))
+    size += len(page[-1])
     if size > _PAGE or index == found.count - 1:
-      found.pages.append(packed(page))
+      data = _packed_text(f'[{",".join(page)}]')
+      found.pages.append(Page(pages.put(data), len(data)))
       starts.append(index + 1)
       page, size = [], 0
   found.index = {

@@ -1,7 +1,8 @@
 """Datasets on disk: what an M-step trains on, and a check of what it says."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
@@ -10,15 +11,15 @@ from rest.types import Kept, Tokenizer
 
 
 def write_dataset(
-  path: epath.PathLike, rows: Sequence[Kept], tokenizer: Tokenizer
+  path: epath.PathLike, rows: Iterable[Kept], tokenizer: Tokenizer
 ) -> None:
-  """Writes the immutable dataset of an iteration.
+  """Writes the immutable dataset of an iteration; rows are read one by one.
 
   Raises:
     ValueError: The tokens of a row do not say what its text says: see `check`.
+      Nothing is written.
   """
-  check(rows, tokenizer, path)
-  store.write_whole(path, ''.join(map(_line, rows)))
+  store.write_whole(path, map(_line, _checked(rows, tokenizer, path)))
 
 
 def read_dataset(path: epath.PathLike) -> list[Kept]:
@@ -52,6 +53,12 @@ def check(
   Raises:
     ValueError: Names the dataset, the first such row, and both its texts.
   """
+  deque(_checked(rows, tokenizer, path), maxlen=0)
+
+
+def _checked(
+  rows: Iterable[Kept], tokenizer: Tokenizer, path: epath.PathLike
+) -> Iterator[Kept]:
   for row in rows:
     if not says(tokenizer, row.tokens, row.text):
       decoded = tokenizer.decode(row.tokens, follows=True)
@@ -61,6 +68,7 @@ def check(
         'Samples of another tokenizer, or of an older version, can be used '
         "with em.source='samples_of': there they are encoded anew."
       )
+    yield row
 
 
 def says(tokenizer: Tokenizer, tokens: Sequence[int], text: str) -> bool:

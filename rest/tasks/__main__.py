@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
   prepare.add_argument('--out', required=True, help='folder for copies')
   export.add_argument('--out', required=True, help='CSV file to write')
   export.add_argument(
-    '--samples', required=True, help='folder of part-*.jsonl of a run'
+    '--samples', required=True, help='folder of part files of a run'
   )
   return parser
 
@@ -87,11 +87,12 @@ def _leaks(task: ProblemSet) -> None:
 def _sheet(task: ProblemSet, samples: str, out: str) -> None:
   answers = [
     (record.text('problem'), record.text('text'))
-    for path in sorted(epath.Path(samples).glob('part-*.jsonl'))
+    for path in sorted(epath.Path(samples).glob('part-*.jsonl*'))
+    if path.name.endswith(('.jsonl', '.jsonl.gz'))
     for record in files.read_jsonl(path)
   ]
   if not answers:
-    raise ValueError(f'--samples={samples!r} has no part-*.jsonl in it.')
+    raise ValueError(f'--samples={samples!r} has no part files in it.')
   epath.Path(out).write_text(sheet(task.problems('test'), answers))
   print(f'{len(answers)} answers in {out}')
 

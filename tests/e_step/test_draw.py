@@ -199,9 +199,8 @@ def test_stopping_at_the_cap_gives_the_dataset_of_sampling_everything(
   assert (stopped / 'dataset.jsonl').read_bytes() == dataset
   sampled = []
   for index in range(10):
-    name = f'parts/part-{index:06d}.jsonl'
-    rows = list(store.read_lines(stopped / name))
-    everything = list(store.read_lines(tmp_path / name))
+    rows = store.Parts(stopped / 'parts').read(index)
+    everything = store.Parts(tmp_path / 'parts').read(index)
     assert rows == everything[: len(rows)]
     # Up to the sample that met the cap, and no further.
     assert len(rows) == 8 or len(_kept(rows, CONFIG)) == 2

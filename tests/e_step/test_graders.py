@@ -70,7 +70,7 @@ def test_each_problem_is_judged_once_and_is_on_disk(codec, tmp_path):
     assert _grade(two, codec, folder / 'two') == right
     assert _grade(one, codec, None) == right  # Likewise a second list.
   for index in range(len(PROBLEMS)):
-    name = f'part-{index:06d}.jsonl'
+    name = f'part-{index:06d}.jsonl.gz'
     whole = (folder / 'one' / name).read_bytes()
     assert (folder / 'two' / name).read_bytes() == whole
     rows = store.Parts(folder / 'one').read(index)

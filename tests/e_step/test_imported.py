@@ -129,12 +129,12 @@ def test_parts_that_are_there_stay_and_damaged_ones_do_not(pool, tmp_path):
   lines = [{'problem': p.id, 'text': f'#### {p.answer}'} for p in PROBLEMS]
   grade(lines, tmp_path, pool)
   before = rows(tmp_path)
-  kept = (tmp_path / 'parts/part-000000.jsonl').stat().st_mtime_ns
-  (tmp_path / 'parts/part-000001.jsonl').write_text('{')
-  (tmp_path / 'parts/part-000002.jsonl').unlink()
+  kept = (tmp_path / 'parts/part-000000.jsonl.gz').stat().st_mtime_ns
+  (tmp_path / 'parts/part-000001.jsonl.gz').write_text('{')
+  (tmp_path / 'parts/part-000002.jsonl.gz').unlink()
   grade(lines, tmp_path, pool)
   assert rows(tmp_path) == before
-  assert (tmp_path / 'parts/part-000000.jsonl').stat().st_mtime_ns == kept
+  assert (tmp_path / 'parts/part-000000.jsonl.gz').stat().st_mtime_ns == kept
 
 
 def test_texts_end_before_a_stop_string(pool, tmp_path):

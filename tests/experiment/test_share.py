@@ -101,5 +101,5 @@ def test_runs_that_part_later_share_their_first_iteration_once_it_is_whole(
   assert not share.first_iteration(source, target, carrying, ())
   assert share.first_iteration(source, target, later, ())
   names = [p.name for p in sorted(target.rglob('part-*'))]
-  assert names == [f'part-{i:06d}.jsonl' for i in range(6)]
+  assert names == [f'part-{i:06d}.jsonl.gz' for i in range(6)]
   assert not share.first_iteration(source, target, later, ())

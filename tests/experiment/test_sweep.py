@@ -113,7 +113,8 @@ def test_hints_are_for_unsolved_problems_and_tagged(swept):
     for row in rows
     if row.verdict.reward == 1.0
   }
-  hinted = store.Parts(folder / 'hinted').places()
+  groups = store.Parts(folder / 'hinted').read_done()
+  hinted = {rows[0].problem_id for rows in groups}
   assert solved.isdisjoint(hinted)
   assert len(solved) + len(hinted) == 12
   summary = json.loads((folder / 'e_step.json').read_text())
@@ -127,11 +128,11 @@ def test_hints_are_for_unsolved_problems_and_tagged(swept):
 def test_a_distilled_arm_keeps_its_own_choice_of_the_samples(swept):
   folder = swept.workdir / 'distilled/seed_0'
   theirs = store.Parts(swept.workdir / 'hints/seed_0/iteration_1/parts')
-  places = theirs.places()
+  drawn = {rows[0].problem_id: rows for rows in theirs.read_done()}
   kept = read_dataset(folder / 'iteration_1/dataset.jsonl')
   assert kept
   for row in kept:
-    sample = theirs.read(places[row.problem_id])[row.sample]
+    sample = drawn[row.problem_id][row.sample]
     assert row.sample < 3
     assert sample.verdict.reward == 1.0
     assert sample.completion.text == row.text

@@ -1,12 +1,16 @@
 """What is damaged is what is missing."""
 
+import contextlib
+import gzip
+
 import jax.numpy as jnp
 import pytest
 
 from rest.model.fingerprint import fingerprint
-from rest.run import digests, store
+from rest.run import digests, part, store
 from rest.types import Completion, Graded, Verdict
 
+# Of the lines; of the file as it stands on disk below.
 DAMAGES = {
   'empty': lambda data: b'',
   'cut at a line': lambda data: data[: data.index(b'\n') + 1],
@@ -33,21 +37,39 @@ def _rows(problem: str = 'p') -> list[Graded]:
   ]
 
 
-@pytest.mark.parametrize('name', DAMAGES)
+FILE_DAMAGES = {
+  'empty': lambda data: b'',
+  'cut': lambda data: data[:-1],
+  'NUL': lambda data: bytes(len(data)),
+  'more behind it': lambda data: data + bytes(8),
+  'twice': lambda data: data + data,
+  'not packed': lambda data: gzip.decompress(data),
+  'lines of two files': lambda data: _packed(gzip.decompress(data) * 2),
+} | {
+  name: lambda data, damage=damage: _packed(damage(gzip.decompress(data)))
+  for name, damage in DAMAGES.items()
+}
+
+
+def _packed(lines: bytes) -> bytes:
+  return gzip.compress(lines, mtime=0)
+
+
+@pytest.mark.parametrize('name', FILE_DAMAGES)
 def test_a_damaged_part_is_put_aside_and_missing(tmp_path, name):
   parts = store.Parts(tmp_path)
   for index, problem in enumerate('pq'):
     parts.write(index, _rows(problem))
-  path = tmp_path / 'part-000000.jsonl'
+  path = tmp_path / 'part-000000.jsonl.gz'
   data = path.read_bytes()
   assert parts.mend(['p', 'q']) == []
-  damaged = DAMAGES[name](data)
+  damaged = FILE_DAMAGES[name](data)
   assert damaged != data
   path.write_bytes(damaged)
   (why,) = parts.mend(['p', 'q'])
   assert str(path) in why
   assert parts.done() == {1}
-  assert (tmp_path / 'part-000000.jsonl.damaged-1').read_bytes() == damaged
+  assert path.with_name(f'{path.name}.damaged-1').read_bytes() == damaged
   parts.write(0, _rows())
   assert path.read_bytes() == data
 
@@ -57,18 +79,44 @@ def test_a_part_of_another_problem_or_a_folder_in_its_place_is_put_aside(
 ):
   parts = store.Parts(tmp_path)
   parts.write(0, _rows('q'))
-  (tmp_path / 'part-000001.jsonl').mkdir()
+  (tmp_path / 'part-000001.jsonl.gz').mkdir()
   first, second = parts.mend(['p', 'q'])
   assert 'another problem' in first
-  assert 'part-000001.jsonl.damaged-1' in second
+  assert 'part-000001.jsonl.gz.damaged-1' in second
   assert parts.done() == set()
 
 
-def test_parts_of_older_runs_have_no_checksums_and_are_read(tmp_path):
+def test_no_bit_of_a_part_can_flip_and_change_a_sample(tmp_path):
   parts = store.Parts(tmp_path)
   parts.write(0, _rows())
+  path = tmp_path / 'part-000000.jsonl.gz'
+  data = path.read_bytes()
+  for bit in range(8 * len(data)):
+    flipped = bytearray(data)
+    flipped[bit // 8] ^= 1 << bit % 8
+    with contextlib.suppress(store.Damaged):
+      assert part.unpack(bytes(flipped), path) == _rows()
+
+
+@pytest.mark.parametrize('damage', ['none', *DAMAGES])
+def test_parts_of_older_runs_are_not_packed_and_are_read(tmp_path, damage):
+  parts = store.Parts(tmp_path)
+  lines = ''.join(part.to_line(row, 3) for row in _rows()).encode()
   path = tmp_path / 'part-000000.jsonl'
-  lines = path.read_text().splitlines()
+  path.write_bytes(DAMAGES[damage](lines) if damage != 'none' else lines)
+  parts.write(1, _rows('q'))
+  assert parts.done() == {0, 1}
+  said = parts.mend(['p', 'q'])
+  assert len(said) == (damage != 'none')
+  if damage == 'none':
+    assert parts.read(0) == _rows()
+    assert list(parts.read_done()) == [_rows(), _rows('q')]
+
+
+def test_parts_of_still_older_runs_have_no_checksums_and_are_read(tmp_path):
+  parts = store.Parts(tmp_path)
+  path = tmp_path / 'part-000000.jsonl'
+  lines = [part.to_line(row, 3) for row in _rows()]
   old = [f'{line[: line.index(", " + chr(34) + "of")]}}}' for line in lines]
   path.write_text('\n'.join(old) + '\n')
   assert parts.mend(['p']) == []

@@ -1,12 +1,15 @@
 """Files are whole or absent, and say what was put into them."""
 
+import dataclasses
+import gzip
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
-from rest.run import store
+from rest.run import part, store
 from rest.types import Completion, Graded, Problem, Verdict
 
 
@@ -30,7 +33,8 @@ def test_parts_come_back_as_they_went_in(tmp_path):
 
 def test_a_part_reads_from_the_front_as_a_person_would(tmp_path):
   store.Parts(tmp_path).write(0, [_graded(0)])
-  line = (tmp_path / 'part-000000.jsonl').read_text()
+  with gzip.open(tmp_path / 'part-000000.jsonl.gz', 'rt') as file:
+    line = file.read()
   assert line.startswith('{"problem": "a/1", "sample": 0, "reward": 1.0, ')
   assert 'π = 3' in line
 
@@ -42,7 +46,7 @@ def test_a_half_written_file_is_not_there(tmp_path):
     'os.fsync = lambda fd: os.kill(os.getpid(), 9)\n'
     'store.write_whole(sys.argv[1], "x" * 100_000)\n'
   )
-  path = tmp_path / 'parts' / 'part-000000.jsonl'
+  path = tmp_path / 'parts' / 'part-000000.jsonl.gz'
   done = subprocess.run([sys.executable, '-c', code, str(path)], check=False)
   assert done.returncode == -9
   assert not path.exists()
@@ -50,7 +54,7 @@ def test_a_half_written_file_is_not_there(tmp_path):
 
 
 def test_a_file_is_whole_whoever_writes_it_at_once(tmp_path):
-  path = tmp_path / 'part-000000.jsonl'
+  path = tmp_path / 'part-000000.jsonl.gz'
   contents = [name * 100_000 for name in 'abcd']
   with ThreadPoolExecutor(len(contents)) as writers:
     for _ in range(20):
@@ -59,11 +63,54 @@ def test_a_file_is_whole_whoever_writes_it_at_once(tmp_path):
       assert list(tmp_path.iterdir()) == [path]
 
 
+def test_samples_that_resemble_each_other_take_little(tmp_path):
+  """Of 200 tokens each, a tenth of them its own: half a kilobyte."""
+  random = np.random.default_rng(0)
+  ids, others = random.integers(50_000, size=(2, 32, 200))
+  ids = np.where(random.random(ids.shape) < 0.1, others, ids[0])
+  words = [[f'{"aeiou"[i % 5]}{i:x} ' for i in row] for row in ids.tolist()]
+  rows = [
+    dataclasses.replace(
+      _graded(sample),
+      completion=Completion(
+        ''.join(words[sample]), tuple(ids[sample].tolist()), (), 'token'
+      ),
+    )
+    for sample in range(32)
+  ]
+  store.Parts(tmp_path).write(0, rows)
+  assert (tmp_path / 'part-000000.jsonl.gz').stat().st_size < 32 * 512
+
+
+def test_pieces_are_written_whole_or_not_at_all(tmp_path):
+  path = tmp_path / 'x.txt'
+  store.write_whole(path, (f'{number}\n' for number in range(3)))
+  assert path.read_text() == '0\n1\n2\n'
+  with pytest.raises(ZeroDivisionError):
+    store.write_whole(path, (str(1 // n) for n in (1, 0)))
+  assert path.read_text() == '0\n1\n2\n'
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_each_part_is_opened_once_to_be_read(tmp_path):
+  parts = store.Parts(tmp_path)
+  for index in range(40):
+    parts.write(index, [_graded(0)])
+  opened: list[str] = []
+  sys.addaudithook(
+    lambda event, told: opened.append(str(told[0])) if event == 'open' else None
+  )
+  assert [i for i, _ in parts.read_whole(['a/1'] * 40, print)] == [*range(40)]
+  assert sum('part-' in name for name in opened) == 40
+  assert len(list(parts.read_done())) == 40
+  assert sum('part-' in name for name in opened) == 80
+
+
 def test_a_malformed_line_is_numbered(tmp_path):
   path = tmp_path / 'part-000000.jsonl'
-  path.write_text(store.to_line(_graded(0), 2) + '{"problem": 1}\n')
+  path.write_text(part.to_line(_graded(0), 2) + '{"problem": 1}\n')
   with pytest.raises(ValueError, match='line 2'):
-    list(store.read_lines(path))
+    store.Parts(tmp_path).read(0)
 
 
 def test_a_change_of_any_field_changes_the_hash():
