@@ -194,7 +194,9 @@ def answer_start(prompt: str, text: str) -> int:
     An index of the text: 0 where there are no thoughts; -1 where they never
     end.
   """
-  *_, end = (0, *(match.end() for match in _END_OF_THOUGHTS.finditer(text)))
+  end = 0
+  if '</think>' in text:  # Few have any, and this is asked of every sample.
+    *_, end = (0, *(match.end() for match in _END_OF_THOUGHTS.finditer(text)))
   opened = not end and prompt.rstrip().endswith(_THOUGHTS)
   return -1 if opened or text[end:].lstrip().startswith(_THOUGHTS) else end
 

@@ -7,7 +7,7 @@ from rest.e_step.choose import choose, to_kept
 from rest.e_step.summary import Tally
 from rest.model import tokenizer
 from rest.run import store
-from rest.run.dataset import write_dataset
+from rest.run.dataset import to_lines
 from rest.types import Completion, Graded, Problem, Verdict
 
 HOSTILE = (
@@ -91,7 +91,8 @@ def _write_e_step(
   summary = counts.summary()
   fields = {name: getattr(summary, name) for name in summary.__slots__}
   store.write_json(folder / 'e_step.json', fields)
-  write_dataset(folder / 'dataset.jsonl', kept, CODEC)
+  path = folder / 'dataset.jsonl'
+  path.write_text(to_lines(kept, CODEC, path))
 
 
 def _write_test(

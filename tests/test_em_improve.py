@@ -17,7 +17,8 @@ from rest.m_step.examples import training_examples
 from rest.m_step.packing import Example
 from rest.model import checkpoint, sharding, weights
 from rest.plan.world import Run, World
-from rest.run.dataset import read_dataset, write_dataset
+from rest.run import store
+from rest.run.dataset import read_dataset, to_lines
 from rest.run.opened import iteration_folder
 from rest.sampler import Sampler
 from rest.types import Kept, Problem
@@ -64,7 +65,8 @@ def make_run(workdir: epath.Path, **fields: Any) -> tuple[Run, Tools]:
       for sample, text in enumerate(letters)
     ]
     folder = iteration_folder(workdir, iteration)
-    write_dataset(folder / 'dataset.jsonl', rows, world.tokenizer)
+    path = folder / 'dataset.jsonl'
+    store.write_whole(path, to_lines(rows, world.tokenizer, path))
   return dataclasses.replace(run, world=world), tools
 
 
@@ -129,11 +131,11 @@ def test_a_solution_to_another_question_is_not_trained_on(tmp_path):
   path = iteration_folder(run.workdir, 2) / 'dataset.jsonl'
   rows = read_dataset(path)
   changed = dataclasses.replace(rows[1], prompt=f'Now: {rows[1].prompt}')
-  write_dataset(path, [rows[0], changed], run.world.tokenizer)
+  path.write_text(to_lines([rows[0], changed], run.world.tokenizer, path))
   with pytest.raises(ValueError, match=rf'{changed.problem_id}.*has changed'):
     _examples(run)
   hinted = dataclasses.replace(changed, hinted=True)  # Asked with the answer.
-  write_dataset(path, [rows[0], hinted], run.world.tokenizer)
+  path.write_text(to_lines([rows[0], hinted], run.world.tokenizer, path))
   assert len(_examples(run)) == 2
 
 

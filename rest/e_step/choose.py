@@ -113,7 +113,8 @@ def make_dataset(
   """
 
   with spool(folder) as kept:
-    summary, places = _keep(groups, kept, tokenizer, config, judge)
+    path = folder / 'dataset.jsonl'
+    summary, places = _keep(groups, kept, path, tokenizer, config, judge)
     if summary.unknown > max_unknown * summary.sampled:
       raise Halted(
         f'{summary.unknown} of {summary.sampled} verdicts are unknown, more '
@@ -123,19 +124,20 @@ def make_dataset(
       )
     check_cut_off(summary.ended['limit'], summary.sampled, config.max_cut_off)
     store.write_json(folder / 'e_step.json', asdict(summary))
-    solutions = (row for i in sorted(places) for row in kept.get(places[i]))
-    dataset.write_dataset(folder / 'dataset.jsonl', solutions, tokenizer)
+    lines = (kept.get(places[index]) for index in sorted(places))
+    store.write_whole(path, lines)
   return summary
 
 
 def _keep(
   groups: Iterable[tuple[int, Sequence[Graded]]],
   kept: Spool,
+  path: epath.Path,
   tokenizer: Tokenizer,
   config: EStepConfig,
   judge: Judge,
 ) -> tuple[EStepSummary, dict[int, int]]:
-  """Puts what is kept of each problem into a spool; returns its places, too."""
+  """Puts the lines of each problem into a spool; returns their places, too."""
 
   def keep(choice: Choice, hinted: bool = False) -> Kept:
     row = choice.row
@@ -153,7 +155,8 @@ def _keep(
     chosen = [keep(choice) for choice in choices if choice.kept]
     hints = [] if chosen else choose(hinted, config, answers)
     from_hints = [keep(hint, hinted=True) for hint in hints if hint.kept]
-    places[index] = kept.put(chosen + from_hints)
+    lines = dataset.to_lines(chosen + from_hints, tokenizer, path)
+    places[index] = kept.put(lines)
     tally.add(choices, hinted=len(from_hints))
   return tally.summary(), places
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -68,8 +68,7 @@ class Work:
   number: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):  # Pickled in a fifth of a dataclass's time.
   """A completion as it was drawn.
 
   Attributes:

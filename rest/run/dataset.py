@@ -1,25 +1,28 @@
 """Datasets on disk: what an M-step trains on, and a check of what it says."""
 
 import json
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from etils import epath
 
-from rest.run import store
 from rest.types import Kept, Tokenizer
 
 
-def write_dataset(
-  path: epath.PathLike, rows: Iterable[Kept], tokenizer: Tokenizer
-) -> None:
-  """Writes the immutable dataset of an iteration; rows are read one by one.
+def to_lines(
+  rows: Sequence[Kept], tokenizer: Tokenizer, path: epath.PathLike
+) -> str:
+  """Returns what the dataset of an iteration holds of some rows.
+
+  Args:
+    rows: Of a problem, or of all in order.
+    tokenizer: Of the model that is to be trained.
+    path: Of the dataset.
 
   Raises:
     ValueError: The tokens of a row do not say what its text says: see `check`.
-      Nothing is written.
   """
-  store.write_whole(path, map(_line, _checked(rows, tokenizer, path)))
+  check(rows, tokenizer, path)
+  return ''.join(map(_line, rows))
 
 
 def read_dataset(path: epath.PathLike) -> list[Kept]:
@@ -53,12 +56,6 @@ def check(
   Raises:
     ValueError: Names the dataset, the first such row, and both its texts.
   """
-  deque(_checked(rows, tokenizer, path), maxlen=0)
-
-
-def _checked(
-  rows: Iterable[Kept], tokenizer: Tokenizer, path: epath.PathLike
-) -> Iterator[Kept]:
   for row in rows:
     if not says(tokenizer, row.tokens, row.text):
       decoded = tokenizer.decode(row.tokens, follows=True)
@@ -68,7 +65,6 @@ def _checked(
         'Samples of another tokenizer, or of an older version, can be used '
         "with em.source='samples_of': there they are encoded anew."
       )
-    yield row
 
 
 def says(tokenizer: Tokenizer, tokens: Sequence[int], text: str) -> bool:

@@ -14,7 +14,7 @@ from rest.e_step.choose import to_kept
 from rest.e_step.summary import DUPLICATE, INCORRECT, KEPT, OUTVOTED
 from rest.report import page, series
 from rest.run import store
-from rest.run.dataset import write_dataset
+from rest.run.dataset import to_lines
 from rest.run.scores import chosen
 
 
@@ -117,7 +117,8 @@ def test_the_page_tells_right_answers_that_lost_a_vote(tmp_path):
     folder = workdir / f'iteration_{iteration}'
     store.Parts(folder / 'parts').write(0, rows)
     kept = [to_kept(row) for row in rows[1:]]
-    write_dataset(folder / 'dataset.jsonl', kept, report_run.CODEC)
+    path = folder / 'dataset.jsonl'
+    path.write_text(to_lines(kept, report_run.CODEC, path))
   page.write_page([workdir], workdir / 'report.html')
   e_step, _ = _index((workdir / 'report.html').read_text())['runs'][0]['sets']
   codes = e_step['codes']['1'][0]

@@ -17,7 +17,7 @@ from rest.e_step.draw import prompt_tokens
 from rest.model import tokenizer
 from rest.model.completion import complete
 from rest.run import dataset
-from rest.run.dataset import read_dataset, says, write_dataset
+from rest.run.dataset import read_dataset, says, to_lines
 from rest.sampler.order import Draft
 from rest.sampler.stops import Stops
 from rest.types import Completion, Graded, Kept, Tokenizer, Verdict
@@ -217,9 +217,8 @@ def test_a_dataset_whose_tokens_say_something_else_is_refused(tmp_path):
   right = to_kept(_graded('f(x)', (*letters.encode('f(x)'), 1)))
   wrong = to_kept(_graded('f(x)', (*letters.encode('f(x'), 1)))
   with pytest.raises(ValueError, match=r"'a/1', sample 3.*'f\(x<1>'.*'f\(x\)'"):
-    write_dataset(path, [right, wrong], letters)
-  assert not path.exists()
-  write_dataset(path, [right], letters)
+    to_lines([right, wrong], letters, path)
+  path.write_text(to_lines([right], letters, path))
   assert read_dataset(path) == [right]
   with pytest.raises(ValueError, match='sample 3'):
     dataset.check([wrong], letters, path)
@@ -232,7 +231,7 @@ def test_datasets_hold_nothing_that_rounding_could_change(tmp_path):
     return [to_kept(c.row, c.weight) for c in choose([row], EStepConfig())]
 
   row = _graded('ab', (65, 66, 1))
-  write_dataset(path, kept(row), Letters())
+  path.write_text(to_lines(kept(row), Letters(), path))
   other = Completion('ab', (65, 66, 1), (-0.5,), 'stop')
   assert kept(replace(row, completion=other)) == kept(row)
   assert 'logprob' not in path.read_text()

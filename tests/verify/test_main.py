@@ -11,7 +11,7 @@ from rest import tasks
 from rest.e_step.choose import to_kept
 from rest.model import tokenizer
 from rest.run import store
-from rest.run.dataset import write_dataset
+from rest.run.dataset import to_lines
 from rest.types import Completion, Graded, Verdict
 from rest.verify import __main__ as verify_main
 
@@ -142,13 +142,14 @@ def test_regrading_tells_which_samples_enter_and_leave(tmp_path):
   store.Parts(folder / 'parts').write(0, rows)
   store.Parts(folder / 'parts').write(1, other)
   kept = [to_kept(rows[i]) for i in (0, 2, 4)]
-  write_dataset(folder / 'dataset.jsonl', kept, CODEC)
+  path = folder / 'dataset.jsonl'
+  path.write_text(to_lines(kept, CODEC, path))
   # As an older version left it: the tokens of a row lack its last letter.
-  lines = (folder / 'dataset.jsonl').read_text().splitlines()
+  lines = path.read_text().splitlines()
   row = json.loads(lines[1])
   lines[1] = json.dumps(row | {'tokens': row['tokens'][:-2]})
-  (folder / 'dataset.jsonl').write_text('\n'.join(lines) + '\n')
-  before = (folder / 'dataset.jsonl').read_bytes()
+  path.write_text('\n'.join(lines) + '\n')
+  before = path.read_bytes()
   done = _run('regrade', tmp_path)
   assert done.stdout.splitlines() == [
     f'leaves {first.id} sample 0: correct (old) -> incorrect (different)',
@@ -159,7 +160,7 @@ def test_regrading_tells_which_samples_enter_and_leave(tmp_path):
     'iteration_1: the tokens of 0 of 7 samples, and of 1 of 3 in the dataset, '
     'do not say what was judged',
   ]
-  assert (folder / 'dataset.jsonl').read_bytes() == before
+  assert path.read_bytes() == before
 
 
 def _graded(
