@@ -38,6 +38,7 @@ from rest.plan.survey import survey
 from rest.plan.world import Run
 from rest.run import digests, processes, store
 from rest.run.command import refuse, refusing
+from rest.run.lock import Lock
 from rest.run.log import Journal
 from rest.run.progress import Live
 from rest.run.record import compare, flat, is_finished, record
@@ -209,7 +210,7 @@ def hold(run: Run) -> Iterator[bool]:
   if is_finished(run.config, workdir):
     yield True
     return
-  with store.Lock(workdir):
+  with Lock(workdir):
     store.clear(workdir)
     if not (workdir / 'run.json').exists():
       store.write_json(workdir / 'run.json', here)

@@ -333,11 +333,16 @@ def _asks(
 ) -> tuple[list[int], list[Ask]]:
   """Returns the shared prefix, and what is asked of the sampler."""
   task, codec = tools.task, tools.tokenizer
+  samples = tuple(range(num_samples))
+  held: dict[int, int] = {}  # One integer a token: a million asks have many.
   asks = [
     Ask(
       key=random_key(key, problem.id),
-      tokens=tuple(question_tokens(task, codec, problem)),
-      samples=tuple(range(num_samples)),
+      tokens=tuple(
+        held.setdefault(token, token)
+        for token in question_tokens(task, codec, problem)
+      ),
+      samples=samples,
     )
     for problem in problems
   ]

@@ -30,6 +30,8 @@ from rest.types import Graded, Problem, Task, Tokenizer, Verdict
 from rest.verify import Pool, Request, make_request
 
 _WRITERS = 8  # Files that are written at once: on gs:// each takes 50 ms.
+_TOGETHER = 32  # Problems in a file on gs://, at most.
+_GATHER_SECONDS = 5.0  # For which the first of them waits for others.
 _AHEAD = 4  # Messages that are read before the first of them is done with.
 
 
@@ -57,7 +59,8 @@ class Work:
     num_samples: Of each problem.
     enough: By which a problem's first samples may make further ones needless;
       None: all are wanted.
-    folder: Gets a part file a problem; None: nothing goes to disk.
+    folder: Gets part files, a problem each, on gs:// some; None: nothing goes
+      to disk.
     number: Of the list. With the next one, what is left of it is dropped.
   """
 
@@ -108,7 +111,7 @@ class Question:
   asked: Request | Verdict | BaseException
 
 
-READY, END, WRITTEN = 'ready', 'end', 'written'
+READY, END, WRITTEN, GATHERED = 'ready', 'end', 'written', 'gathered'
 
 
 class Grader:
@@ -132,7 +135,8 @@ class Grader:
     self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     self._room = threading.Semaphore(_AHEAD)
     self._writers = ThreadPoolExecutor(_WRITERS)
-    self._unwritten = 0  # Problems settled, whose files are being written.
+    self._settled: dict[int, list[Graded]] = {}  # They wait for others.
+    self._unwritten = 0  # Problems whose files are being written.
     self._answers: dict[int, Answers] = {}
     self._ends = False
 
@@ -145,11 +149,15 @@ class Grader:
       elif message == WRITTEN:
         self._unwritten -= 1
         self._leave()
+      elif message == GATHERED:
+        self._write_settled()
       elif isinstance(message, Exception):
         raise message
       else:
         self._handle(message)
         self._room.release()
+    self._write_settled()  # A run that is killed loses none of them.
+    self._writers.shutdown()  # On gs:// nothing is written while Python ends.
 
   def send(self, message: object) -> None:
     """Sends to the parent; any thread may."""
@@ -170,6 +178,7 @@ class Grader:
   def _handle(self, message: object) -> None:
     match message:
       case Work():
+        self._write_settled()
         for answers in self._answers.values():
           answers.cancel()
         self._work = message
@@ -191,6 +200,7 @@ class Grader:
         )
       case _:  # END
         self._ends = True
+        self._gather()
         self._leave()
 
   def _take(self, sample: Sample) -> None:
@@ -218,21 +228,46 @@ class Grader:
       return
     del self._answers[index]
     self._over.add(index)
-    self._unwritten += 1
-    self._writers.submit(self._write, self._work, index, answers.judged)
+    self._settled[index] = answers.judged
+    self._gather()
 
-  def _write(self, work: Work, index: int, rows: list[Graded]) -> None:
+  def _gather(self) -> None:
+    """Has what is settled written, unless it is to wait for others.
+
+    On gs:// it waits, since each file is a request. To the run, what waits is
+    in flight: it hears of a problem once that is on disk.
+    """
+    folder = self._work.folder
+    waits = folder is not None and '://' in str(folder)
+    is_last = self._ends and not self._answers
+    if not waits or is_last or len(self._settled) == _TOGETHER:
+      self._write_settled()
+    elif len(self._settled) == 1:
+      timer = threading.Timer(_GATHER_SECONDS, self._inbox.put, (GATHERED,))
+      timer.daemon = True
+      timer.start()
+
+  def _write_settled(self) -> None:
+    if self._settled:
+      self._unwritten += len(self._settled)
+      self._writers.submit(self._write, self._work, self._settled)
+      self._settled = {}
+
+  def _write(self, work: Work, groups: dict[int, list[Graded]]) -> None:
     try:
       if work.folder is not None:
-        store.Parts(work.folder).write(index, rows)
-      self.send(Done(work.number, index, rows))
-      self._inbox.put(WRITTEN)
+        store.Parts(work.folder).write_together(groups)
+      for index, rows in groups.items():
+        self.send(Done(work.number, index, rows))
+        self._inbox.put(WRITTEN)
     except Exception as error:  # As where the disk is full.
       self._inbox.put(error)
 
   def _leave(self) -> None:
     """Tells the parent when all of a list is written that was to come."""
-    if self._ends and not self._answers and not self._unwritten:
+    if not self._ends or self._answers or self._settled:
+      return
+    if not self._unwritten:
       self.send(Over(self._work.number))
 
 

@@ -105,9 +105,9 @@ def _find(run: Results) -> Iterator[SampleSet]:
       few = run.config('em.problems_per_iteration')
       title = f'{e_step} of iteration {row.iteration}' if few else e_step
       folders[title][row.iteration] = folder / 'parts'
-    names = ('part-000000.jsonl', 'part-000000.jsonl.gz')
-    found = {p.parent for name in names for p in folder.glob(f'*/*/{name}')}
-    for measured in sorted(found):
+    for measured in sorted({p.parent for p in folder.glob('*/*/part-000000*')}):
+      if 0 not in store.Parts(measured).done():
+        continue  # It was damaged.
       name = f'{measured.parent.name}, {measured.name}'
       folders[name][row.iteration] = measured
   for title, found in folders.items():

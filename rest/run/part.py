@@ -32,25 +32,28 @@ def pack(rows: Sequence[Graded]) -> bytes:
   return zlib.compress(lines.encode(), _LEVEL, _GZIP)
 
 
-def unpack(data: bytes, path: epath.PathLike) -> list[Graded]:
-  """Returns the samples in a part file.
+def unpack(
+  data: bytes, path: epath.PathLike, problems: int = 1
+) -> list[list[Graded]]:
+  """Returns the samples in a part file, by problem.
 
   Args:
-    data: All of it.
+    data: All of it: what `pack` has returned for each problem, end to end.
     path: Of the file; of older runs, it ends in .jsonl, and is not packed.
+    problems: How many it holds.
 
   Raises:
     Damaged: It is not as it was written; numbers the line.
   """
-  if str(path).endswith('.gz'):
-    data = _unzip(data, path)
-  rows = []
-  for number, line in enumerate(check_lines(data, path), start=1):
-    try:
-      rows.append(from_line(line))
-    except Damaged as error:
-      raise Damaged(f'{path}, line {number}: {error}.') from error
-  return rows
+  if not str(path).endswith('.gz'):
+    return [_from_lines(data, path)]
+  found = []
+  for _ in range(problems):
+    lines, data = _unzip(data, path)
+    found.append(_from_lines(lines, path))
+  if data:
+    raise Damaged(f'{path} does not end where its samples end.')
+  return found
 
 
 def to_line(row: Graded, of: int = 1) -> str:
@@ -118,15 +121,26 @@ def check_lines(data: bytes, path: epath.PathLike) -> list[str]:
     raise Damaged(f'{path} is no text.') from error
 
 
-def _unzip(data: bytes, path: epath.PathLike) -> bytes:
+def _from_lines(data: bytes, path: epath.PathLike) -> list[Graded]:
+  rows = []
+  for number, line in enumerate(check_lines(data, path), start=1):
+    try:
+      rows.append(from_line(line))
+    except Damaged as error:
+      raise Damaged(f'{path}, line {number}: {error}.') from error
+  return rows
+
+
+def _unzip(data: bytes, path: epath.PathLike) -> tuple[bytes, bytes]:
+  """Returns the lines of the first problem, and what is behind it."""
   file = zlib.decompressobj(_GZIP)
   try:
     lines = file.decompress(data)
   except zlib.error as error:
     raise Damaged(f'{path} is damaged: {error}.') from error
-  if not file.eof or file.unused_data:
-    raise Damaged(f'{path} does not end where its samples end.')
-  return lines
+  if not file.eof:
+    raise Damaged(f'{path} ends in the middle of its samples.')
+  return lines, file.unused_data
 
 
 def _from_fields(fields: dict[str, Any]) -> Graded:

@@ -32,6 +32,6 @@ class Spool:
 def spool(folder: epath.Path) -> Iterator[Spool]:
   """Yields an empty one, on the disk of a folder; for gs://, of TMPDIR."""
   folder.mkdir(parents=True, exist_ok=True)
-  is_local = '://' not in str(folder)
-  with tempfile.TemporaryFile(dir=folder if is_local else None) as file:
+  disk = None if '://' in str(folder) else folder
+  with tempfile.TemporaryFile(dir=disk) as file:
     yield Spool(file)

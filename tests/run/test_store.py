@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rest.run import part, store
+from rest.run.lock import Lock
 from rest.types import Completion, Graded, Problem, Verdict
 
 
@@ -92,18 +93,32 @@ def test_pieces_are_written_whole_or_not_at_all(tmp_path):
   assert list(tmp_path.iterdir()) == [path]
 
 
+def test_problems_of_one_file_come_in_any_order(tmp_path):
+  parts = store.Parts(tmp_path)
+  rows = {index: [_graded(0, str(index))] for index in range(6)}
+  parts.write_together({index: rows[index] for index in (4, 0, 3)})
+  parts.write_together({index: rows[index] for index in (1, 5)})
+  parts.write(2, rows[2])
+  assert parts.done() == {*range(6)}
+  assert list(parts.read_done()) == [rows[index] for index in range(6)]
+  assert list(parts.read_each([5, 3, 2])) == [rows[i] for i in (5, 3, 2)]
+  lines = b''.join(p.read_bytes() for p in sorted(tmp_path.iterdir()))
+  assert gzip.decompress(lines).count(b'\n') == 6  # As zcat shows them.
+
+
 def test_each_part_is_opened_once_to_be_read(tmp_path):
   parts = store.Parts(tmp_path)
-  for index in range(40):
-    parts.write(index, [_graded(0)])
+  for index in range(0, 40, 2):
+    groups = {i: [_graded(0)] for i in (index, index + 1)}
+    parts.write_together(groups)
   opened: list[str] = []
   sys.addaudithook(
     lambda event, told: opened.append(str(told[0])) if event == 'open' else None
   )
   assert [i for i, _ in parts.read_whole(['a/1'] * 40, print)] == [*range(40)]
-  assert sum('part-' in name for name in opened) == 40
+  assert sum('part-' in name for name in opened) == 20
   assert len(list(parts.read_done())) == 40
-  assert sum('part-' in name for name in opened) == 80
+  assert sum('part-' in name for name in opened) == 40
 
 
 def test_a_malformed_line_is_numbered(tmp_path):
@@ -123,8 +138,8 @@ def test_a_change_of_any_field_changes_the_hash():
 def test_a_workdir_in_use_is_refused_until_its_process_dies(tmp_path):
   code = (
     'import sys\n'
-    'from rest.run import store\n'
-    'with store.Lock(sys.argv[1]):\n'
+    'from rest.run.lock import Lock\n'
+    'with Lock(sys.argv[1]):\n'
     '  print("held", flush=True)\n'
     '  sys.stdin.read()\n'
   )
@@ -136,10 +151,10 @@ def test_a_workdir_in_use_is_refused_until_its_process_dies(tmp_path):
   assert holder.stdout is not None
   assert holder.stdout.readline() == b'held\n'
   with pytest.raises(ValueError, match=f'process {holder.pid}'):
-    store.Lock(tmp_path).__enter__()
+    Lock(tmp_path).__enter__()
   holder.kill()
   holder.communicate()
-  with store.Lock(tmp_path):
+  with Lock(tmp_path):
     pass
 
 
