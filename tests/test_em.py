@@ -1,6 +1,7 @@
 """Whole runs on the embedded model: killed, stopped, changed, and run again."""
 
 import contextlib
+import gzip
 import json
 import os
 import pathlib
@@ -98,7 +99,7 @@ def test_the_dataset_is_made_of_correct_finished_samples(reference):
   assert kept
   parts = {}
   for path in (reference / 'iteration_1/parts').iterdir():
-    for line in path.read_text().splitlines():
+    for line in gzip.decompress(path.read_bytes()).splitlines():
       row = json.loads(line)
       parts[row['problem'], row['sample']] = row
   assert len(parts) == 24 * 4
