@@ -137,7 +137,7 @@ def start(workdir: pathlib.Path, iterations: int = ITERATIONS) -> str:
   That is '' where it came to its end, else what its last line says, or how
   the traceback ends.
   """
-  config = importlib.import_module('configs.quickstart').get_config()
+  config = importlib.import_module('configs.arithmetic').get_config()
   config.update_from_flattened_dict({**FIELDS, 'em.iterations': iterations})
   config.compilation_cache = str(workdir.parent / 'cache')
   return _ending(lambda: _run(config, epath.Path(workdir)))

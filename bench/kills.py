@@ -39,7 +39,7 @@ def start(workdir: pathlib.Path, *before: str) -> str:
   done = subprocess.run(
     [
       *(*before, sys.executable, '-m', 'rest.main', f'--workdir={workdir}'),
-      '--config=configs/quickstart.py',
+      '--config=configs/arithmetic.py',
       *(f'--config.{name}={value}' for name, value in fields.items()),
     ],
     cwd=pathlib.Path(__file__).parents[1],

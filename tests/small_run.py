@@ -24,7 +24,7 @@ def write(workdir: pathlib.Path, **changes) -> pathlib.Path:
     workdir: Where.
     **changes: Fields of the config, as in `mstep__rows=8`.
   """
-  config = importlib.import_module('configs.quickstart').get_config()
+  config = importlib.import_module('configs.arithmetic').get_config()
   config.model.path = BASE
   config.task.num_train = config.task.num_test = 8
   config.em.iterations = 3

@@ -15,7 +15,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import base, quickstart
+from configs import arithmetic, base
 from rest.config import FREE_FIELDS, Config, fields, make
 from rest.run.record import flat
 
@@ -205,7 +205,7 @@ def _parse(*arguments: str) -> Config:
   values = flags.FlagValues()
   sys.argv = ['main', *arguments]  # Where ml_collections looks for fields.
   holder = config_flags.DEFINE_config_dict(
-    'config', quickstart.get_config(), flag_values=values
+    'config', arithmetic.get_config(), flag_values=values
   )
   values(sys.argv)
   return make(holder.value.to_dict())

@@ -20,7 +20,7 @@ from rest.use import export
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
-  '--config=configs/quickstart.py',
+  '--config=configs/arithmetic.py',
   '--config.task.num_train=24',
   '--config.task.num_validation=8',
   '--config.task.num_test=16',

@@ -30,7 +30,7 @@ BASE = str(ROOT / 'rest/model/assets/arithmetic-1m')
 
 def make_run(workdir: epath.Path, **fields: Any) -> tuple[Run, Tools]:
   """Returns a run of three problems, with two iterations' datasets on disk."""
-  config = importlib.import_module('configs.quickstart').get_config()
+  config = importlib.import_module('configs.arithmetic').get_config()
   config.update_from_flattened_dict(
     {
       'model.path': str(ROOT / config.model.path),

@@ -23,8 +23,8 @@ def prepare(config, workdir='nowhere') -> Run:
   return main.prepare(config, epath.Path(workdir))
 
 
-def _quickstart(**changes):
-  config = importlib.import_module('configs.quickstart').get_config()
+def _embedded(**changes):
+  config = importlib.import_module('configs.arithmetic').get_config()
   config.task.num_train = config.task.num_test = 8
   for name, value in changes.items():
     *section, field = name.split('__')
@@ -81,7 +81,7 @@ def test_an_unknown_size_to_pretrain_is_named():
 )
 def test_a_wrong_field_is_named_with_what_came(change, message):
   with pytest.raises((ValueError, FileNotFoundError), match=message):
-    prepare(_quickstart(**change))
+    prepare(_embedded(**change))
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def base_model(tmp_path):
   ],
 )
 def test_a_base_model_that_does_not_fit_is_refused(fields, message, base_model):
-  config = _quickstart(model__path=base_model(**fields))
+  config = _embedded(model__path=base_model(**fields))
   # In a plan, weights need not be there, and so are not held against it.
   with pytest.raises(ValueError, match=message):
     main.prepare(config, epath.Path('nowhere'), 'h100-1')
@@ -122,7 +122,7 @@ def test_a_base_model_that_does_not_fit_is_refused(fields, message, base_model):
 
 def test_prompts_with_the_answer_in_them_are_measured_too():
   sizes = {'train': 64, 'validation': 1, 'test': 1}
-  config = _quickstart(**{f'task__num_{k}': n for k, n in sizes.items()})
+  config = _embedded(**{f'task__num_{k}': n for k, n in sizes.items()})
   world = prepare(config).world
   # The longest is one to train on.
   longest = world.prefix + max(world.questions['train'])
@@ -152,12 +152,12 @@ def test_prompts_with_the_answer_in_them_are_measured_too():
 )
 def test_what_would_be_found_after_an_e_step_is_found_before(changes, message):
   with pytest.raises(ValueError, match=message):
-    prepare(_quickstart(**changes))
+    prepare(_embedded(**changes))
 
 
 def test_rationalization_and_votes_need_answers():
   path = str(ROOT / 'tests/data/tasks/mbpp')
-  config = _quickstart(task__name='mbpp', task__path=path, task__prompt='')
+  config = _embedded(task__name='mbpp', task__path=path, task__prompt='')
   config.task.num_train = config.task.num_test = 2
   config.task.num_validation = 1
   for field, value in (('rationalize', True), ('weight', 'majority')):
@@ -167,12 +167,12 @@ def test_rationalization_and_votes_need_answers():
 
 
 def test_a_changed_config_is_refused_by_field(tmp_path):
-  with main.hold(prepare(_quickstart(), tmp_path)):
+  with main.hold(prepare(_embedded(), tmp_path)):
     pass
-  free = prepare(_quickstart(em__iterations=9, verify__workers=1), tmp_path)
+  free = prepare(_embedded(em__iterations=9, verify__workers=1), tmp_path)
   with main.hold(free):
     pass
-  other = prepare(_quickstart(estep__cap=3, task__num_train=9), tmp_path)
+  other = prepare(_embedded(estep__cap=3, task__num_train=9), tmp_path)
   with (
     pytest.raises(
       ValueError, match=r'task\.num_train was 8.*estep|estep.*task'
@@ -183,7 +183,7 @@ def test_a_changed_config_is_refused_by_field(tmp_path):
 
 
 def test_a_finished_run_is_held_without_a_lock_and_still_compared(tmp_path):
-  run = prepare(_quickstart(), tmp_path)
+  run = prepare(_embedded(), tmp_path)
   with main.hold(run) as finished:
     assert not finished
   store.write_json(tmp_path / 'finished.json', {'asked': 9})
@@ -199,7 +199,7 @@ def test_a_finished_run_is_held_without_a_lock_and_still_compared(tmp_path):
 
 
 def test_a_plan_touches_nothing(tmp_path):
-  text = outline.describe(prepare(_quickstart(), tmp_path / 'run'))
+  text = outline.describe(prepare(_embedded(), tmp_path / 'run'))
   assert '8 train' in text
   assert '1.1 M parameters' in text
   assert not (tmp_path / 'run').exists()

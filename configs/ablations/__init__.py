@@ -17,11 +17,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-EMBEDDED = 'quickstart'
+EMBEDDED = 'arithmetic'
 
 # What each set's transfer is tested on.
 _TRANSFER = {
-  'quickstart': 'arithmetic/longer',
+  'arithmetic': 'arithmetic/longer',
   'gsm8k': 'math/math500',
   'math': 'gsm8k',
   'apps': 'humaneval',

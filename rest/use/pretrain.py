@@ -1,4 +1,4 @@
-"""Pretrains a small base model from nothing: corpus, tokenizer, weights.
+"""Pretrains a small base model: corpus, tokenizer, weights.
 
   python -m rest.use.pretrain --config=configs/pretrain_quickstart.py
 
@@ -69,7 +69,7 @@ def pretrain(config: Any, workdir: epath.Path) -> dict[str, Any]:
   Raises:
     ValueError: A field is wrong.
   """
-  source = CorpusConfig(**config.corpus)
+  source, start = CorpusConfig(**config.corpus), config.start
   model_config = ModelConfig(**config.model)
   if config.tokenizer.vocab != model_config.vocab:
     raise ValueError(
@@ -77,25 +77,31 @@ def pretrain(config: Any, workdir: epath.Path) -> dict[str, Any]:
       f'{config.tokenizer.vocab} and {model_config.vocab}.'
     )
   mesh = sharding.make_mesh(sharding.MeshConfig(**config.mesh))
+  workdir.mkdir(parents=True, exist_ok=True)
   print('making the corpus', flush=True)
   count = source.num_documents + source.num_held_out
   documents = list(corpus(count, source.seed, Noise(**config.noise)))
+  folder = epath.Path(start) if start else workdir / 'tokenizer'
   codec = _tokenizer(
-    workdir / 'tokenizer',
+    folder,
     documents[: config.tokenizer.num_documents],
     config.tokenizer.vocab,
   )
+  if start:
+    first = weights.load(start, mesh, model_config.dtype)
+  else:
+    first = _first_weights(model_config, mesh, config.seed)
   examples = [to_example(document, codec) for document in documents]
   result, loss = _train(
     examples[: source.num_documents],
     examples[source.num_documents :],
-    model_config,
+    first,
     MStepConfig(**config.mstep),
     mesh,
     config.seed,
     workdir,
   )
-  weights.save(result.model, str(workdir / 'model'), str(workdir / 'tokenizer'))
+  weights.save(result.model, str(workdir / 'model'), str(folder))
   summary = result.summary | {
     'parameters': sum(x.size for x in jax.tree.leaves(result.model)),
     'tokens': sum(e.length for e in examples[: source.num_documents]),
@@ -162,7 +168,7 @@ def _tokenizer(
 def _train(
   examples: Sequence[Example],
   held_out: Sequence[Example],
-  model_config: ModelConfig,
+  first: Transformer,
   config: MStepConfig,
   mesh: Mesh,
   seed: int,
@@ -176,7 +182,7 @@ def _train(
         log.write(json.dumps({'step': done, **metrics._asdict()}) + '\n')
 
     result = fine_tune(
-      _first_weights(model_config, mesh, seed),
+      first,
       examples,
       config,
       mesh,

@@ -26,7 +26,7 @@ NAMES = [
 
 
 def _tiny() -> Any:
-  run = ablations.start('quickstart')
+  run = ablations.start('arithmetic')
   run.task.num_train = 12
   run.task.num_validation = run.task.num_test = 4
   run.em.iterations = 1
@@ -173,7 +173,7 @@ def test_a_finished_sweep_prints_its_table_and_touches_no_run(
     assert (swept.workdir / name).exists()
 
 
-@pytest.mark.parametrize('base', ['quickstart', 'math', 'apps'])
+@pytest.mark.parametrize('base', ['arithmetic', 'math', 'apps'])
 @pytest.mark.parametrize('name', NAMES)
 def test_every_arm_is_a_config_that_the_rooms_take(name, base, tmp_path):
   module = importlib.import_module(f'configs.ablations.{name}')

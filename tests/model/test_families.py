@@ -14,7 +14,7 @@ import small_run
 from etils import epath
 from letters import Letters
 
-from configs import quickstart
+from configs import arithmetic
 from rest import em, main
 from rest.m_step.fine_tune import fine_tune
 from rest.m_step.packing import Example, pack, plan
@@ -188,7 +188,7 @@ def test_a_run_turns_alike_wherever_it_loads_its_model(original, tmp_path):
     'original_max_position_embeddings': original,
   }
   (base / 'config.json').write_text(json.dumps(raw))
-  config = quickstart.get_config()
+  config = arithmetic.get_config()
   config.model.path = str(base)
   config.task.num_train = config.task.num_test = 8
   config.sampling.max_tokens, config.sampling.max_prompt_tokens = 64, 128

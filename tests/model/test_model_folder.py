@@ -12,7 +12,7 @@ import jax
 import pytest
 from etils import epath
 
-from configs import quickstart
+from configs import arithmetic
 from rest import main
 from rest.model import weights
 from rest.model.sharding import MeshConfig, make_mesh
@@ -35,7 +35,7 @@ def whole(tmp_path_factory):
 
 
 def prepare(path, workdir):
-  config = quickstart.get_config()
+  config = arithmetic.get_config()
   config.model.path = str(path)
   config.task.num_train = config.task.num_test = 8
   config.sampling.max_tokens = 64
@@ -206,7 +206,7 @@ def test_a_plan_for_here_is_refused_in_one_line(whole, tmp_path):
   of_file(lambda data: data[:-1])(folder)
   done = subprocess.run(
     [
-      *(sys.executable, '-m', 'rest.main', '--config=configs/quickstart.py'),
+      *(sys.executable, '-m', 'rest.main', '--config=configs/arithmetic.py'),
       *(f'--config.model.path={folder}', f'--workdir={tmp_path / "run"}'),
       '--dry_run',
     ],

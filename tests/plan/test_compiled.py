@@ -77,7 +77,7 @@ def test_a_missing_compiler_is_named(monkeypatch):
 
 
 def planned(devices):
-  config = importlib.import_module('configs.quickstart').get_config()
+  config = importlib.import_module('configs.arithmetic').get_config()
   return main.prepare(config, epath.Path('nowhere'), devices)
 
 

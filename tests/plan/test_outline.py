@@ -283,8 +283,8 @@ def test_rates_are_those_measured_and_scale_with_the_device():
 
 
 def test_the_estimate_agrees_with_the_compiler():
-  """The quickstart's step, on the CPU: within 10 % of XLA's own count."""
-  config = importlib.import_module('configs.quickstart').get_config()
+  """The step of the embedded set: within 10 % of XLA's own count."""
+  config = importlib.import_module('configs.arithmetic').get_config()
   model = weights.read_config(str(ROOT / config.model.path), 'float32')
   m_step = MStepConfig(**config.mstep)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])

@@ -63,7 +63,7 @@ def test_traps_are_told(template, task, tokens, said, tmp_path):
 
 
 def test_a_plan_shows_a_whole_prompt(tmp_path):
-  config = importlib.import_module('configs.quickstart').get_config()
+  config = importlib.import_module('configs.arithmetic').get_config()
   config.model.path = small_chat.write(tmp_path / 'model')
   config.task.prompt, config.task.system = 'chat', 'Be brief.'
   config.task.num_train, config.sampling.max_prompt_tokens = 8, 256

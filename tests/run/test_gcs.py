@@ -176,7 +176,7 @@ def test_a_whole_run_finds_on_gs_what_it_finds_here(bucket, model, tmp_path):
   results = []
   for folder, base in ((bucket, model), (epath.Path(tmp_path), MODEL)):
     command = [
-      *(sys.executable, '-m', 'rest.main', '--config=configs/quickstart.py'),
+      *(sys.executable, '-m', 'rest.main', '--config=configs/arithmetic.py'),
       f'--workdir={folder / "whole"}',
       f'--config.compilation_cache={folder / "cache"}',
       f'--config.model.path={base}',

@@ -14,7 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 COUNT = int(os.environ.get('REST_PROCESSES', '0'))
 FLAGS = (
-  '--config=configs/quickstart.py',
+  '--config=configs/arithmetic.py',
   '--config.task.num_train=24',
   '--config.task.num_validation=8',
   '--config.task.num_test=16',
