@@ -22,6 +22,7 @@ def test_the_method_in_one_page_raises_the_score(monkeypatch, capsys):
 
 
 def test_an_own_problem_set_runs_to_its_end(monkeypatch, tmp_path, capsys):
+  pytest.importorskip('IPython')
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('REST_PROBLEMS', '8')
   notebooks.run('problems_of_your_own')

@@ -247,7 +247,7 @@ def test_an_e_step_that_is_mostly_cut_off_ends_early_and_says_what_to_raise(
     _sample(mumbling, config, tmp_path)
   assert 'sampling.max_tokens' in str(error.value)
   assert sampler.drawn < 6000
-  assert len(list((tmp_path / 'parts').iterdir())) == 2
+  assert len(store.Parts(tmp_path / 'parts').done()) >= 2  # Nothing is lost.
   few = EStepConfig(num_samples=8)  # Too few to tell before the end.
   with pytest.raises(Halted, match='60 of 80 '):
     _sample(mumbling, few, tmp_path / 'few')
