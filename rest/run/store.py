@@ -52,14 +52,14 @@ def write_whole(
     _upload(path, pieces)
     return
   partial = f'{path}.partial-{threading.get_native_id()}'
-  try:
-    with open(partial, 'wb') as file:
+  with open(partial, 'wb') as file:
+    try:
       file.writelines(pieces)
       file.flush()
       os.fsync(file.fileno())
-  except BaseException:  # As where a piece cannot be made.
-    os.unlink(partial)
-    raise
+    except BaseException:  # As where a piece cannot be made.
+      os.unlink(partial)
+      raise
   if path.is_dir():
     put_aside(path)  # A file would not take its place.
   os.replace(partial, path)  # A file that exists is whole.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -119,6 +120,16 @@ def test_each_part_is_opened_once_to_be_read(tmp_path):
   assert sum('part-' in name for name in opened) == 20
   assert len(list(parts.read_done())) == 40
   assert sum('part-' in name for name in opened) == 40
+
+
+def test_a_file_that_cannot_be_begun_says_why(tmp_path):
+  limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+  resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+  try:
+    with pytest.raises(OSError, match='Too many open files'):
+      store.write_whole(tmp_path / 'part', 'content')
+  finally:
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_malformed_line_is_numbered(tmp_path):
