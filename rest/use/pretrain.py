@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
   workdir = epath.Path(flags.FLAGS.workdir or config.name)
   try:
     pretrain(config, workdir)
-  except ValueError as error:
+  except (FileNotFoundError, ValueError) as error:
     sys.exit(f'error: {error}')
 
 
@@ -67,9 +67,10 @@ def pretrain(config: Any, workdir: epath.Path) -> dict[str, Any]:
   """Trains and writes a model; returns what people want to know of it.
 
   Raises:
-    ValueError: A field is wrong.
+    FileNotFoundError: There is no model at `start`.
+    ValueError: A field is wrong, or that model.
   """
-  source, start = CorpusConfig(**config.corpus), config.start
+  source = CorpusConfig(**config.corpus)
   model_config = ModelConfig(**config.model)
   if config.tokenizer.vocab != model_config.vocab:
     raise ValueError(
@@ -77,20 +78,23 @@ def pretrain(config: Any, workdir: epath.Path) -> dict[str, Any]:
       f'{config.tokenizer.vocab} and {model_config.vocab}.'
     )
   mesh = sharding.make_mesh(sharding.MeshConfig(**config.mesh))
+  folder, first = epath.Path(config.start), None
+  if config.start:
+    first = weights.load(config.start, mesh, model_config.dtype)
+    if tokenizer.load(config.start).bos is None:
+      raise ValueError(
+        f"start={config.start!r}: the model's tokenizer has no begin token."
+      )
   workdir.mkdir(parents=True, exist_ok=True)
   print('making the corpus', flush=True)
   count = source.num_documents + source.num_held_out
   documents = list(corpus(count, source.seed, Noise(**config.noise)))
-  folder = epath.Path(start) if start else workdir / 'tokenizer'
-  codec = _tokenizer(
-    folder,
-    documents[: config.tokenizer.num_documents],
-    config.tokenizer.vocab,
-  )
-  if start:
-    first = weights.load(start, mesh, model_config.dtype)
-  else:
+  if first is None:
+    folder = workdir / 'tokenizer'
+    texts = documents[: config.tokenizer.num_documents]
+    _make_tokenizer(folder, texts, config.tokenizer.vocab)
     first = _first_weights(model_config, mesh, config.seed)
+  codec = tokenizer.load(str(folder))
   examples = [to_example(document, codec) for document in documents]
   result, loss = _train(
     examples[: source.num_documents],
@@ -114,7 +118,7 @@ def pretrain(config: Any, workdir: epath.Path) -> dict[str, Any]:
 
 def to_example(document: Document, codec: Tokenizer) -> Example:
   """Returns a document as a sequence, with a loss on all of it."""
-  assert codec.bos is not None  # The tokenizers made here have one.
+  assert codec.bos is not None  # Those made here have one; others are asked.
   question = codec.encode(document.prompt)
   solution = codec.encode(document.completion, follows=True)
   return Example((codec.bos,), (*question, *solution, codec.eos[0]))
@@ -141,10 +145,10 @@ def learn_tokenizer(texts: Iterable[str], vocab: int) -> bytes:
   return model.getvalue()
 
 
-def _tokenizer(
+def _make_tokenizer(
   folder: epath.Path, documents: Sequence[Document], vocab: int
-) -> Tokenizer:
-  """Returns the tokenizer in a folder, learnt first if there is none."""
+) -> None:
+  """Learns a tokenizer, and writes it to a folder, if there is none."""
   if not (folder / 'tokenizer_config.json').exists():
     print('learning the tokenizer', flush=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +166,6 @@ def _tokenizer(
       'add_prefix_space': False,
     }
     write_json(folder / 'tokenizer_config.json', settings)
-  return tokenizer.load(str(folder))
 
 
 def _train(

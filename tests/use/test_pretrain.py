@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from etils import epath
 
 from configs import pretrain_quickstart
@@ -30,3 +31,11 @@ def test_the_hasty_base_goes_on_from_its_start(tmp_path):
   assert (tmp_path / 'model' / name).read_bytes() == (
     epath.Path(config.start) / name
   ).read_bytes()
+
+
+def test_a_start_that_is_not_there_is_named_before_any_work(tmp_path):
+  config = pretrain_quickstart.get_config('hasty')
+  config.start = str(tmp_path / 'no-such-model')
+  with pytest.raises((FileNotFoundError, ValueError), match='no-such-model'):
+    pretrain(config, epath.Path(tmp_path / 'out'))
+  assert not list(tmp_path.iterdir())
