@@ -4,6 +4,7 @@ Every phase of every iteration ends in files that appear only when whole; a run
 that was killed finds them and goes on with the first phase that has none.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
@@ -74,12 +75,13 @@ def load(run: Run, policy: Policy, iteration: int) -> Transformer:
   """Reads the weights of an iteration; trains them again if they are lost."""
   base, model = run.config.model, None
   folder = iteration_folder(run.workdir, iteration)
-  source = (
+  read = functools.partial(
+    load_model,
     *(run.workdir, iteration, base.path, base.dtype, policy.mesh),
     run.config.sampling.longest,
   )
   try:
-    model = load_model(*source)
+    model = read()
     noted = digests.noted(folder / 'model') if iteration else None
     if noted in (None, fingerprint(model)):
       return model
@@ -98,7 +100,7 @@ def load(run: Run, policy: Policy, iteration: int) -> Transformer:
         store.put_aside(folder / name)
   processes.barrier(f'iteration {iteration}: weights put aside')
   improve(run, policy, iteration)  # Once: what is lost again is an error.
-  return load_model(*source)
+  return read()
 
 
 def expect(run: Run, policy: Policy, iteration: int) -> None:

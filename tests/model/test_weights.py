@@ -34,6 +34,15 @@ TINY = lm.ModelConfig(
   qkv_bias=True,
 )
 
+_OLMO3 = dataclasses.replace(
+  TINY,
+  qkv_bias=False,
+  late_norms=True,
+  wide_qk_norm=True,
+  windows=(16, 16, 0),
+  rope_theta=5e5,
+  local_rope_theta=5e5,
+)
 CONFIGS = {
   'llama': dataclasses.replace(
     TINY,
@@ -75,15 +84,7 @@ CONFIGS = {
   'olmo2': dataclasses.replace(
     TINY, qkv_bias=False, late_norms=True, wide_qk_norm=True
   ),
-  'olmo3': dataclasses.replace(
-    TINY,
-    qkv_bias=False,
-    late_norms=True,
-    wide_qk_norm=True,
-    windows=(16, 16, 0),
-    rope_theta=5e5,
-    local_rope_theta=5e5,
-  ),
+  'olmo3': _OLMO3,
   'smollm3': dataclasses.replace(
     TINY, qkv_bias=False, turned=(True, False, True)
   ),
@@ -98,14 +99,7 @@ CONFIGS = {
     rope_scaling=rope.Yarn(4.0, 32, 8.0, 2.0, 1.1, 0.7, 1.5, False),
   ),
   'olmo3_yarn': dataclasses.replace(
-    TINY,
-    qkv_bias=False,
-    late_norms=True,
-    wide_qk_norm=True,
-    windows=(16, 16, 0),
-    rope_theta=5e5,
-    local_rope_theta=5e5,
-    rope_scaling=rope.Yarn(8.0, 32, attention_factor=1.2),
+    _OLMO3, rope_scaling=rope.Yarn(8.0, 32, attention_factor=1.2)
   ),
   'llama_longrope': dataclasses.replace(
     TINY,
