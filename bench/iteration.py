@@ -20,7 +20,8 @@ from absl import app, flags, logging
 from etils import epath
 
 from rest import main
-from rest.plan.estimate import Rates, rates
+from rest.plan.estimate import Rates
+from rest.plan.outline import rates_of
 from rest.plan.world import Run
 from rest.run.log import read_journal
 
@@ -51,7 +52,7 @@ def show(run: Run, started: float) -> None:
     run: It has come to its end.
     started: Seconds since the epoch: when the process began to look at it.
   """
-  found = rates(run.world.model, run.config.mstep.row_length, run.world.device)
+  found = rates_of(run)
   entries = [*read_journal(run.workdir)]
   phases = [e for e in entries if e['kind'].startswith('phase/')]
   print(_HEAD)

@@ -32,8 +32,7 @@ from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig, Transformer
 from rest.sampler import Ask, Decoding, Sampler, SamplerConfig, Stats
 from rest.sampler.attention import read_for
-from rest.sampler.decode import Program
-from rest.sampler.token_choice import candidates_for
+from rest.sampler.decode import program_for
 
 TOP_K = 40
 # Tokens/s to reach on one H200, and to aim for.
@@ -171,14 +170,10 @@ class Bench:
     lengths = (len(load.prefix), questions, drawn)
     model = sampler.model
     sampler.release()  # Its table; the weights stay here.
-    program = Program(
-      steps=capacity.steps,
-      read=read_for(
-        drawn + capacity.steps, capacity.shape.suffix, self.config, self.mesh
-      ),
-      candidates=candidates_for(TOP_K, self.config.vocab),
-      mesh=self.mesh,
-    )
+    steps, suffix = capacity.steps, capacity.shape.suffix
+    read = read_for(drawn + steps, suffix, self.config, self.mesh)
+    decoding = Decoding(top_k=TOP_K)
+    program = program_for(decoding, self.config, steps, read, self.mesh)
     seconds = step.parts(model, capacity, program, lengths, TOP_K)
     whole = seconds['step']
     shape = capacity.shape

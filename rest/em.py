@@ -5,17 +5,19 @@ that was killed finds them and goes on with the first phase that has none.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
+from typing import NamedTuple
 
 from etils import epath
 from jax.sharding import Mesh
 
 from rest import report
+from rest.config import EvaluateConfig
 from rest.e_step import imported
-from rest.e_step.draw import Tools, e_step
-from rest.e_step.evaluate import evaluate
+from rest.e_step.draw import Tools, e_step, prepare
+from rest.e_step.evaluate import evaluate, prepare_lists
 from rest.e_step.policy import Policy
 from rest.e_step.summary import describe
 from rest.e_step.variants import add_hinted, keep_drawn
@@ -29,7 +31,7 @@ from rest.plan.world import Run
 from rest.run import digests, processes, store
 from rest.run.opened import iteration_folder, load_model, open_run
 from rest.run.phase import Phase, phase
-from rest.types import Halted
+from rest.types import Halted, Problem
 from rest.use.export import export_model
 
 _DATASET = ('e_step.json', 'dataset.jsonl')  # What an E-step makes.
@@ -43,6 +45,7 @@ def run_em(run: Run, tools: Tools) -> None:
   """
   em = run.config.em
   policy = make_policy(run, tools)
+  prepare_all(run, tools)
   measure(run, policy, 0)
   iteration = 0
   with _reporting(run, tools) as report_behind:
@@ -69,6 +72,14 @@ def make_policy(run: Run, tools: Tools) -> Policy:
   assert isinstance(mesh, Mesh)  # Only a plan may be for other devices.
   policy = Policy(tools, mesh, lambda iteration: load(run, policy, iteration))
   return policy
+
+
+def prepare_all(run: Run, tools: Tools) -> None:
+  """Has the sampler's programs compiled behind the first list it draws."""
+  for measured in _measured(run, tools):
+    prepare_lists(measured.tools, measured.config, measured.temperature)
+  if run.config.em.source == 'model' or run.config.eval.on_train:
+    prepare(tools, run.config.estep.num_samples)
 
 
 def load(run: Run, policy: Policy, iteration: int) -> Transformer:
@@ -228,33 +239,45 @@ def improve(run: Run, policy: Policy, iteration: int) -> None:
 
 def measure(run: Run, policy: Policy, iteration: int) -> None:
   """Evaluates the model of an iteration on validation, test and suites."""
-  tools, task, config = policy.tools, run.world.task, run.config.eval
-  greedy = replace(config, num_samples=0, pass_k=())
-  for name, asks, problems, how, temperature in (
-    ('validation', tools, task.problems('validation'), greedy, 0.0),
-    ('test', tools, task.problems('test'), config, 0.0),
-    *(
-      (
-        f'suites/{suite.label}',
-        replace(tools, task=suite.task),
-        suite.problems,
-        greedy,
-        config.suite_temperature,
-      )
-      for suite in run.world.suites
-    ),
+  for name, tools, problems, config, temperature in _measured(
+    run, policy.tools
   ):
-    if not problems:
-      continue
     with _phase(run, policy, iteration, name, f'{name}.json') as here:
       if here.done:
         continue
       policy.use(iteration)
       folder, title = here.folder / name, f'iteration {iteration}, {name}'
-      scores = evaluate(asks, problems, how, folder, title, temperature)
+      scores = evaluate(tools, problems, config, folder, title, temperature)
       here.result = asdict(scores)
       if processes.is_first():
         tools.live.scored(name, iteration, scores)
+
+
+class _Measured(NamedTuple):
+  """A list of problems that each model is measured on."""
+
+  name: str
+  tools: Tools
+  problems: Sequence[Problem]
+  config: EvaluateConfig
+  temperature: float
+
+
+def _measured(run: Run, tools: Tools) -> Iterator[_Measured]:
+  task, config = run.world.task, run.config.eval
+  greedy = replace(config, num_samples=0, pass_k=())
+  for split, how in ('validation', greedy), ('test', config):
+    if problems := task.problems(split):
+      yield _Measured(split, tools, problems, how, 0.0)
+  for suite in run.world.suites:
+    asks = replace(tools, task=suite.task)
+    yield _Measured(
+      f'suites/{suite.label}',
+      asks,
+      suite.problems,
+      greedy,
+      config.suite_temperature,
+    )
 
 
 def export(run: Run, policy: Policy, iteration: int) -> None:

@@ -258,32 +258,17 @@ def _tools(
 ) -> Iterator[Tools]:
   """Starts what draws, judges and tells; the sampler holds the base model."""
   config, world = run.config, run.world
-  assert isinstance(world.mesh, Mesh)  # Only a plan may be for other devices.
-  assert isinstance(world.local_mesh, Mesh)
+  assert isinstance(world.local_mesh, Mesh)  # Not of a plan.
   _keep_programs(config.compilation_cache)
   tested = [world.task, *(suite.task for suite in world.suites)]
   verifiers = tuple(dict.fromkeys(task.verifier for task in tested))
   with (
     Graders(config.verify, verifiers, world.tokenizer) as graders,
     _journal(run) as journal,
+    contextlib.closing(_sampler(run, world.local_mesh)) as sampler,
   ):
     yield Tools(
-      Sampler(
-        sharding.local_copy(
-          weights.load(
-            config.model.path,
-            world.mesh,
-            config.model.dtype,
-            config.sampling.longest,
-          ),
-          world.mesh,
-        ),
-        world.tokenizer,
-        config.sampling,
-        world.local_mesh,
-        seed=config.seed,
-        decoding=config.estep.decoding,
-      ),
+      sampler,
       world.local_mesh,
       graders,
       world.task,
@@ -291,6 +276,26 @@ def _tools(
       should_stop,
       Live(journal, run.workdir / 'profile' if profile else None),
     )
+
+
+def _sampler(run: Run, mesh: Mesh) -> Sampler:
+  """Returns a sampler that holds the base model."""
+  config, world = run.config, run.world
+  assert isinstance(world.mesh, Mesh)
+  base = weights.load(
+    config.model.path,
+    world.mesh,
+    config.model.dtype,
+    config.sampling.longest,
+  )
+  return Sampler(
+    sharding.local_copy(base, world.mesh),
+    world.tokenizer,
+    config.sampling,
+    mesh,
+    seed=config.seed,
+    decoding=config.estep.decoding,
+  )
 
 
 def _keep_programs(folder: str) -> None:

@@ -282,6 +282,15 @@ def draw(
     timing.waiting += time.monotonic() - before
 
 
+def prepare(tools: Tools, num_samples: int, **decoding: Any) -> None:
+  """Has the programs of a `draw` compiled behind whatever is drawn before it.
+
+  Arguments as in `draw_missing`.
+  """
+  prefix = prefix_tokens(tools.task, tools.tokenizer)
+  tools.sampler.prepare(len(prefix), num_samples, **decoding)
+
+
 def _judged(tools: Tools, view: Drawing, rows: list[Graded]) -> list[Graded]:
   view.judged(rows)
   tokens = sum(len(row.completion.tokens) for row in rows)

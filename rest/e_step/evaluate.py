@@ -7,13 +7,14 @@ with the settings of the paper's figure 5 by default.
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 from etils import epath
 
 from rest import metrics
 from rest.config import EvaluateConfig
-from rest.e_step.draw import Timing, Tools, draw, draw_missing
+from rest.e_step.draw import Timing, Tools, draw, draw_missing, prepare
 from rest.run import processes, scores, store
 from rest.types import Graded, Preempted, Problem
 from rest.verify.answers import EXTRACT
@@ -96,6 +97,15 @@ def evaluate(
   return _score(asked, *sampled)
 
 
+def prepare_lists(
+  tools: Tools, config: EvaluateConfig, temperature: float = 0.0
+) -> None:
+  """Has the programs of `evaluate` compiled behind what is drawn before it."""
+  prepare(tools, 1, temperature=temperature)
+  if config.num_samples:
+    prepare(tools, config.num_samples, **_choice(config))
+
+
 def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
   """Returns the share that the sampler's current weights solve greedily.
 
@@ -139,9 +149,7 @@ def _sampled(
     Timing(),
     key='evaluation',
     title=f'{title}, {config.num_samples} samples',
-    temperature=config.temperature,
-    top_k=config.top_k,
-    top_p=config.top_p,
+    **_choice(config),
   )
   by_index = {index: [*map(_without_tokens, rows)] for index, rows in drawn}
   groups = [by_index[index] for index in sorted(by_index)]
@@ -154,6 +162,12 @@ def _sampled(
     maj_at_k = _mean(scores.majority(groups, tools.graders).values())
   halves = {rows[0].problem_id: _halves(rows) for rows in groups}
   return pass_at_k, maj_at_k, halves
+
+
+def _choice(config: EvaluateConfig) -> dict[str, Any]:
+  """Returns how the tokens of samples are chosen, as `Sampler.draw` has it."""
+  names = ('temperature', 'top_k', 'top_p')
+  return {name: getattr(config, name) for name in names}
 
 
 def _without_tokens(row: Graded) -> Graded:

@@ -188,6 +188,19 @@ def _programs(run: Run) -> str:
   )
 
 
+def rates_of(run: Run) -> estimate.Rates | None:
+  """Returns what to expect of a run's devices, where they are known."""
+  world = run.world
+  questions = world.questions['train']
+  question = sum(questions) / len(questions)
+  return estimate.rates(
+    world.model,
+    round(world.prefix + question + _length(run)[0]),
+    run.config.mstep.share_prefixes,
+    world.device,
+  )
+
+
 def _hours(run: Run) -> list[str]:
   """Returns lines about the time that each phase takes."""
   config, world = run.config, run.world
@@ -195,8 +208,7 @@ def _hours(run: Run) -> list[str]:
   train, most = len(world.questions['train']), config.estep.num_samples
   kept = min(config.estep.cap or most, most)
   question, mstep = sum(world.questions['train']) / train, config.mstep
-  path = round(world.prefix + question + length)
-  rates = estimate.rates(world.model, path, mstep.share_prefixes, world.device)
+  rates = rates_of(run)
   if rates is None:
     return [f'hours     no rates are known for {world.device.kind}']
   if mstep.share_prefixes:  # A step has the prefix and each question once.

@@ -12,30 +12,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rest.config import MStepConfig, SamplerConfig
+from rest.config import Decoding, MStepConfig, SamplerConfig
 from rest.m_step import update
 from rest.m_step.packing import Batch
 from rest.model import lora, sharding
 from rest.model.hardware import Device
 from rest.model.transformer import ModelConfig, Transformer
 from rest.plan import estimate
-from rest.sampler import decode, prefill, rearrange, sampler
-from rest.sampler.attention import read_for
+from rest.sampler import sampler
 from rest.sampler.capacity import Capacity, size_table, sizes
-from rest.sampler.decode import Knobs, Program
-from rest.sampler.order import Ask
-from rest.sampler.rearrange import Move
-from rest.sampler.scheduler import Scheduler
-from rest.sampler.table import (
-  Dropped,
-  Table,
-  TableShape,
-  empty_table,
-  idle_state,
-  shards_of,
-  table_shardings,
-)
-from rest.sampler.token_choice import candidates_for
+from rest.sampler.decode import program_for
+from rest.sampler.programs import Programs, placed
+from rest.sampler.table import shards_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +91,7 @@ def lower_training(setup: Setup) -> Iterator[Lowered]:
       lambda m: lora.init_adapters(m, config.lora_rank, jax.random.key(0)),
       frozen,
     )
-    trained = jax.tree.map(_place, shapes, sharding.shardings(shapes, mesh))
+    trained = jax.tree.map(placed, shapes, sharding.shardings(shapes, mesh))
   state = update.abstract_state(config, trained, mesh)
   rows = config.rows * shards_of(mesh) * (2 if setup.in_parts else 1)
   kinds = (np.int32,) * 4 + (np.float32,)
@@ -138,7 +126,7 @@ def lower_hand_over(setup: Setup) -> Iterator[Lowered]:
     lowered = sharding.gather(mesh, model).lower(model)
     yield Lowered('weights to all processes', lowered, planned)
     places = sharding.shardings(model, here, sharding.COPIES)
-    model = jax.tree.map(_place, model, places)
+    model = jax.tree.map(placed, model, places)
   with jax.set_mesh(here):
     lowered = sampler.hand_over.lower(model, here)
   yield Lowered('weights to the sampler', lowered, planned)
@@ -146,79 +134,36 @@ def lower_hand_over(setup: Setup) -> Iterator[Lowered]:
 
 def lower_prefill(setup: Setup) -> Iterator[Lowered]:
   """Yields what reads the prefix, and a load of the longest questions."""
-  capacity, mesh = setup.capacity(), setup.local_mesh
-  shape = capacity.shape
-  model, table = _weights(setup), _table(setup, shape)
-  ask = Ask(0, (1,) * shape.question, tuple(range(setup.samples)))
-  scheduler = Scheduler(
-    shape,
-    iter([(0, ask)]),
-    shape.samples,
-    capacity.questions,
-    setup.sampling.max_tokens,
-    0,
-    (),
-    shards_of(mesh),
-  )
+  programs = _sampling(setup)
+  capacity = programs.capacity
   planned = capacity.total_bytes
-  with jax.set_mesh(mesh):
-    if setup.prefix:
-      tokens_XT = np.zeros((shards_of(mesh), shape.prefix), np.int32)
-      lowered = prefill.load_prefix.lower(model, table, tokens_XT, np.int32(1))
-      yield Lowered('prefix', lowered, planned)
-    load = scheduler.load()
-    lowered = prefill.load_questions.lower(model, table, load, np.int32(1))
-    yield Lowered('questions', lowered, planned)
+  if setup.prefix:
+    yield Lowered('prefix', programs.lower_prefix(), planned)
+  widest = programs.lower_questions(capacity.shape.question)
+  yield Lowered('questions', widest, planned)
 
 
 def lower_decoding(setup: Setup) -> Iterator[Lowered]:
   """Yields a call of the first table."""
-  capacity, mesh = setup.capacity(), setup.local_mesh
-  shape = capacity.shape
-  table = _table(setup, shape)
-  knobs = Knobs._make(
-    [
-      *(np.float32(1), np.int32(setup.top_k), np.float32(1)),
-      np.full(decode.ENDS, -1, np.int32),
-      np.int32(setup.prefix),
-    ]
+  programs = _sampling(setup)
+  capacity = programs.capacity
+  shape, steps = capacity.shape, capacity.steps
+  program = program_for(
+    programs.decoding, setup.model, steps, shape.suffix, setup.local_mesh
   )
-  dropped = Dropped(
-    np.full((shape.slots, shape.rows), -1, np.int32),
-    np.zeros(table.slots.length_QE.shape, bool),
-  )
-  program = Program(
-    steps=capacity.steps,
-    read=read_for(shape.suffix, shape.suffix, setup.model, mesh),
-    candidates=candidates_for(setup.top_k, setup.model.vocab),
-    mesh=mesh,
-  )
-  platform = mesh.devices.flat[0].platform
-  with jax.set_mesh(mesh):
-    lowered = decode.decoding(platform).lower(
-      _weights(setup), table, knobs, dropped, program
-    )
-  name = f'decoding, {shape.size} rows, {capacity.steps} steps a call'
+  name = f'decoding, {shape.size} rows, {steps} steps a call'
+  lowered = programs.lower_decoding(shape, program)
   yield Lowered(name, lowered, capacity.total_bytes)
 
 
 def lower_rearranging(setup: Setup) -> Iterator[Lowered]:
   """Yields what moves a layer, and rows, to the first table's next size."""
-  capacity, mesh = setup.capacity(), setup.local_mesh
-  old, *smaller = sizes(capacity, mesh)
+  programs = _sampling(setup)
+  old, *smaller = sizes(programs.capacity, setup.local_mesh)
   new = smaller[0] if smaller else old
-  table, (slots, rows) = _table(setup, old), idle_state(new)
-  move = Move(
-    slot_QE=slots.count_QE,
-    buffer_QE=slots.count_QE,
-    row_B=np.zeros(new.size, np.int32),
-    entry_QR=rows.entry_QR,
-  )
-  with jax.set_mesh(mesh):
-    lowered = rearrange.move_cache.lower(table.caches[0], move, mesh)
-    yield Lowered('a layer to a smaller table', lowered, 0)
-    lowered = rearrange.move_rows.lower(table.rows, move, mesh)
-    yield Lowered('rows to a smaller table', lowered, 0)
+  layer, rows = programs.lower_layer(old, new), programs.lower_rows(old, new)
+  yield Lowered('a layer to a smaller table', layer, 0)
+  yield Lowered('rows to a smaller table', rows, 0)
 
 
 # In the order of an iteration.
@@ -234,26 +179,18 @@ LOWERED: dict[str, Callable[[Setup], Iterator[Lowered]]] = {
 def _model(setup: Setup) -> Transformer:
   """Returns the shapes and places of the trainer's weights."""
   shapes = jax.eval_shape(lambda: Transformer(setup.model))
-  return jax.tree.map(_place, shapes, sharding.shardings(shapes, setup.mesh))
+  return jax.tree.map(placed, shapes, sharding.shardings(shapes, setup.mesh))
 
 
-def _weights(setup: Setup) -> Transformer:
-  """Returns the shapes and places of the sampler's weights."""
+def _sampling(setup: Setup) -> Programs:
+  """Returns the sampler's programs, for weights that need not be there."""
   mesh = setup.local_mesh
   shapes = jax.eval_shape(lambda m: sampler.hand_over(m, mesh), _model(setup))
   places = sharding.shardings(shapes, mesh, sharding.COPIES)
-  return jax.tree.map(_place, shapes, places)
-
-
-def _table(setup: Setup, shape: TableShape) -> Table:
-  mesh = setup.local_mesh
-  shapes = jax.eval_shape(lambda: empty_table(setup.model, shape, mesh))
-  return jax.tree.map(_place, shapes, table_shardings(shapes, mesh))
+  weights = jax.tree.map(placed, shapes, places)
+  decoding = Decoding(top_k=setup.top_k)
+  return Programs(weights, setup.capacity(), mesh, decoding, setup.prefix)
 
 
 def _places(tree: Any, place: NamedSharding) -> Any:
-  return jax.tree.map(lambda leaf: _place(leaf, place), tree)
-
-
-def _place(leaf: Any, place: NamedSharding) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+  return jax.tree.map(lambda leaf: placed(leaf, place), tree)

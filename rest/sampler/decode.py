@@ -1,7 +1,6 @@
-"""The compiled program of a call: a bounded run of decoding steps."""
+"""The program of a call: a bounded run of decoding steps."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from rest.config import Decoding
 from rest.model import transformer
 from rest.model.sharding import AXES
-from rest.model.transformer import Transformer, backbone
+from rest.model.transformer import ModelConfig, Transformer, backbone
 from rest.sampler.attention import three_levels
 from rest.sampler.refill import claim, drop
 from rest.sampler.table import (
@@ -23,7 +23,7 @@ from rest.sampler.table import (
   Where,
   pick,
 )
-from rest.sampler.token_choice import choose, uniforms
+from rest.sampler.token_choice import candidates_for, choose, uniforms
 
 ENDS = 8  # Z: end tokens that a model may have.
 
@@ -43,6 +43,23 @@ class Program:
   read: int
   candidates: int
   mesh: Mesh
+
+
+def program_for(
+  decoding: Decoding, config: ModelConfig, steps: int, read: int, mesh: Mesh
+) -> Program:
+  """Returns what to compile for.
+
+  Args:
+    decoding: How tokens are chosen.
+    config: The model's shape.
+    steps: See `Program`; likewise the following.
+    read: See `Program`.
+    mesh: See `Program`.
+  """
+  # A temperature of 0 needs the best token only.
+  top_k = decoding.top_k if decoding.temperature else decoding.top_k or 1
+  return Program(steps, read, candidates_for(top_k, config.vocab), mesh)
 
 
 class Knobs(NamedTuple):
@@ -79,34 +96,6 @@ def decode(
     dropped: What the host wants no more of.
     program: Static.
   """
-  return decoding(program.mesh.devices.flat[0].platform)(
-    model, table, knobs, dropped, program
-  )
-
-
-@functools.cache
-def decoding(platform: str) -> Callable[..., tuple[Table, Drawn]]:
-  """Returns `decode` as compiled for a platform."""
-  options = {}
-  if platform == 'gpu':
-    # Of Triton's matrix products few are quicker here than the library's, and
-    # trying them takes half of the compilation (bench/NOTES.md).
-    options['xla_gpu_enable_triton_gemm'] = False
-  return jax.jit(
-    _decode,
-    static_argnames='program',
-    donate_argnames='table',
-    compiler_options=options,
-  )
-
-
-def _decode(
-  model: Transformer,
-  table: Table,
-  knobs: Knobs,
-  dropped: Dropped,
-  program: Program,
-) -> tuple[Table, Drawn]:
   slots, rows = drop(table.slots, table.rows, dropped)
   table = table._replace(slots=slots, rows=rows)
   shape = (program.steps, *rows.entry_QR.shape)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from rest.config import Decoding
 from rest.model.transformer import Transformer
+from rest.sampler.ahead import Ahead
 from rest.sampler.attention import read_for
 from rest.sampler.capacity import Capacity, smallest
-from rest.sampler.decode import ENDS, Knobs, Program, decode
+from rest.sampler.decode import ENDS, Knobs, Program, program_for
 from rest.sampler.order import Draft, Sampled
-from rest.sampler.prefill import load_prefix, load_questions
+from rest.sampler.programs import Jitted, jitted
 from rest.sampler.rearrange import Move, move_cache, move_rows
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Call, Stats, Watch
@@ -27,10 +28,10 @@ from rest.sampler.table import (
   Rows,
   Slots,
   Table,
+  TableShape,
   put_table,
   shards_of,
 )
-from rest.sampler.token_choice import candidates_for
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Drawing:
     model: Unstacked.
     ends: End tokens.
     mesh: Of the devices.
+    ahead: Compiles the programs.
     decoding: How tokens are chosen.
     stops: Finds stop strings.
     stats: What is drawn is counted here.
@@ -55,6 +57,7 @@ class Drawing:
   model: Transformer
   ends: tuple[int, ...]
   mesh: Mesh
+  ahead: Ahead
   decoding: Decoding
   stops: Stops
   stats: Stats
@@ -82,8 +85,10 @@ class Drawing:
       self._load_prefix(prefix, knobs)
     while True:
       while load := self.scheduler.load():
+        width = load.tokens_XT.shape[1]
+        self.ahead.wait('questions', self.capacity.shape, width)
         with jax.set_mesh(self.mesh):
-          self.table = load_questions(
+          self.table = self._jitted.load_questions(
             self.model, self.table, load, knobs.prefix
           )
       if self.scheduler.is_open:
@@ -96,21 +101,29 @@ class Drawing:
         yield from self._even_out()
     self.stats.idle_seconds += self.watch.idle
 
+  @property
+  def _jitted(self) -> Jitted:
+    return jitted(self.mesh, self.model.config.layers)
+
   def _load_prefix(self, prefix: Sequence[int], knobs: Knobs) -> None:
     # The same for each shard, which has its own copy.
     shape = (shards_of(self.mesh), self.capacity.shape.prefix)
     tokens_XT = np.zeros(shape, np.int32)
     tokens_XT[:, : len(prefix)] = prefix
+    self.ahead.wait('prefix', self.capacity.shape)
     with jax.set_mesh(self.mesh):
-      self.table = load_prefix(self.model, self.table, tokens_XT, knobs.prefix)
+      self.table = self._jitted.load_prefix(
+        self.model, self.table, tokens_XT, knobs.prefix
+      )
 
   def _call(self, knobs: Knobs) -> None:
     """Sends the next call to the device."""
     self.watch.before(self.calls)
     program = self._program()
+    self.ahead.wait('decode', self.capacity.shape, program)
     dropped = Dropped(self.dropped_QR, self.scheduler.withdraw())
     with jax.set_mesh(self.mesh):
-      self.table, drawn = decode(
+      self.table, drawn = self._jitted.decode(
         self.model, self.table, knobs, dropped, program
       )
     owners = [list(slot) for slot in self.scheduler.owners]
@@ -122,15 +135,8 @@ class Drawing:
     steps = self.capacity.steps
     longest = self.scheduler.longest + (len(self.calls) + 1) * steps
     suffix, config = self.capacity.shape.suffix, self.model.config
-    # A temperature of 0 needs the best token only.
-    top_k = self.decoding.top_k
-    top_k = top_k if self.decoding.temperature else top_k or 1
-    return Program(
-      steps=steps,
-      read=read_for(longest, suffix, config, self.mesh),
-      candidates=candidates_for(top_k, config.vocab),
-      mesh=self.mesh,
-    )
+    read = read_for(longest, suffix, config, self.mesh)
+    return program_for(self.decoding, config, steps, read, self.mesh)
 
   def _collect(self) -> list[Sampled]:
     """Reads the oldest call; returns the completions that ended in it."""
@@ -167,11 +173,13 @@ class Drawing:
     while self.calls and self.scheduler.waiting:
       yield self._collect()
     if moves := self.scheduler.rearrange(target):
-      self._rearrange(*moves)
+      self._rearrange(*moves, target)
       self.capacity = replace(self.capacity, shape=target)
       self._forget_drops()  # What was dropped is not moved.
 
-  def _rearrange(self, move: Move, slots: Slots) -> None:
+  def _rearrange(self, move: Move, slots: Slots, new: TableShape) -> None:
+    for kind in ('rows', 'layer'):
+      self.ahead.wait(kind, self.capacity.shape, new)
     with jax.set_mesh(self.mesh):
       rows: Rows = move_rows(self.table.rows, move, self.mesh)
       caches: list[LayerCache] = []

@@ -1,11 +1,9 @@
-"""The compiled programs that fill a table: its prefix, and questions.
+"""The programs that fill a table: with its prefix, and with questions.
 
 Each shard of the devices prefills the prefix for itself, and the questions of
 its own slots. So no device talks to another, but those that share heads: on
 slices of several hosts some TPUs cannot, among the chips of one host alone.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,6 @@ from rest.sampler.table import ROWS, SPECS, LayerCache, Load, Table, table_specs
 _LEVELS = PartitionSpec(ROWS, 'tensor')  # Of keys and values by prompt.
 
 
-@functools.partial(jax.jit, donate_argnames='table')
 def load_prefix(
   model: Transformer, table: Table, tokens_XT: jax.Array, length: jax.Array
 ) -> Table:
@@ -40,13 +37,12 @@ def load_prefix(
   return table._replace(caches=list(map(put, table.caches, levels)))
 
 
-@functools.partial(jax.jit, donate_argnames='table')
 def load_questions(
   model: Transformer, table: Table, load: Load, prefix: jax.Array
 ) -> Table:
   """Returns the table with the load's questions at level 1."""
   levels = _prefill(model, load.tokens_XT, load.length_X, table.caches, prefix)
-  specs = table_specs(table)
+  specs = table_specs(len(table.caches))
   return jax.shard_map(
     fill,
     in_specs=(specs, PartitionSpec(ROWS), _LEVELS),

@@ -17,10 +17,12 @@ from rest.model.rope import check_reach
 from rest.model.sharding import COPIES, leaf_name, shardings
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import ModelConfig, Transformer, unstack
+from rest.sampler.ahead import Ahead
 from rest.sampler.capacity import Capacity, size_table
 from rest.sampler.decode import ENDS
 from rest.sampler.drawing import Drawing
 from rest.sampler.order import Ask, Sampled
+from rest.sampler.programs import Programs, placed
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Stats
 from rest.sampler.stops import Stops
@@ -80,6 +82,7 @@ class Sampler:
     self._seed = seed
     self._table: Table | None = None
     self._capacity: Capacity | None = None
+    self._ahead = Ahead()
     self.set_weights(model)
 
   def set_weights(self, model: Transformer) -> None:
@@ -143,10 +146,7 @@ class Sampler:
     samples: int = 0,
     withdrawn: Collection[int] = (),
     stop: tuple[str, ...] = (),
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    max_tokens: int | None = None,
+    **options: Any,
   ) -> Iterator[list[Sampled]]:
     """Draws the samples that are asked for, as tokens.
 
@@ -161,11 +161,9 @@ class Sampler:
       withdrawn: Indices of asks that no more is wanted of. The consumer may add
         to it; a few samples that were under way may still come.
       stop: Texts that end a completion.
-      temperature: In place of what the sampler was made with; likewise the
-        following.
-      top_k: See `Decoding`.
-      top_p: See `Decoding`.
-      max_tokens: See `SamplerConfig`.
+      **options: `temperature`, `top_k` and `top_p` (see `Decoding`) and
+        `max_tokens` (see `SamplerConfig`), in place of what the sampler was
+        made with.
 
     Returns:
       An iterator over what ended in each call of the device, which works on
@@ -181,25 +179,18 @@ class Sampler:
         'Stop texts need a tokenizer with an end token, which takes their '
         'place in the completion; tokenizer.eos is empty.'
       )
-    config, decoding = self._config, self._decoding
-    if max_tokens is not None:
-      config = replace(config, max_tokens=max_tokens)
-    given = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
-    decoding = replace(
-      decoding, **{k: v for k, v in given.items() if v is not None}
-    )
+    config, decoding = self._settings(**options)
     check_ids(prefix, self._model_config.vocab, 'The prefix of the prompts')
     checked = _checked(asks, len(prefix), config, self._model_config)
     first = next(checked, None)
     if first is None:
       return iter(())
-    capacity = size_table(
-      config,
-      self._model_config,
-      self._mesh,
-      len(prefix),
-      samples or max(1, len(first[1].samples)),
-    )
+    samples = samples or max(1, len(first[1].samples))
+    programs = self.programs(len(prefix), samples, **options)
+    self._ahead.start(programs.first())
+    if not self._is_cpu:
+      self._ahead.start(programs.later())
+    capacity = programs.capacity
     scheduler = Scheduler(
       capacity.shape,
       itertools.chain([first], checked),
@@ -211,6 +202,56 @@ class Sampler:
       shards_of(self._mesh),
     )
     return self._run(prefix, scheduler, capacity, decoding, stop)
+
+  def prepare(self, prefix: int, samples: int, **options: Any) -> None:
+    """Has the programs of a list compiled behind whatever is drawn before it.
+
+    Args:
+      prefix: Tokens that all prompts will begin with.
+      samples: Most samples of one ask.
+      **options: As in `draw`.
+
+    Raises:
+      ValueError: The table does not fit.
+    """
+    if not self._is_cpu:  # It would compile on the cores that it draws with.
+      programs = self.programs(prefix, samples, **options)
+      self._ahead.start(itertools.chain(programs.first(), programs.later()))
+
+  def close(self) -> None:
+    """Waits for what is being compiled; nothing is to be drawn any more."""
+    self._ahead.close()
+
+  def programs(self, prefix: int, samples: int, **options: Any) -> Programs:
+    """Returns the programs of a list; see `prepare`."""
+    config, decoding = self._settings(**options)
+    return Programs(
+      jax.tree.map(lambda x: placed(x, x.sharding), self.model),
+      size_table(config, self._model_config, self._mesh, prefix, samples),
+      self._mesh,
+      decoding,
+      prefix,
+    )
+
+  @property
+  def _is_cpu(self) -> bool:
+    return self._mesh.devices.flat[0].platform == 'cpu'
+
+  def _settings(
+    self,
+    *,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+  ) -> tuple[SamplerConfig, Decoding]:
+    """Returns what holds for a list: what it names, or the sampler's own."""
+    given = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
+    changes = {k: v for k, v in given.items() if v is not None}
+    decoding = replace(self._decoding, **changes)
+    if max_tokens is None:
+      return self._config, decoding
+    return replace(self._config, max_tokens=max_tokens), decoding
 
   def _run(
     self,
@@ -225,6 +266,7 @@ class Sampler:
       model=self.model,
       ends=self._tokenizer.eos,
       mesh=self._mesh,
+      ahead=self._ahead,
       decoding=decoding,
       stops=Stops(self._tokenizer, stop, self._model_config.vocab),
       stats=self.stats,

@@ -20,6 +20,7 @@ from rest.sampler.table import (
   Load,
   Slots,
   TableShape,
+  idle_load,
   idle_state,
 )
 
@@ -319,23 +320,12 @@ class Scheduler:
       filled: Buffers, and the orders that go there.
       width: Of the questions.
     """
-    x, y = self._questions, COPIES * self._questions
-    i, none = self.shape.samples, self._own
-
-    def zeros(*axes: int) -> Any:
-      return np.zeros(axes, np.int32)
-
-    load = Load(
-      tokens_XT=zeros(x, width),
-      length_X=zeros(x),
-      last_X=zeros(x),
-      source_Y=zeros(y),
-      slot_Y=zeros(y) + none,
-      buffer_Y=zeros(y),
-      key_YW=zeros(y, 2).astype(np.uint32),
-      sample_YI=zeros(y, i),
-      limit_YI=zeros(y, i),
-      count_Y=zeros(y),
+    load: Any = idle_load(
+      self._questions,
+      COPIES * self._questions,
+      self.shape.samples,
+      width,
+      self._own,
     )
     for order, (slot, buffer), x, y in filled:
       self.owners[slot][buffer] = order

@@ -228,7 +228,9 @@ def empty_table(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
     jax.tree.map(jnp.asarray, slots),
     jax.tree.map(jnp.asarray, rows),
   )
-  return jax.lax.with_sharding_constraint(table, table_shardings(table, mesh))
+  return jax.lax.with_sharding_constraint(
+    table, table_shardings(config.layers, mesh)
+  )
 
 
 def has_kernels(config: ModelConfig, mesh: Mesh) -> bool:
@@ -260,20 +262,51 @@ def idle_state(shape: TableShape) -> tuple[Slots, Rows]:
   return slots, rows
 
 
-def table_specs(table: Table) -> Table:
-  """Returns how each array is split: slots and rows on data, K on tensor."""
-  by_slot = PartitionSpec(ROWS)
-  return Table(
-    [LayerCache._make(SPECS) for _ in table.caches],
-    Slots._make(by_slot for _ in table.slots),
-    Rows._make(by_slot for _ in table.rows),
+def idle_load(
+  questions: int, buffers: int, samples: int, width: int, none: int
+) -> Load:
+  """Returns, in NumPy, a load that fills nothing.
+
+  Args:
+    questions: X.
+    buffers: Y.
+    samples: I.
+    width: T.
+    none: Slots of a shard: the number of a slot that is not there.
+  """
+  x, y, i = questions, buffers, samples
+
+  def zeros(*axes: int) -> Any:
+    return np.zeros(axes, np.int32)
+
+  return Load(
+    tokens_XT=zeros(x, width),
+    length_X=zeros(x),
+    last_X=zeros(x),
+    source_Y=zeros(y),
+    slot_Y=zeros(y) + none,
+    buffer_Y=zeros(y),
+    key_YW=zeros(y, 2).astype(np.uint32),
+    sample_YI=zeros(y, i),
+    limit_YI=zeros(y, i),
+    count_Y=zeros(y),
   )
 
 
-def table_shardings(table: Table, mesh: Mesh) -> Table:
+def table_specs(layers: int) -> Table:
+  """Returns how each array is split: slots and rows on data, K on tensor."""
+  by_slot = PartitionSpec(ROWS)
+  return Table(
+    [LayerCache._make(SPECS)] * layers,
+    Slots._make([by_slot] * len(Slots._fields)),
+    Rows._make([by_slot] * len(Rows._fields)),
+  )
+
+
+def table_shardings(layers: int, mesh: Mesh) -> Table:
   """Returns each array's sharding, by `table_specs`."""
   return jax.tree.map(
-    lambda spec: NamedSharding(mesh, spec), table_specs(table)
+    lambda spec: NamedSharding(mesh, spec), table_specs(layers)
   )
 
 
@@ -283,7 +316,7 @@ def put_table(table: Table, mesh: Mesh) -> Table:
   Whoever made its arrays, their shardings are spelled alike: another spelling
   of the same place would be compiled for again.
   """
-  return jax.device_put(table, table_shardings(table, mesh))
+  return jax.device_put(table, table_shardings(len(table.caches), mesh))
 
 
 def pick(value_QE: jax.Array, buffer_QR: jax.Array) -> jax.Array:

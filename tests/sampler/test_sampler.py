@@ -18,8 +18,7 @@ from rest.model.transformer import (
   logits,
 )
 from rest.sampler import Ask, Decoding, Sampler, SamplerConfig
-from rest.sampler.decode import decoding
-from rest.sampler.prefill import load_prefix, load_questions
+from rest.sampler.programs import jitted
 from rest.types import Completion
 
 CONFIG = ModelConfig(
@@ -277,6 +276,34 @@ def test_a_shrinking_table_draws_the_same():
   assert shrinking.stats.busy > whole.stats.busy
 
 
+@pytest.mark.parametrize('devices', [1, 4])
+def test_what_is_compiled_ahead_is_what_a_list_calls(devices):
+  least = dataclasses.replace(
+    SETTINGS, steps_per_call=4, min_rows=4, max_tokens=40
+  )
+  sampler = make_sampler(settings=least, devices=devices)
+  ours = ['decode', 'load_prefix', 'load_questions', 'move_cache', 'move_rows']
+  compiled = []
+
+  def note(event, _, fun_name='', **__):
+    if event == '/jax/core/compile/backend_compile_duration':
+      compiled.extend(name for name in ours if name in fun_name)
+
+  jax.monitoring.register_event_duration_secs_listener(note)
+  try:
+    programs = sampler.programs(len(PREFIX), 6)
+    for _, lower in (*programs.first(), *programs.later()):
+      lower().compile()
+    assert {*compiled} == {*ours}
+    compiled.clear()
+    asks = [Ask(i, (5, 6), (0, 1, 2, 3, 4, 5)) for i in range(12)]
+    draw(sampler, asks=asks)
+    assert sampler.stats.row_steps < 16 * 4 * sampler.stats.calls  # It shrank.
+    assert not compiled
+  finally:
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
 def test_asks_may_have_more_samples_than_the_first():
   settings = dataclasses.replace(SETTINGS, steps_per_call=2, min_rows=2)
   asks = [
@@ -295,7 +322,7 @@ def tokens(completions):
 
 def test_options_and_lengths_change_without_compiling(sampler, drawn):
   del drawn  # All that is needed is compiled by now.
-  programs = (decoding('cpu'), load_prefix, load_questions)
+  programs = jitted(make_mesh(MeshConfig(), jax.devices()[:1]), 1)
   before = [program._cache_size() for program in programs]
   draw(sampler, temperature=0.0)
   draw(sampler, temperature=1.5, top_k=7, top_p=0.5, max_tokens=11)
