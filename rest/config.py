@@ -292,7 +292,9 @@ class MStepConfig(Section):
   # and takes that one; 'fixed_steps' takes the last. The untrained model is no
   # candidate.
   stop: Literal['best', 'first_drop', 'fixed_steps'] = 'best'
-  eval_every: Count = 0  # Steps between validations; 0: only at the end.
+  # Steps between validations; the end is one. 0: none, as the end is all that
+  # there is to choose.
+  eval_every: Count = 0
   # Steps between checkpoints, besides those at validations; 0: only those.
   save_every: Count = 0
   # What the forward pass keeps for the backward pass: 'none' makes nothing

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 from jax.sharding import Mesh
 
 from rest.e_step.draw import Tools
@@ -34,9 +33,7 @@ class Policy:
 
   def hold(self, iteration: int | None, model: Transformer) -> None:
     """Gives the sampler weights; None are those of no finished iteration."""
-    model = local_copy(model, self.mesh)
-    with jax.set_mesh(self.tools.mesh):
-      self.tools.sampler.set_weights(model)
+    self.tools.sampler.set_weights(local_copy(model, self.mesh))
     self._held = iteration
 
   def release(self) -> None:

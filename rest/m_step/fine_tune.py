@@ -120,9 +120,9 @@ def fine_tune(
       if validate and training.needs_score():
         score = float(validate(training.model(), training.done))
         training.scores[training.done] = score
-      training.save()
       if schedule.ends(training.done, training.scores):
         return training.finish(keep_optimizer)
+      training.save()
       if training.train(should_stop):
         training.save()
         at = f'after step {training.done} of {schedule.steps}'

@@ -83,9 +83,14 @@ class Schedule:
     return self._batches[index]
 
   def validates_after(self, done: int) -> bool:
-    """Whether the model is validated when so many steps are done."""
+    """Whether the model is validated when so many steps are done.
+
+    Where it would be at the end alone, there is nothing to choose from.
+    """
     every = self.config.eval_every
-    return done == self.steps or bool(done and every and done % every == 0)
+    if not 0 < every < self.steps:
+      return False
+    return done == self.steps or (done > 0 and done % every == 0)
 
   def next_pause(self, done: int) -> int:
     """Returns after how many steps the next validation or checkpoint is."""

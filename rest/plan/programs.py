@@ -19,10 +19,10 @@ from rest.model import lora, sharding
 from rest.model.hardware import Device
 from rest.model.transformer import ModelConfig, Transformer
 from rest.plan import estimate
-from rest.sampler import sampler
 from rest.sampler.capacity import Capacity, size_table, sizes
 from rest.sampler.decode import program_for
 from rest.sampler.programs import Programs, placed
+from rest.sampler.sampler import hand_over
 from rest.sampler.table import shards_of
 
 
@@ -128,7 +128,7 @@ def lower_hand_over(setup: Setup) -> Iterator[Lowered]:
     places = sharding.shardings(model, here, sharding.COPIES)
     model = jax.tree.map(placed, model, places)
   with jax.set_mesh(here):
-    lowered = sampler.hand_over.lower(model, here)
+    lowered = hand_over(setup.model, here).lower(model)
   yield Lowered('weights to the sampler', lowered, planned)
 
 
@@ -185,7 +185,7 @@ def _model(setup: Setup) -> Transformer:
 def _sampling(setup: Setup) -> Programs:
   """Returns the sampler's programs, for weights that need not be there."""
   mesh = setup.local_mesh
-  shapes = jax.eval_shape(lambda m: sampler.hand_over(m, mesh), _model(setup))
+  shapes = jax.eval_shape(hand_over(setup.model, mesh), _model(setup))
   places = sharding.shardings(shapes, mesh, sharding.COPIES)
   weights = jax.tree.map(placed, shapes, places)
   decoding = Decoding(top_k=setup.top_k)

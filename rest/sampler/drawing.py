@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from rest.sampler.attention import read_for
 from rest.sampler.capacity import Capacity, smallest
 from rest.sampler.decode import ENDS, Knobs, Program, program_for
 from rest.sampler.order import Draft, Sampled
-from rest.sampler.programs import Jitted, jitted
+from rest.sampler.programs import Jitted, everywhere, jitted
 from rest.sampler.rearrange import Move, move_cache, move_rows
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Call, Stats, Watch
@@ -195,10 +194,11 @@ class Drawing:
   def _knobs(self, prefix: int) -> Knobs:
     ends_Z = np.full(ENDS, -1, np.int32)
     ends_Z[: len(self.ends)] = self.ends
-    return Knobs(
-      temperature=jnp.float32(self.decoding.temperature),
-      top_k=jnp.int32(self.decoding.top_k),
-      top_p=jnp.float32(self.decoding.top_p),
-      ends_Z=jnp.asarray(ends_Z),
-      prefix=jnp.int32(prefix),
+    decoding = self.decoding
+    knobs = Knobs._make(
+      [
+        *(np.float32(decoding.temperature), np.int32(decoding.top_k)),
+        *(np.float32(decoding.top_p), ends_Z, np.int32(prefix)),
+      ]
     )
+    return jax.device_put(knobs, everywhere(self.mesh))

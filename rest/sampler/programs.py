@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rest.config import Decoding
 from rest.model.transformer import Transformer
@@ -66,7 +66,9 @@ def jitted(mesh: Mesh, layers: int) -> Jitted:
     # Of Triton's matrix products few are quicker here than the library's, and
     # trying them takes half of the compilation (bench/NOTES.md).
     options['xla_gpu_enable_triton_gemm'] = False
-  jit = functools.partial(jax.jit, donate_argnames='table')
+  jit = functools.partial(
+    jax.jit, donate_argnames='table', compiler_options=options
+  )
   return Jitted(
     jit(load_prefix, out_shardings=table),
     jit(load_questions, out_shardings=table),
@@ -74,7 +76,6 @@ def jitted(mesh: Mesh, layers: int) -> Jitted:
       decode,
       static_argnames='program',
       out_shardings=(table, None),
-      compiler_options=options,
     ),
   )
 
@@ -124,7 +125,7 @@ class Programs:
     tokens_XT = np.zeros((shards_of(self.mesh), shape.prefix), np.int32)
     with jax.set_mesh(self.mesh):
       return self._jitted.load_prefix.lower(
-        self.model, self._table(shape), tokens_XT, np.int32(self.prefix)
+        self.model, self._table(shape), tokens_XT, self._count
       )
 
   def lower_questions(self, width: int) -> Lowered:
@@ -133,15 +134,18 @@ class Programs:
     load = idle_load(count, COPIES * count, shape.samples, width, 0)
     with jax.set_mesh(self.mesh):
       return self._jitted.load_questions.lower(
-        self.model, self._table(shape), load, np.int32(self.prefix)
+        self.model, self._table(shape), load, self._count
       )
 
   def lower_decoding(self, shape: TableShape, program: Program) -> Lowered:
     """Lowers a call."""
     table, (slots, rows) = self._table(shape), idle_state(shape)
-    number, count = np.float32(0), np.int32(0)
     ends_Z = np.full(ENDS, -1, np.int32)
-    knobs = Knobs._make([number, count, number, ends_Z, count])
+    knobs = Knobs._make(
+      [np.float32(0), np.int32(0), np.float32(0), ends_Z, np.int32(0)]
+    )
+    place = everywhere(self.mesh)
+    knobs = jax.tree.map(lambda x: placed(x, place), knobs)
     dropped = Dropped(rows.entry_QR, slots.count_QE > 0)
     with jax.set_mesh(self.mesh):
       return self._jitted.decode.lower(
@@ -171,6 +175,11 @@ class Programs:
     return ('decode', shape, program), lower
 
   @property
+  def _count(self) -> jax.ShapeDtypeStruct:
+    """An integer among `Knobs`."""
+    return placed(np.int32(0), everywhere(self.mesh))
+
+  @property
   def _jitted(self) -> Jitted:
     return jitted(self.mesh, self.model.config.layers)
 
@@ -178,6 +187,11 @@ class Programs:
     config, mesh = self.model.config, self.mesh
     table = jax.eval_shape(lambda: empty_table(config, shape, mesh))
     return jax.tree.map(placed, table, table_shardings(config.layers, mesh))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+  """Returns the place of what all devices of a mesh have."""
+  return NamedSharding(mesh, PartitionSpec())
 
 
 def placed(leaf: Any, place: NamedSharding) -> jax.ShapeDtypeStruct:

@@ -96,7 +96,8 @@ class Sampler:
     """
     check_reach(model.config.rope_scaling, self._config.longest, 'A sample')
     self._model_config = model.config
-    self.model: Transformer = hand_over(model, self._mesh)
+    with jax.set_mesh(self._mesh):
+      self.model: Transformer = hand_over(model.config, self._mesh)(model)
 
   def release(self) -> None:
     """Frees weights and table for the trainer; `set_weights` must come next."""
@@ -293,30 +294,34 @@ class Sampler:
     table, self._table = self._table, None
     if table is None or self._capacity != capacity:
       del table
-      table = empty_table(self._model_config, capacity.shape, self._mesh)
+      with jax.set_mesh(self._mesh):
+        table = empty_table(self._model_config, capacity.shape, self._mesh)
     idle = Table(table.caches, *idle_state(capacity.shape))
     return put_table(idle, self._mesh)
 
 
-@functools.partial(jax.jit, static_argnames='mesh')
-def hand_over(model: Transformer, mesh: Mesh) -> Transformer:
-  """Returns the model as decoding wants it: a list of layers, compute dtype.
+@functools.cache
+def hand_over(config: ModelConfig, mesh: Mesh) -> Any:
+  """Returns the program that makes the trainer's weights those of decoding.
 
-  Norms stay in float32, as the trainer computes with them. Weights are split
-  over `tensor` only: gathering them over `fsdp` each step would cost more than
-  the step.
+  That is a list of layers in the compute type; norms stay in float32, as the
+  trainer computes with them. Weights are split over `tensor` only: gathering
+  them over `fsdp` each step would cost more than the step. Wherever they come
+  from, their places are spelled alike: of another spelling of the same place,
+  all programs of decoding would be compiled again.
   """
-  dtype = jnp.dtype(model.config.dtype)
+  dtype = jnp.dtype(config.dtype)
 
   def convert(path: Any, leaf: jax.Array) -> jax.Array:
     name = leaf_name(path)
     is_matrix = len(leaf.shape) > 1 and 'D' in name.split('_')[-1]
     return leaf.astype(dtype) if is_matrix else leaf
 
-  converted = jax.tree_util.tree_map_with_path(convert, unstack(model))
-  return jax.lax.with_sharding_constraint(
-    converted, shardings(converted, mesh, COPIES)
-  )
+  def handed_over(model: Transformer) -> Transformer:
+    return jax.tree_util.tree_map_with_path(convert, unstack(model))
+
+  shapes = jax.eval_shape(lambda: handed_over(Transformer(config)))
+  return jax.jit(handed_over, out_shardings=shardings(shapes, mesh, COPIES))
 
 
 def _chunk(asks: Iterable[Ask], shape: TableShape) -> int:

@@ -19,6 +19,7 @@ from rest.model.transformer import (
 )
 from rest.sampler import Ask, Decoding, Sampler, SamplerConfig
 from rest.sampler.programs import jitted
+from rest.sampler.table import empty_table
 from rest.types import Completion
 
 CONFIG = ModelConfig(
@@ -322,13 +323,18 @@ def tokens(completions):
 
 def test_options_and_lengths_change_without_compiling(sampler, drawn):
   del drawn  # All that is needed is compiled by now.
-  programs = jitted(make_mesh(MeshConfig(), jax.devices()[:1]), 1)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  programs = (*jitted(mesh, 1), empty_table)
   before = [program._cache_size() for program in programs]
   draw(sampler, temperature=0.0)
   draw(sampler, temperature=1.5, top_k=7, top_p=0.5, max_tokens=11)
   draw(sampler, prefix=PREFIX[:-5], asks=ASKS[2:4])
   sampler.set_weights(make_model(CONFIG))
   draw(sampler, top_k=64)
+  # As they come from the trainer: on its mesh, placed by a program.
+  with jax.set_mesh(mesh):
+    sampler.set_weights(jax.jit(lambda model: model)(make_model(CONFIG)))
+    draw(sampler)
   assert [program._cache_size() for program in programs] == before
 
 

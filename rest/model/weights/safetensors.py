@@ -45,6 +45,11 @@ class Tensor:
   start: int
   stop: int
 
+  @property
+  def dtype(self) -> np.dtype[Any]:
+    """NumPy's name for `kind`."""
+    return _DTYPES[self.kind]
+
 
 def index(path: str) -> dict[str, Tensor]:
   """Returns all tensors of a checkpoint directory by name.
@@ -87,7 +92,7 @@ def index(path: str) -> dict[str, Tensor]:
 
 def read_rows(tensor: Tensor, start: int, stop: int) -> np.ndarray:
   """Returns rows of a tensor, in the file's dtype; the array is read-only."""
-  dtype = _DTYPES[tensor.kind]
+  dtype = tensor.dtype
   row_bytes = math.prod(tensor.shape[1:]) * dtype.itemsize
   size = (stop - start) * row_bytes
   with tensor.file.open('rb') as file:
