@@ -5,11 +5,12 @@ table: a dozen, of some seconds each.
 """
 
 import os
-from collections.abc import Hashable, Iterable
+import threading
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from rest.sampler.programs import Named
+from rest.sampler.programs import Lowered, Named
 
 
 class Ahead:
@@ -17,24 +18,34 @@ class Ahead:
 
   A jitted function finds what another thread has compiled of it: nothing is
   handed over, and what cannot be compiled is an error where it is called.
+
+  Programs are lowered by one thread at a time, and nothing is called for it
+  that others call: two threads that call one jitted function at once, with
+  static arguments that Python compares, crash JAX (0.11.2, about once in ten
+  runs).
   """
 
   def __init__(self):
     workers = max(1, min(4, len(os.sched_getaffinity(0)) // 2))
     self._pool = ThreadPoolExecutor(workers, 'compile')
+    self._lowering = threading.Lock()
     self._asked: dict[Hashable, Future[Any]] = {}
 
   def start(self, programs: Iterable[Named]) -> None:
     """Asks for programs; those that were asked for before are left out."""
     for key, lower in programs:
       if key not in self._asked:
-        compile_ = lambda lower=lower: lower().compile()  # noqa: E731
-        self._asked[key] = self._pool.submit(compile_)
+        self._asked[key] = self._pool.submit(self._compile, lower)
 
   def wait(self, *key: Hashable) -> None:
     """Returns once a program that was asked for is there."""
     if key in self._asked:
       wait([self._asked[key]])
+
+  def _compile(self, lower: Callable[[], Lowered]) -> None:
+    with self._lowering:
+      lowered = lower()
+    lowered.compile()
 
   def close(self) -> None:
     """Compiles no more; waits for what is being compiled."""

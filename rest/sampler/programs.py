@@ -27,7 +27,7 @@ from rest.sampler.table import (
   Dropped,
   Table,
   TableShape,
-  empty_table,
+  abstract_table,
   has_kernels,
   idle_load,
   idle_state,
@@ -184,9 +184,7 @@ class Programs:
     return jitted(self.mesh, self.model.config.layers)
 
   def _table(self, shape: TableShape) -> Table:
-    config, mesh = self.model.config, self.mesh
-    table = jax.eval_shape(lambda: empty_table(config, shape, mesh))
-    return jax.tree.map(placed, table, table_shardings(config.layers, mesh))
+    return abstract_table(self.model.config, shape, self.mesh)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

@@ -202,9 +202,25 @@ class Where(NamedTuple):
   drawn_QR: jax.Array
 
 
+def abstract_table(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
+  """Returns shapes and places of a table's arrays."""
+  table = jax.eval_shape(functools.partial(_empty, config, shape, mesh))
+  return jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=place
+    ),
+    table,
+    table_shardings(config.layers, mesh),
+  )
+
+
 @functools.partial(jax.jit, static_argnames=('config', 'shape', 'mesh'))
 def empty_table(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
   """Returns a table with idle rows and nothing to do."""
+  return _empty(config, shape, mesh)
+
+
+def _empty(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
   dtype = jnp.dtype(config.dtype)
   k, h = config.kv_heads, config.head_width
 

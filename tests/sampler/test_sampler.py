@@ -284,11 +284,13 @@ def test_what_is_compiled_ahead_is_what_a_list_calls(devices):
   )
   sampler = make_sampler(settings=least, devices=devices)
   ours = ['decode', 'load_prefix', 'load_questions', 'move_cache', 'move_rows']
-  compiled = []
+  compiled, traced = [], []
 
   def note(event, _, fun_name='', **__):
     if event == '/jax/core/compile/backend_compile_duration':
       compiled.extend(name for name in ours if name in fun_name)
+    if event == '/jax/core/compile/jaxpr_trace_duration':
+      traced.append(fun_name)
 
   jax.monitoring.register_event_duration_secs_listener(note)
   try:
@@ -296,6 +298,8 @@ def test_what_is_compiled_ahead_is_what_a_list_calls(devices):
     for _, lower in (*programs.first(), *programs.later()):
       lower().compile()
     assert {*compiled} == {*ours}
+    assert 'load_prefix' in traced
+    assert 'empty_table' not in traced  # Another thread may be calling it.
     compiled.clear()
     asks = [Ask(i, (5, 6), (0, 1, 2, 3, 4, 5)) for i in range(12)]
     draw(sampler, asks=asks)
