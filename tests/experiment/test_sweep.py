@@ -18,11 +18,14 @@ from rest.run.dataset import read_dataset
 from rest.types import Preempted
 
 ROOT = pathlib.Path(__file__).parents[2]
-NAMES = [
-  path.stem
-  for path in sorted((ROOT / 'configs/ablations').glob('*.py'))
-  if path.stem != '__init__'
-]
+NAMES, RESULTS = (
+  [
+    path.stem
+    for path in sorted((ROOT / f'configs/{folder}').glob('*.py'))
+    if path.stem != '__init__'
+  ]
+  for folder in ('ablations', 'results')
+)
 
 
 def _tiny() -> Any:
@@ -186,6 +189,15 @@ def test_every_arm_is_a_config_that_the_rooms_take(name, base, tmp_path):
     assert folder.endswith(f'/seed_{seed}')
     assert changed.seed == seed
     assert '{' not in changed.em.samples_of + changed.task.solved_by
+    make(changed.to_dict())
+
+
+@pytest.mark.parametrize('name', RESULTS)
+def test_every_result_is_a_config_that_the_rooms_take(name, tmp_path):
+  config = importlib.import_module(f'configs.results.{name}').get_config()
+  sweep.check(config, 'somewhere')
+  assert config.name == f'results_{name}'
+  for _, _, changed in sweep.arms(config, tmp_path):
     make(changed.to_dict())
 
 

@@ -1,9 +1,16 @@
-r"""GSM8K from Qwen2.5-Coder-0.5B-Instruct: what ReST-EM and its parts bring.
+r"""GSM8K from Qwen2.5-Coder-Instruct: what ReST-EM and its parts bring.
 
-  python -m rest.experiment --config=configs/results/gsm8k_0_5b.py \
+  python -m rest.experiment --config=configs/results/gsm8k.py \
       --config.run.model.path=/models/Qwen2.5-Coder-0.5B-Instruct \
       --config.run.task.path=/data/gsm8k \
-      --config.run.eval.suite_folder=/data --workdir=runs/gsm8k_0_5b
+      --config.run.eval.suite_folder=/data --config.run.verify.workers=12 \
+      --config.seeds="(0,)"
+
+Hardware: one GPU of 80 GB; 16 CPU cores. Measured on one NVIDIA H200, in 22
+minutes for the first three arms, from a 4-bit copy made bfloat16 again; greedy
+test accuracy, 1,319 problems, 95 % intervals: base 14.5 [12.8, 16.5], `rest_em`
+27.8 [25.5, 30.3], `continue` 26.6 [24.3, 29.1], `one_big` 22.5 [20.3, 24.8]. The
+other arms have not been run yet. docs/experiments.md tells the rest.
 """
 
 from configs import ablations
@@ -24,8 +31,8 @@ def get_config():
   human = {'iterations': 1, 'source': 'human'}
   same = {'solved_by': '{rest_em}/iteration_1'}
   return ablations.compare(
-    'gsm8k_0_5b',
-    'GSM8K, Qwen2.5-Coder-0.5B-Instruct',
+    'results_gsm8k',
+    'GSM8K, Qwen2.5-Coder-Instruct',
     run,
     {
       'one_big': {'em': once, 'estep': {'num_samples': 48}},
