@@ -1,6 +1,7 @@
 """`transformers` on the sampler's load, on the same machine: the reference."""
 
 import tempfile
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Transformers:
     self._rows = rows
     with tempfile.TemporaryDirectory() as folder:
       weights.save(model, f'{folder}/model', None)
-      self._model = transformers.AutoModelForCausalLM.from_pretrained(
+      self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         f'{folder}/model'
       ).eval()
     self.version = f'transformers {transformers.__version__}'

@@ -66,7 +66,7 @@ class Load:
 
 def main() -> None:
   """Runs all phases at each size, and prints a line each."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument('--problems', default='1000,10000')
   parser.add_argument('--samples', type=int, default=32)
   parser.add_argument('--model', default=_MODEL, help='Has the tokenizer.')

@@ -20,6 +20,7 @@ import os
 import pathlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +46,8 @@ class Numbers:
   """A tokenizer without text: lengths are imposed, nothing ends early."""
 
   vocab_size = 0
-  bos = None
-  eos = ()
+  bos: int | None = None
+  eos: tuple[int, ...] = ()
   pad = 0
 
   def encode(self, text: str, follows: bool = False) -> list[int]:
@@ -54,9 +55,7 @@ class Numbers:
     del follows
     return [ord(c) for c in text]
 
-  def decode(
-    self, tokens: list[int] | tuple[int, ...], follows: bool = False
-  ) -> str:
+  def decode(self, tokens: Sequence[int], follows: bool = False) -> str:
     """Returns the ids as text."""
     del follows
     return ' '.join(map(str, tokens))

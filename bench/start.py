@@ -53,7 +53,7 @@ def report(name: str, call: Callable[[], object]) -> None:
 
 def main() -> None:
   """Times each check."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument('--model', default=_ASSET, help='Of the base model.')
   parser.add_argument('--parts', type=int, default=10_000)
   arguments = parser.parse_args()

@@ -58,7 +58,7 @@ def count_inputs() -> Counter[str]:
 def main() -> None:
   """Counts what the flags say."""
   counts = ('faults', 'kills', 'disks', 'inputs')
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument(
     '--only', default='', choices=('', *counts, *faults.FILES)
   )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rest import tasks
 from rest.config import TaskConfig
@@ -16,6 +17,7 @@ from rest.types import Problem, Tokenizer
 
 _TOKENS = 200  # Of a sample, about.
 _ROWS = 4096  # Of the table.
+_NONE = np.zeros(0, np.float32)  # Log-probabilities.
 _AT_ONCE = 8  # Problems whose samples come in turns: they end together.
 
 
@@ -63,17 +65,17 @@ class Table:
     texts = [task.target(p) for p in Repeated(4000).problems('train')]
     steps = [text.rpartition('\n')[0] + '\n' for text in texts]
     ids = [codec.encode(text, follows=True) for text in steps]
-    self._rows = []
+    rows: list[list[int]] = []
     for _ in range(_ROWS):
       row: list[int] = []
       while len(row) < _TOKENS:
         row += ids[random.integers(len(ids))]
-      self._rows.append(row)
+      rows.append(row)
     answers = [p.answer or '' for p in task.problems('train')]
     known = {a: codec.encode(f'#### {a}', follows=True) for a in {*answers, ''}}
-    self._ends = [np.int32([*known[a], codec.eos[0]]) for a in answers]
-    self._wrong = np.int32([*known[''], codec.eos[0]])
-    self._rows = [np.int32(row) for row in self._rows]
+    self._ends = [_numbers([*known[a], codec.eos[0]]) for a in answers]
+    self._wrong = _numbers([*known[''], codec.eos[0]])
+    self._rows = [*map(_numbers, rows)]
 
   def draw(
     self,
@@ -96,4 +98,8 @@ class Table:
   def _sampled(self, place: int, sample: int) -> Sampled:
     row = self._rows[(place * 31 + sample * 257) % _ROWS]
     end = self._ends[place] if (place + sample) % 2 else self._wrong
-    return Sampled(place, sample, np.concatenate([row, end]), np.float32([]))
+    return Sampled(place, sample, np.concatenate([row, end]), _NONE)
+
+
+def _numbers(values: list[int]) -> NDArray[np.int32]:
+  return np.array(values, np.int32)

@@ -9,8 +9,8 @@ r"""GSM8K from Qwen2.5-Coder-Instruct: what ReST-EM and its parts bring.
 Hardware: one GPU of 80 GB; 16 CPU cores. Measured on one NVIDIA H200, in 22
 minutes for the first three arms, from a 4-bit copy made bfloat16 again; greedy
 test accuracy, 1,319 problems, 95 % intervals: base 14.5 [12.8, 16.5], `rest_em`
-27.8 [25.5, 30.3], `continue` 26.6 [24.3, 29.1], `one_big` 22.5 [20.3, 24.8]. The
-other arms have not been run yet. docs/experiments.md tells the rest.
+27.8 [25.5, 30.3], `continue` 26.6 [24.3, 29.1], `one_big` 22.5 [20.3, 24.8].
+The other arms have not been run yet. docs/experiments.md tells the rest.
 """
 
 from configs import ablations
