@@ -26,7 +26,8 @@ def check(run: Run) -> None:
       f'{_gib(world.device.memory)} GiB are there ({step}): '
       f'{_advice(run, step)}.'
     )
-  if not world.questions['validation'] or config.em.validation != 'accuracy':
+  validates = config.mstep.eval_every and world.questions['validation']
+  if not validates or config.em.validation != 'accuracy':
     return
   both = step.weights + step.optimizer + _sampling(run)
   if config.mstep.lora_rank:
@@ -37,8 +38,9 @@ def check(run: Run) -> None:
       f'{_gib(both)} GiB a device, as weights and optimizer stay while the '
       f'sampler works ({_gib(_sampling(run))}), but '
       f'{_gib(world.device.memory)} GiB are there: lower sampling.rows '
-      f"(now {world.table.shape.size}), set em.validation='loss', or raise "
-      f'mesh.fsdp (now {world.mesh.shape["fsdp"]}).'
+      f"(now {world.table.shape.size}), set em.validation='loss' or "
+      'mstep.eval_every=0, or raise mesh.fsdp (now '
+      f'{world.mesh.shape["fsdp"]}).'
     )
 
 

@@ -4,6 +4,7 @@ What can be wrong is found here: a file, a prompt that is too long, a mesh that
 does not divide the model.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
@@ -62,7 +63,9 @@ def survey(config: Config, plan_for: str = '') -> World:
     raise ValueError(f'model.path: {error}') from error
   codec = tokenizer.load(path, task.turn_end)
   _check_special(codec, model, path)
-  prefix, questions = _check_prompts(config, task, tested, codec, model)
+  prefix, questions, longest = _check_prompts(
+    config, task, tested, codec, model
+  )
   _check_rows(config, task, codec, model, prefix, questions)
   device, mesh, local_mesh = _devices(config.mesh, plan_for)
   _check_mesh(config, model, mesh)
@@ -85,6 +88,7 @@ def survey(config: Config, plan_for: str = '') -> World:
       prefix,
       config.estep.num_samples,
       device,
+      longest,
     ),
   )
 
@@ -166,8 +170,11 @@ def _check_prompts(
   tested: Sequence[Suite],
   codec: Tokenizer,
   model: ModelConfig,
-) -> tuple[int, dict[str, list[int]]]:
+) -> tuple[int, dict[str, list[int]], int]:
   """Returns tokens of the prefix and, by split, of each question.
+
+  Returns:
+    These, and the tokens of the longest question, suites and hints included.
 
   Raises:
     ValueError: A prompt is too long, or not of the model's vocabulary.
@@ -180,12 +187,14 @@ def _check_prompts(
       task, problems, split, codec, model, sampling
     )
     prefix = max(prefix, shared)
+  others: list[tuple[Task, Sequence[Problem], str]] = []
   if config.estep.rationalize:
     asked = [hinted(problem) for problem in task.problems('train')]
-    _count(task, asked, 'train, with the answer', codec, model, sampling)
-  for suite in tested:
-    _count(suite.task, suite.problems, suite.label, codec, model, sampling)
-  return prefix, lengths
+    others.append((task, asked, 'train, with the answer'))
+  others += [(suite.task, suite.problems, suite.label) for suite in tested]
+  found = [_count(*other, codec, model, sampling)[1] for other in others]
+  everything = itertools.chain(*lengths.values(), *found)
+  return prefix, lengths, max(everything, default=0)
 
 
 def _count(

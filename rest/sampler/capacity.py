@@ -14,6 +14,8 @@ from rest.model import hardware
 from rest.model.transformer import ModelConfig
 from rest.sampler.table import BUFFERS, TableShape, shards_of
 
+_USUAL = 1024  # Tokens; questions that are longer have a table of their own.
+
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
@@ -88,11 +90,13 @@ def size_table(
   prefix: int,
   samples: int,
   device: hardware.Device | None = None,
+  question: int = 0,
 ) -> Capacity:
   """Chooses the table for a list of problems.
 
-  It depends on them only through `prefix` and `samples`, so that a part of the
-  problems, drawn again, is drawn in the same table.
+  It depends on them only through `prefix` and `samples`, and through `question`
+  in two sizes, so that a part of the problems, drawn again, is drawn in the
+  same table.
 
   Invariant: slots are shared out evenly, and rows over all devices. Example: 30
   samples a problem on one H200 of 141 GB, a 1.5B model: R = 16 rows a slot, and
@@ -105,6 +109,7 @@ def size_table(
     prefix: Tokens of the shared prefix.
     samples: Most samples asked of one problem.
     device: Of what kind they are; None: as JAX finds them.
+    question: Tokens of the longest question; 0: the usual.
 
   Raises:
     ValueError: The table does not fit the devices or their memory.
@@ -131,7 +136,7 @@ def size_table(
       slots=max(1, rows // unit) * unit // per_slot,
       rows=per_slot,
       prefix=bucket(prefix),
-      question=bucket(max(1, config.max_prompt_tokens - prefix - 1)),
+      question=room(config, prefix, question),
       suffix=bucket(config.max_tokens),
       samples=_power(2 * samples - 1),
     )
@@ -143,6 +148,22 @@ def size_table(
   if not capacity.fits:
     raise ValueError(_too_large(capacity, config))
   return capacity
+
+
+def room(config: SamplerConfig, prefix: int, question: int) -> int:
+  """Returns the tokens of a question, its last left out, that a table is for.
+
+  There are two tables, or every slot would be as wide as the longest prompt of
+  a set: with prompts of at most 5,120 tokens and a prefix of 650, one for
+  questions of up to 1,024, and one for those of up to 8,192.
+
+  Args:
+    config: What the user set.
+    prefix: Tokens before the question.
+    question: Tokens of the longest; 0: the usual.
+  """
+  most = bucket(max(1, config.max_prompt_tokens - prefix - 1))
+  return most if question - 1 > _USUAL else min(most, _USUAL)
 
 
 def find_device() -> hardware.Device:

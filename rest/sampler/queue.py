@@ -18,7 +18,7 @@ class Queue:
     """Reads nothing yet.
 
     Args:
-      asks: With their index; may be lazy.
+      asks: With their index.
       chunk: Most samples in an order.
       withdrawn: Indices of asks that no more is wanted of; may grow.
     """

@@ -3,7 +3,8 @@
 import functools
 import itertools
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from rest.model.sharding import COPIES, leaf_name, shardings
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import ModelConfig, Transformer, unstack
 from rest.sampler.ahead import Ahead
-from rest.sampler.capacity import Capacity, size_table
+from rest.sampler.capacity import Capacity, room, size_table
 from rest.sampler.decode import ENDS
 from rest.sampler.drawing import Drawing
 from rest.sampler.order import Ask, Sampled
@@ -121,7 +122,7 @@ class Sampler:
   def sample(
     self,
     prefix: Sequence[int],
-    asks: Iterable[Ask],
+    asks: Sequence[Ask],
     *,
     stop: tuple[str, ...] = (),
     **options: Any,
@@ -142,7 +143,7 @@ class Sampler:
   def draw(
     self,
     prefix: Sequence[int],
-    asks: Iterable[Ask],
+    asks: Sequence[Ask],
     *,
     samples: int = 0,
     withdrawn: Collection[int] = (),
@@ -156,7 +157,8 @@ class Sampler:
 
     Args:
       prefix: Tokens that all prompts begin with; may be empty.
-      asks: What to draw; may be lazy, and is then read as slots fall free.
+      asks: What to draw. Those with long questions come last, in a table of
+        their own.
       samples: Most samples of one ask; 0: what the first ask has. It shapes
         the table, so give it where asks may be what a killed run left over.
       withdrawn: Indices of asks that no more is wanted of. The consumer may add
@@ -173,36 +175,55 @@ class Sampler:
 
     Raises:
       ValueError: A prompt that is too long, or not of the model's vocabulary,
-        before any work where `asks` is a sequence; a table that does not fit.
+        before any work; a table that does not fit.
     """
     if stop and not self._tokenizer.eos:
       raise ValueError(
         'Stop texts need a tokenizer with an end token, which takes their '
         'place in the completion; tokenizer.eos is empty.'
       )
-    config, decoding = self._settings(**options)
-    check_ids(prefix, self._model_config.vocab, 'The prefix of the prompts')
-    checked = _checked(asks, len(prefix), config, self._model_config)
-    first = next(checked, None)
-    if first is None:
-      return iter(())
-    samples = samples or max(1, len(first[1].samples))
-    programs = self.programs(len(prefix), samples, **options)
+    config, _ = self._settings(**options)
+    before, model = len(prefix), self._model_config
+    check_ids(prefix, model.vocab, 'The prefix of the prompts')
+    for ask in asks:
+      _check(ask, before, config, model)
+    by_room: defaultdict[int, list[tuple[int, Ask]]] = defaultdict(list)
+    for index, ask in enumerate(asks):
+      by_room[room(config, before, len(ask.tokens))].append((index, ask))
+    samples = samples or max((len(ask.samples) for ask in asks[:1]), default=1)
+    lists = [
+      self._begin(prefix, by_room[size], samples, withdrawn, stop, options)
+      for size in sorted(by_room)
+    ]
+    return itertools.chain.from_iterable(lists)
+
+  def _begin(
+    self,
+    prefix: Sequence[int],
+    asks: list[tuple[int, Ask]],
+    samples: int,
+    withdrawn: Collection[int],
+    stop: tuple[str, ...],
+    options: Mapping[str, Any],
+  ) -> Iterator[list[Sampled]]:
+    """Returns what draws asks, with their index, in a table of their own."""
+    longest = max(len(ask.tokens) for _, ask in asks)
+    programs = self.programs(len(prefix), max(1, samples), longest, **options)
     self._ahead.start(programs.first())
     if not self._is_cpu:
       self._ahead.start(programs.later())
     capacity = programs.capacity
     scheduler = Scheduler(
       capacity.shape,
-      itertools.chain([first], checked),
-      _chunk(asks, capacity.shape),
+      iter(asks),
+      _chunk(sum(len(ask.samples) for _, ask in asks), capacity.shape),
       capacity.questions,
-      config.max_tokens,
+      self._settings(**options)[0].max_tokens,
       self._seed,
       withdrawn,
       shards_of(self._mesh),
     )
-    return self._run(prefix, scheduler, capacity, decoding, stop)
+    return self._run(prefix, scheduler, capacity, programs.decoding, stop)
 
   def prepare(self, prefix: int, samples: int, **options: Any) -> None:
     """Has the programs of a list compiled behind whatever is drawn before it.
@@ -223,12 +244,21 @@ class Sampler:
     """Waits for what is being compiled; nothing is to be drawn any more."""
     self._ahead.close()
 
-  def programs(self, prefix: int, samples: int, **options: Any) -> Programs:
-    """Returns the programs of a list; see `prepare`."""
+  def programs(
+    self, prefix: int, samples: int, question: int = 0, **options: Any
+  ) -> Programs:
+    """Returns the programs of a list; see `size_table` and `prepare`."""
     config, decoding = self._settings(**options)
     return Programs(
       jax.tree.map(lambda x: placed(x, x.sharding), self.model),
-      size_table(config, self._model_config, self._mesh, prefix, samples),
+      size_table(
+        config,
+        self._model_config,
+        self._mesh,
+        prefix,
+        samples,
+        question=question,
+      ),
       self._mesh,
       decoding,
       prefix,
@@ -324,25 +354,14 @@ def hand_over(config: ModelConfig, mesh: Mesh) -> Any:
   return jax.jit(handed_over, out_shardings=shardings(shapes, mesh, COPIES))
 
 
-def _chunk(asks: Iterable[Ask], shape: TableShape) -> int:
+def _chunk(samples: int, shape: TableShape) -> int:
   """Returns the most samples of an order; few problems go to several slots."""
-  if not isinstance(asks, Sequence):
-    return shape.samples
-  total = sum(len(ask.samples) for ask in asks)
-  return min(shape.samples, max(shape.rows, total // (2 * shape.slots)))
-
-
-def _checked(
-  asks: Iterable[Ask], prefix: int, config: SamplerConfig, model: ModelConfig
-) -> Iterator[tuple[int, Ask]]:
-  """Returns the asks with their index, checked: a sequence at once."""
-  checked = (_check(ask, prefix, config, model) for ask in asks)
-  return enumerate(list(checked) if isinstance(asks, Sequence) else checked)
+  return min(shape.samples, max(shape.rows, samples // (2 * shape.slots)))
 
 
 def _check(
   ask: Ask, prefix: int, config: SamplerConfig, model: ModelConfig
-) -> Ask:
+) -> None:
   length = prefix + len(ask.tokens)
   if not ask.tokens:
     raise ValueError(f'A question has no tokens: {ask.key}.')
@@ -360,4 +379,3 @@ def _check(
       f'sampling.max_tokens={most}, but the model was made for {model.context} '
       f'(max_position_embeddings in config.json; key {ask.key}).'
     )
-  return ask

@@ -45,7 +45,7 @@ class Scheduler:
 
     Args:
       shape: Of the table.
-      asks: With their index; may be lazy.
+      asks: With their index.
       chunk: Most samples in an order.
       questions: Questions in a load, the same number for each shard.
       limit: Longest completion.

@@ -84,6 +84,15 @@ def test_prompts_that_are_not_shared_are_counted_with_each_solution(qwen):
   assert outline.in_parts(alone)
 
 
+def test_the_m_step_needs_a_sampler_only_where_it_validates(qwen):
+  fields = {'mstep__remat': 'full', 'mstep__optimizer': 'adafactor'}
+  plan_for(qwen, 'h200-4', **fields)
+  with pytest.raises(
+    ValueError, match=r'Validation within .*mstep\.eval_every=0'
+  ):
+    plan_for(qwen, 'h200-4', mstep__eval_every=100, **fields)
+
+
 def test_a_plan_touches_no_device(qwen, tmp_path):
   """On a machine where JAX finds none at all."""
   fields = flags(qwen) | {'mesh.data': 1, 'mesh.fsdp': 16, 'mesh.tensor': 4}
@@ -195,7 +204,7 @@ def test_a_budget_of_8192_tokens_is_planned(qwen):
     ),
     (
       'h200-1',
-      {'mstep__row_length': 4096, 'mstep__batch': 4},
+      {'mstep__row_length': 4096, 'mstep__batch': 4, 'mstep__eval_every': 9},
       r"Validation .*em\.validation='loss'",
     ),
     ('v5e-6', {}, 'comes in hosts of 4'),

@@ -211,10 +211,6 @@ def test_samples_do_not_depend_on_what_is_drawn_beside_them(sampler, drawn):
   parts = [dataclasses.replace(ask, samples=(4, 1)) for ask in ASKS[3:5]]
   part = draw(sampler, asks=parts, samples=5)
   assert part == {key: drawn[key] for key in part}
-  lazily = {
-    (ASKS[i].key, n): c for i, n, c in sampler.sample(PREFIX, iter(ASKS))
-  }
-  assert lazily == drawn
 
 
 @pytest.mark.parametrize('steps, most', [(1, 60), (16, 99)])
@@ -365,6 +361,29 @@ def test_long_prompts_and_completions_match_teacher_forcing():
   expected = teacher_forced(sampler.model, prompt, completion.tokens, 2560)
   at = np.arange(500), list(completion.tokens)
   np.testing.assert_allclose(completion.logprobs, expected[at], atol=1e-4)
+
+
+def test_long_questions_have_a_table_of_their_own():
+  settings = dataclasses.replace(
+    SETTINGS, max_prompt_tokens=2100, max_tokens=4, rows=4, rows_per_slot=2
+  )
+  config = dataclasses.replace(CONFIG, context=2500)
+  sampler = make_sampler(config, settings)
+  assert sampler.capacity(len(PREFIX), 2).shape.question == 1024
+  long = Ask((8, 0), tuple(RANDOM.integers(3, 96, 1026).tolist()), (0, 1))
+  short = dataclasses.replace(ASKS[0], samples=(0, 1))
+  at_the_edge = dataclasses.replace(long, key=(8, 1), tokens=long.tokens[1:])
+  asks = [long, short, at_the_edge]
+  order = [i for i, _, _ in sampler.sample(PREFIX, asks, samples=2)]
+  assert sorted(order) == [0, 0, 1, 1, 2, 2]
+  assert order[-2:] == [0, 0]
+  together = draw(sampler, asks=asks, samples=2)
+  wide = dataclasses.replace(settings, rows=2, rows_per_slot=1)
+  assert together == {
+    key: completion
+    for ask in asks
+    for key, completion in draw(make_sampler(config, wide), asks=[ask]).items()
+  }
 
 
 def test_a_budget_of_8192_tokens_draws_the_same_beginnings():

@@ -49,7 +49,7 @@ def test_questions_are_prefilled_together_but_at_their_own_width():
 def test_few_programs_serve_all_lengths():
   settings = SamplerConfig(max_tokens=4096, max_prompt_tokens=2048)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  capacity = size_table(settings, CONFIG, mesh, prefix=0, samples=1)
+  capacity = size_table(settings, CONFIG, mesh, 0, 1, question=2048)
   widths = set()
   for length in range(1, 2049, 7):
     asks = enumerate([Ask(0, (3,) * length, (0,))])
