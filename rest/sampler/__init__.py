@@ -41,6 +41,7 @@ what is left is shared out anew among its slots (`rearrange.py`).
   placing.py       which buffers a load fills
   rearrange.py     what moves at the end    capacity.py   sizes, memory
   decode.py        a call                   prefill.py    a prefix, a load
+  programs.py      what is compiled         ahead.py      before it is needed
   attention.py     three levels as one      kernels/      the same, on NVIDIA
   token_choice.py  logits to a token        stops.py      stop strings
   stats.py         rows busy, device idle
