@@ -72,11 +72,7 @@ def jitted(mesh: Mesh, layers: int) -> Jitted:
   return Jitted(
     jit(load_prefix, out_shardings=table),
     jit(load_questions, out_shardings=table),
-    jit(
-      decode,
-      static_argnames='program',
-      out_shardings=(table, None),
-    ),
+    jit(decode, static_argnames='program', out_shardings=(table, None)),
   )
 
 

@@ -187,10 +187,12 @@ class Sampler:
     check_ids(prefix, model.vocab, 'The prefix of the prompts')
     for ask in asks:
       _check(ask, before, config, model)
+    if not asks:
+      return iter(())
+    samples = max(1, samples or len(asks[0].samples))
     by_room: defaultdict[int, list[tuple[int, Ask]]] = defaultdict(list)
     for index, ask in enumerate(asks):
       by_room[room(config, before, len(ask.tokens))].append((index, ask))
-    samples = samples or max((len(ask.samples) for ask in asks[:1]), default=1)
     lists = [
       self._begin(prefix, by_room[size], samples, withdrawn, stop, options)
       for size in sorted(by_room)
@@ -208,7 +210,7 @@ class Sampler:
   ) -> Iterator[list[Sampled]]:
     """Returns what draws asks, with their index, in a table of their own."""
     longest = max(len(ask.tokens) for _, ask in asks)
-    programs = self.programs(len(prefix), max(1, samples), longest, **options)
+    programs = self.programs(len(prefix), samples, longest, **options)
     self._ahead.start(programs.first())
     if not self._is_cpu:
       self._ahead.start(programs.later())

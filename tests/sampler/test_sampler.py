@@ -2,6 +2,7 @@
 where, when or beside what a sample is drawn."""
 
 import dataclasses
+from threading import Event
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from rest.model.transformer import (
   logits,
 )
 from rest.sampler import Ask, Decoding, Sampler, SamplerConfig
+from rest.sampler.ahead import Ahead
 from rest.sampler.programs import jitted
 from rest.sampler.table import empty_table
 from rest.types import Completion
@@ -303,6 +305,34 @@ def test_what_is_compiled_ahead_is_what_a_list_calls(devices):
     assert not compiled
   finally:
     jax.monitoring.unregister_event_duration_listener(note)
+
+
+def test_who_needs_a_program_waits_for_no_other():
+  ahead, begun, goes_on, made = Ahead(), Event(), Event(), []
+
+  class Program:
+    def __init__(self, name):
+      self.name = name
+
+    def compile(self):
+      begun.set()
+      if self.name != 'needed':
+        goes_on.wait(60)
+      made.append(self.name)
+
+  # As many as keep all threads busy, and one that waits behind them.
+  names = [f'other {i}' for i in range(8)]
+  ahead.start(((n,), lambda n=n: Program(n)) for n in [*names, 'needed'])
+  assert begun.wait(60)
+  ahead.wait('needed')
+  assert made == ['needed']
+  ahead.wait('needed')
+  ahead.start([(('needed',), lambda: Program('again'))])
+  goes_on.set()
+  ahead.wait('other 0')
+  assert 'other 0' in made
+  ahead.close()
+  assert made.count('needed') == 1 and 'again' not in made
 
 
 def test_asks_may_have_more_samples_than_the_first():
