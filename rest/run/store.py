@@ -320,13 +320,18 @@ def _read(path: epath.Path) -> bytes:
 
 def _read_ahead(paths: Iterable[epath.Path]) -> Iterator[Future[bytes]]:
   """Yields what is in files, in order, while the next ones are being read."""
-  with ThreadPoolExecutor(_READERS) as readers:
-    waiting: deque[Future[bytes]] = deque()
+  readers = ThreadPoolExecutor(_READERS)
+  waiting: deque[Future[bytes]] = deque()
+  try:
     for path in paths:
       waiting.append(readers.submit(_read, path))
       if len(waiting) == _READERS:
         yield waiting.popleft()
     yield from waiting
+  finally:
+    # Where a caller has given up, the garbage collector may end this in any
+    # thread, a reader's too, which could not wait for itself.
+    readers.shutdown(wait=False, cancel_futures=True)
 
 
 def write_problems(

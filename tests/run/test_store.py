@@ -5,6 +5,7 @@ import gzip
 import resource
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -120,6 +121,27 @@ def test_each_part_is_opened_once_to_be_read(tmp_path):
   assert sum('part-' in name for name in opened) == 20
   assert len(list(parts.read_done())) == 40
   assert sum('part-' in name for name in opened) == 40
+
+
+def test_reading_ahead_may_be_given_up_in_a_thread_of_its_own(
+  tmp_path, monkeypatch
+):
+  paths = [tmp_path / f'{i}' for i in range(store._READERS)]
+  given_up, ended = threading.Event(), []
+
+  def read(path):
+    if path == paths[-1]:
+      assert given_up.wait(60)
+      ended.append(ahead.close())
+    return b''
+
+  monkeypatch.setattr(store, '_read', read)
+  ahead = store._read_ahead(paths)
+  assert next(ahead).result() == b''
+  *_, last = ahead.gi_frame.f_locals['waiting']
+  given_up.set()
+  assert last.result(60) == b''
+  assert ended == [None]
 
 
 def test_a_file_that_cannot_be_begun_says_why(tmp_path):
