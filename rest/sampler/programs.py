@@ -94,16 +94,15 @@ class Programs:
   decoding: Decoding
   prefix: int
 
-  def first(self) -> Iterator[Named]:
-    """Yields what the list begins with: its name, and what lowers it."""
-    shape = self.capacity.shape
+  def all(self) -> Iterator[Named]:
+    """Yields what each is known by and what lowers it, the first needed first.
+
+    Tables that shrink by more than a size at a time are not among them.
+    """
+    shape, *smaller = sizes(self.capacity, self.mesh)
     if self.prefix:
       yield ('prefix', shape), self.lower_prefix
     yield self._named(shape, self._reads()[0])
-
-  def later(self) -> Iterator[Named]:
-    """Yields what may follow, in order."""
-    shape, *smaller = sizes(self.capacity, self.mesh)
     for width in widths(shape.question):
       yield (
         ('questions', shape, width),

@@ -211,9 +211,7 @@ class Sampler:
     """Returns what draws asks, with their index, in a table of their own."""
     longest = max(len(ask.tokens) for _, ask in asks)
     programs = self.programs(len(prefix), samples, longest, **options)
-    self._ahead.start(programs.first())
-    if not self._is_cpu:
-      self._ahead.start(programs.later())
+    self._compile_ahead(programs)
     capacity = programs.capacity
     scheduler = Scheduler(
       capacity.shape,
@@ -238,9 +236,7 @@ class Sampler:
     Raises:
       ValueError: The table does not fit.
     """
-    if not self._is_cpu:  # It would compile on the cores that it draws with.
-      programs = self.programs(prefix, samples, **options)
-      self._ahead.start(itertools.chain(programs.first(), programs.later()))
+    self._compile_ahead(self.programs(prefix, samples, **options))
 
   def close(self) -> None:
     """Waits for what is being compiled; nothing is to be drawn any more."""
@@ -266,9 +262,11 @@ class Sampler:
       prefix,
     )
 
-  @property
-  def _is_cpu(self) -> bool:
-    return self._mesh.devices.flat[0].platform == 'cpu'
+  def _compile_ahead(self, programs: Programs) -> None:
+    # A CPU would compile on the cores that it draws with; and XLA's crashes
+    # where one thread compiles and another writes to the compilation cache.
+    if self._mesh.devices.flat[0].platform != 'cpu':
+      self._ahead.start(programs.all())
 
   def _settings(
     self,
