@@ -4,8 +4,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
 from workers import worker_pids
@@ -15,6 +13,7 @@ from rest.verify import Pool, Request, VerifyConfig
 from rest.verify.program.interpreter import SYNTAX_STATUS
 from rest.verify.program.judge import ProgramConfig, ProgramJudge
 from rest.verify.sandbox import namespaces
+from rest.verify.sandbox.sandbox import Sandbox
 
 _SCRIPTS = pathlib.Path(__file__).parents[2] / 'data/programs/scripts.txt'
 _STDIN = '1 2\r\n4 5\n'
@@ -146,24 +145,19 @@ def _children(pid: int) -> list[int]:
 
 
 def _break(judge: ProgramJudge, source: str, times: int) -> types.Verdict:
-  """Judges a program while the first fork servers that run it are killed."""
+  """Judges a program; the first fork servers with a job are killed."""
   killed: list[object] = []
-  over = threading.Event()
+  start = Sandbox.start
 
-  def kill() -> None:
-    while not over.is_set() and len(killed) < times:
-      sandbox = judge._sandboxes.get('program')
-      if sandbox is not None and sandbox not in killed:
-        killed.append(sandbox)
-        sandbox._process.kill()
-      time.sleep(0.01)
+  def start_and_kill(sandbox: Sandbox, *job) -> None:
+    start(sandbox, *job)
+    if len(killed) < times:
+      killed.append(sandbox)
+      sandbox._process.kill()
 
-  killer = threading.Thread(target=kill)
-  killer.start()
-  verdict = judge.judge(source, _EMPTY)
-  over.set()
-  killer.join()
-  return verdict
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(Sandbox, 'start', start_and_kill)
+    return judge.judge(source, _EMPTY)
 
 
 def test_a_program_that_breaks_what_holds_for_others_has_failed():
