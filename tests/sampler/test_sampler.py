@@ -414,13 +414,10 @@ def test_long_questions_have_a_table_of_their_own():
   order = [i for i, _, _ in sampler.sample(PREFIX, asks, samples=2)]
   assert sorted(order) == [0, 0, 1, 1, 2, 2]
   assert order[-2:] == [0, 0]
-  together = draw(sampler, asks=asks, samples=2)
+  together = tokens(draw(sampler, asks=asks, samples=2))
   wide = dataclasses.replace(settings, rows=2, rows_per_slot=1)
-  assert together == {
-    key: completion
-    for ask in asks
-    for key, completion in draw(make_sampler(config, wide), asks=[ask]).items()
-  }
+  alone = [draw(make_sampler(config, wide), asks=[ask]) for ask in asks]
+  assert together == {k: v for one in alone for k, v in tokens(one).items()}
 
 
 def test_a_budget_of_8192_tokens_draws_the_same_beginnings():
