@@ -21,9 +21,9 @@ from rest.model.transformer import ModelConfig, Transformer
 from rest.plan import estimate
 from rest.sampler.capacity import Capacity, size_table, sizes
 from rest.sampler.decode import program_for
-from rest.sampler.programs import Programs, placed
+from rest.sampler.programs import Programs
 from rest.sampler.sampler import hand_over
-from rest.sampler.table import shards_of
+from rest.sampler.table import placed, shards_of
 
 
 @dataclass(frozen=True, slots=True)

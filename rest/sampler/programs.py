@@ -31,6 +31,7 @@ from rest.sampler.table import (
   has_kernels,
   idle_load,
   idle_state,
+  placed,
   shards_of,
   table_shardings,
 )
@@ -185,11 +186,6 @@ class Programs:
 def everywhere(mesh: Mesh) -> NamedSharding:
   """Returns the place of what all devices of a mesh have."""
   return NamedSharding(mesh, PartitionSpec())
-
-
-def placed(leaf: Any, place: NamedSharding) -> jax.ShapeDtypeStruct:
-  """Returns shape and place of an array, to lower a program for."""
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
 
 def _move(new: TableShape) -> Move:

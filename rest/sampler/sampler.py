@@ -23,7 +23,7 @@ from rest.sampler.capacity import Capacity, room, size_table
 from rest.sampler.decode import ENDS
 from rest.sampler.drawing import Drawing
 from rest.sampler.order import Ask, Sampled
-from rest.sampler.programs import Programs, placed
+from rest.sampler.programs import Programs
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Stats
 from rest.sampler.stops import Stops
@@ -32,6 +32,7 @@ from rest.sampler.table import (
   TableShape,
   empty_table,
   idle_state,
+  placed,
   put_table,
   shards_of,
 )

@@ -205,13 +205,12 @@ class Where(NamedTuple):
 def abstract_table(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
   """Returns shapes and places of a table's arrays."""
   table = jax.eval_shape(functools.partial(_empty, config, shape, mesh))
-  return jax.tree.map(
-    lambda leaf, place: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=place
-    ),
-    table,
-    table_shardings(config.layers, mesh),
-  )
+  return jax.tree.map(placed, table, table_shardings(config.layers, mesh))
+
+
+def placed(leaf: Any, place: NamedSharding) -> jax.ShapeDtypeStruct:
+  """Returns shape and place of an array, to lower a program for."""
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'shape', 'mesh'))

@@ -58,8 +58,8 @@ _PREFIX = re.compile(
 
 _EMBED, _HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
 
-# (start, stop) of each axis of an array.
 _BLOCK = 1 << 22  # Numbers that a thread reads at a time.
+# (start, stop) of each axis of an array.
 _Bounds = tuple[tuple[int, int], ...]
 
 
