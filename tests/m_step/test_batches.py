@@ -18,6 +18,21 @@ def _examples(count: int, problems: int) -> list[Example]:
   ]
 
 
+def test_one_long_problem_makes_no_long_batch():
+  """One in fifty takes three times the tokens that it would."""
+  random = np.random.default_rng(0)
+  lengths = random.lognormal(4.7, 0.5, 800)
+  lengths[::50] *= 3
+  examples = [
+    Example((i,) * 9, (1,) * int(length))
+    for i, length in enumerate(lengths)
+    for _ in range(4)
+  ]
+  batches = draw_batches(examples, 32, 0, 0)
+  tokens = np.array([sum(examples[i].length for i in b) for b in batches])
+  assert tokens.max() < 1.02 * tokens.mean()
+
+
 @pytest.mark.parametrize('size', [1, 5, 32, 999])
 @pytest.mark.parametrize('problems', [1, 60, 10**6])
 def test_each_solution_is_in_one_batch(size: int, problems: int):
@@ -42,7 +57,7 @@ def test_batches_are_nearly_equal_in_solutions_and_in_tokens(problems: int):
   counts = np.array([len(batch) for batch in batches])
   tokens = np.array([sum(examples[i].length for i in b) for b in batches])
   assert np.ptp(counts) <= 8  # A quarter of a batch.
-  assert tokens.std() < 0.08 * tokens.mean()
+  assert tokens.max() < 1.02 * tokens.mean()
 
 
 def test_what_is_drawn_of_a_problem_is_in_one_batch_or_a_quarter_of_one():
