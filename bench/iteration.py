@@ -19,6 +19,7 @@ from typing import Any
 from absl import app, flags, logging
 from etils import epath
 
+from bench import sampling
 from rest import main
 from rest.plan.estimate import Rates
 from rest.plan.outline import rates_of
@@ -37,7 +38,7 @@ def bench(argv: Sequence[str]) -> None:
   """Runs what the flags say, and prints what it took."""
   del argv
   logging.set_verbosity(logging.WARNING)
-  started = time.time()
+  started = time.time() - sampling.age()
   workdir = epath.Path(main.WORKDIR.value or '')
   run = main.prepare(main.CONFIG.value, workdir)
   with main.hold(run):
@@ -50,11 +51,16 @@ def show(run: Run, started: float) -> None:
 
   Args:
     run: It has come to its end.
-    started: Seconds since the epoch: when the process began to look at it.
+    started: Seconds since the epoch: when the process began.
   """
   found = rates_of(run)
   entries = [*read_journal(run.workdir)]
   phases = [e for e in entries if e['kind'].startswith('phase/')]
+  files = (run.workdir / 'iteration_0').glob('*/*/*')
+  first = min((path.stat().mtime for path in files), default=started)
+  print(
+    f'first verdict on disk {first - started:.1f} s after the process began'
+  )
   print(_HEAD)
   begun = started
   for iteration, group in itertools.groupby(phases, lambda e: e['iteration']):

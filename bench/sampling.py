@@ -87,7 +87,7 @@ class Bench:
       steps_per_call=flags.steps,
     )
     model = self.model()
-    _print('weights ready', f'{_age():.1f} s after the process began')
+    _print('weights ready', f'{age():.1f} s after the process began')
     self.sampler = Sampler(
       model,
       Numbers(),
@@ -115,7 +115,7 @@ class Bench:
     ask = Ask(0, self.load.asks[0].tokens, (0,), (1,))
     next(self._sample([ask]))
     hits = f'{EVENTS["cache_hits"]} of {EVENTS["programs"]} programs from cache'
-    _print('process start to first token', f'{_age():.1f} s', '<= 25 s', hits)
+    _print('process start to first token', f'{age():.1f} s', '<= 25 s', hits)
 
   def run(self) -> None:
     """Draws the load, and reports."""
@@ -304,7 +304,7 @@ def _print(name: str, value: str, goal: str = '', note: str = '') -> None:
   print(f'{name:30}{value:>22}  {goal:28}{note}'.rstrip(), flush=True)
 
 
-def _age() -> float:
+def age() -> float:
   """Returns the seconds since this process began (Linux)."""
   fields = pathlib.Path('/proc/self/stat').read_text().rsplit(')', 1)[1].split()
   uptime = float(pathlib.Path('/proc/uptime').read_text().split()[0])

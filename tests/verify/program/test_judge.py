@@ -24,7 +24,6 @@ from rest.verify.sandbox import sandbox
 _PROGRAMS = pathlib.Path(__file__).parents[2] / 'data' / 'programs'
 _SMALL = ProgramConfig(
   cpu_seconds=1,
-  script_cpu_seconds=1,
   total_cpu_seconds=3,
   memory_mib=256,
   processes=16,

@@ -143,7 +143,7 @@ def test_no_humaneval_problem_takes_the_solution_of_another():
 
 
 def test_no_mbpp_problem_takes_the_solution_of_another():
-  config = ProgramConfig(script_cpu_seconds=2, memory_mib=256)
+  config = ProgramConfig(cpu_seconds=2, memory_mib=256)
   found = _judge(_swapped(_mbpp()), config)
   assert set(found) <= {'passed', 'wrong', 'error', 'timeout', 'memory'}
   # 667 counts letters as 666 does, and 729 adds lists as 728 does.
