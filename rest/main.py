@@ -31,7 +31,7 @@ from ml_collections import config_flags
 from rest import config, em, report
 from rest.e_step.draw import Tools
 from rest.e_step.graders import Graders
-from rest.model import sharding, weights
+from rest.model import weights
 from rest.model.together import together
 from rest.plan import compiled, outline
 from rest.plan.survey import survey
@@ -43,6 +43,7 @@ from rest.run.log import Journal
 from rest.run.progress import Live
 from rest.run.record import compare, flat, is_finished, record
 from rest.sampler import Sampler
+from rest.sampler.hand_over import local_copy
 from rest.tasks import SPLITS
 from rest.types import Halted, Preempted
 
@@ -289,7 +290,7 @@ def _sampler(run: Run, mesh: Mesh) -> Sampler:
     config.sampling.longest,
   )
   return Sampler(
-    sharding.local_copy(base, world.mesh),
+    local_copy(base, world.mesh),
     world.tokenizer,
     config.sampling,
     mesh,

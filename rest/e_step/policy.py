@@ -5,8 +5,8 @@ from collections.abc import Callable
 from jax.sharding import Mesh
 
 from rest.e_step.draw import Tools
-from rest.model.sharding import local_copy
 from rest.model.transformer import Transformer
+from rest.sampler.hand_over import local_copy
 
 
 class Policy:

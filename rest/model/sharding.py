@@ -91,32 +91,6 @@ def local_mesh(mesh: Mesh) -> Mesh:
   return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def local_copy(tree: Any, mesh: Mesh) -> Any:
-  """Returns a tree of named parameters on this process's part of the mesh.
-
-  Gathered over `data` and `fsdp`, split over `tensor`: on a mesh (2, 2, 2) a
-  device has half of D and half of F of `gate_up_DCF`, and then all of D and the
-  same half of F. Every process must call it. With one process, returns the tree
-  as it is.
-  """
-  if jax.process_count() == 1:
-    return tree
-  gathered = gather(mesh, tree)(tree)
-
-  def localize(leaf: jax.Array, place: NamedSharding) -> jax.Array:
-    return jax.make_array_from_single_device_arrays(
-      leaf.shape, place, [shard.data for shard in leaf.addressable_shards]
-    )
-
-  here = shardings(tree, local_mesh(mesh), COPIES)
-  return jax.tree.map(localize, gathered, here)
-
-
-def gather(mesh: Mesh, tree: Any) -> Any:
-  """Returns the program that copies a tree of parameters to all who sample."""
-  return jax.jit(lambda x: x, out_shardings=shardings(tree, mesh, COPIES))
-
-
 def spec(
   name: str, ndim: int, table: dict[str, Any] | None = None
 ) -> PartitionSpec:

@@ -19,7 +19,6 @@ from rest.m_step.update import abstract_state
 from rest.model import attention, lora, sharding
 from rest.model.hardware import Device, parse
 from rest.model.transformer import ModelConfig, Transformer
-from rest.sampler.capacity import relaid_bytes
 
 # (parameters, tokens drawn a second, share of the data sheet's FLOP/s that
 # training reaches) of one H200, at Qwen2.5's shapes (bench/NOTES.md).
@@ -122,31 +121,19 @@ def step_memory(
   )
 
 
-def hand_over_memory(
-  model: ModelConfig,
-  mesh: Mesh | AbstractMesh,
-  processes: int,
-  weight_bytes: int,
-  device: Device,
-) -> int:
+def hand_over_memory(processes: int, weight_bytes: int, device: Device) -> int:
   """Returns what weights take beside the trainer's, until the sampler has them.
 
-  Where there are several processes, they come over as a float32 copy. TPUs hold
-  all that was gathered twice, before and behind its new layout; of a copy, what
-  they lay out anew.
+  Where there are several processes, they come over as a copy. TPUs hold what is
+  handed over by one process twice, before and behind its new layout.
 
   Args:
-    model: Its shape.
-    mesh: Of all devices.
     processes: That each sample.
     weight_bytes: The sampler's weights, on each device.
     device: Of what kind they are.
   """
-  tensor = mesh.shape['tensor']
-  if processes > 1:
-    copy = 4 * count_parameters(model) // tensor
-    return copy + weight_bytes + relaid_bytes(model, tensor, device)
-  return weight_bytes * (2 if device.platform == 'tpu' else 1)
+  is_twice = processes > 1 or device.platform == 'tpu'
+  return weight_bytes * (2 if is_twice else 1)
 
 
 def count_parameters(model: ModelConfig) -> int:

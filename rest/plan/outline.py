@@ -130,7 +130,7 @@ def _sampling(run: Run) -> int:
   """Returns what the sampler adds to what the trainer holds."""
   world, table = run.world, run.world.table
   weights = estimate.hand_over_memory(
-    world.model, world.mesh, _processes(run), table.weight_bytes, world.device
+    _processes(run), table.weight_bytes, world.device
   )
   return max(table.total_bytes, weights)
 

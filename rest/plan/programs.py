@@ -21,8 +21,8 @@ from rest.model.transformer import ModelConfig, Transformer
 from rest.plan import estimate
 from rest.sampler.capacity import Capacity, size_table, sizes
 from rest.sampler.decode import program_for
+from rest.sampler.hand_over import gather, hand_over, in_compute_type
 from rest.sampler.programs import Programs
-from rest.sampler.sampler import hand_over
 from rest.sampler.table import placed, shards_of
 
 
@@ -112,19 +112,16 @@ def lower_hand_over(setup: Setup) -> Iterator[Lowered]:
   model, mesh, here = _model(setup), setup.mesh, setup.local_mesh
   processes = mesh.size // here.size
   planned = estimate.hand_over_memory(
-    setup.model,
-    mesh,
-    processes,
-    setup.capacity().weight_bytes,
-    setup.device,
+    processes, setup.capacity().weight_bytes, setup.device
   )
   if processes == 1:  # The trainer's own are what is handed over.
     planned += estimate.step_memory(
       setup.model, setup.mstep, mesh, setup.device
     ).weights
   else:
-    lowered = sharding.gather(mesh, model).lower(model)
+    lowered = gather(mesh, model).lower(model)
     yield Lowered('weights to all processes', lowered, planned)
+    model = jax.eval_shape(in_compute_type, model)
     places = sharding.shardings(model, here, sharding.COPIES)
     model = jax.tree.map(placed, model, places)
   with jax.set_mesh(here):

@@ -42,6 +42,7 @@ what is left is shared out anew among its slots (`rearrange.py`).
   rearrange.py     what moves at the end    capacity.py   sizes, memory
   decode.py        a call                   prefill.py    a prefix, a load
   programs.py      what is compiled         ahead.py      before it is needed
+  hand_over.py     the trainer's weights, as decoding has them
   attention.py     three levels as one      kernels/      the same, on NVIDIA
   token_choice.py  logits to a token        stops.py      stop strings
   stats.py         rows busy, device idle

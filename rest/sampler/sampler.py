@@ -1,6 +1,5 @@
 """The sampler: weights, a table on the device, and what is asked of them."""
 
-import functools
 import itertools
 import time
 from collections import defaultdict
@@ -9,19 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from rest.config import AS_PUBLISHED, Decoding, SamplerConfig
 from rest.model.completion import complete
 from rest.model.rope import check_reach
-from rest.model.sharding import COPIES, leaf_name, shardings
 from rest.model.tokenizer import check_ids
-from rest.model.transformer import ModelConfig, Transformer, unstack
+from rest.model.transformer import ModelConfig, Transformer
 from rest.sampler.ahead import Ahead
 from rest.sampler.capacity import Capacity, room, size_table
 from rest.sampler.decode import ENDS
 from rest.sampler.drawing import Drawing
+from rest.sampler.hand_over import hand_over
 from rest.sampler.order import Ask, Sampled
 from rest.sampler.programs import Programs
 from rest.sampler.scheduler import Scheduler
@@ -329,30 +327,6 @@ class Sampler:
         table = empty_table(self._model_config, capacity.shape, self._mesh)
     idle = Table(table.caches, *idle_state(capacity.shape))
     return put_table(idle, self._mesh)
-
-
-@functools.cache
-def hand_over(config: ModelConfig, mesh: Mesh) -> Any:
-  """Returns the program that makes the trainer's weights those of decoding.
-
-  That is a list of layers in the compute type; norms stay in float32, as the
-  trainer computes with them. Weights are split over `tensor` only: gathering
-  them over `fsdp` each step would cost more than the step. Wherever they come
-  from, their places are spelled alike: of another spelling of the same place,
-  all programs of decoding would be compiled again.
-  """
-  dtype = jnp.dtype(config.dtype)
-
-  def convert(path: Any, leaf: jax.Array) -> jax.Array:
-    name = leaf_name(path)
-    is_matrix = len(leaf.shape) > 1 and 'D' in name.split('_')[-1]
-    return leaf.astype(dtype) if is_matrix else leaf
-
-  def handed_over(model: Transformer) -> Transformer:
-    return jax.tree_util.tree_map_with_path(convert, unstack(model))
-
-  shapes = jax.eval_shape(lambda: handed_over(Transformer(config)))
-  return jax.jit(handed_over, out_shardings=shardings(shapes, mesh, COPIES))
 
 
 def _chunk(samples: int, shape: TableShape) -> int:

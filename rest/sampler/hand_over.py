@@ -1,0 +1,74 @@
+"""How the trainer's weights become the sampler's.
+
+Trained in float32 and split over all devices; decoded with in the compute type,
+each row of devices by itself.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from rest.model.sharding import COPIES, leaf_name, local_mesh, shardings
+from rest.model.transformer import ModelConfig, Transformer, unstack
+
+
+def local_copy(model: Transformer, mesh: Mesh) -> Transformer:
+  """Returns a model on this process's part of the mesh, in the compute type.
+
+  Gathered over `data` and `fsdp`, split over `tensor`: on a mesh (2, 2, 2) a
+  device has half of D and half of F of `gate_up_DCF`, and then all of D and the
+  same half of F. Every process must call it. With one process, returns the
+  model as it is.
+  """
+  if jax.process_count() == 1:
+    return model
+  gathered = gather(mesh, model)(model)
+
+  def localize(leaf: jax.Array, place: NamedSharding) -> jax.Array:
+    return jax.make_array_from_single_device_arrays(
+      leaf.shape, place, [shard.data for shard in leaf.addressable_shards]
+    )
+
+  here = shardings(gathered, local_mesh(mesh), COPIES)
+  return jax.tree.map(localize, gathered, here)
+
+
+def gather(mesh: Mesh, model: Transformer) -> Any:
+  """Returns the program that copies a model to all who sample."""
+  places = shardings(model, mesh, COPIES)
+  return jax.jit(in_compute_type, out_shardings=places)
+
+
+@functools.cache
+def hand_over(config: ModelConfig, mesh: Mesh) -> Any:
+  """Returns the program that makes a model, wherever it is, decoding's own.
+
+  That is a list of layers in the compute type, split over `tensor` only:
+  gathering over `fsdp` each step would cost more than the step. Wherever
+  weights come from, their places are spelled alike: of another spelling of the
+  same place, all programs of decoding would be compiled again.
+  """
+
+  def handed_over(model: Transformer) -> Transformer:
+    return unstack(in_compute_type(model))
+
+  shapes = jax.eval_shape(lambda: handed_over(Transformer(config)))
+  return jax.jit(handed_over, out_shardings=shardings(shapes, mesh, COPIES))
+
+
+def in_compute_type(model: Transformer) -> Transformer:
+  """Returns a model whose matrices are in the compute type.
+
+  Norms and biases stay in float32, as the trainer computes with them.
+  """
+  dtype = jnp.dtype(model.config.dtype)
+
+  def convert(path: Any, leaf: jax.Array) -> jax.Array:
+    letters = leaf_name(path).rsplit('_', 1)[-1]
+    is_matrix = 'D' in letters and len(letters) > 1
+    return leaf.astype(dtype) if is_matrix else leaf
+
+  return jax.tree_util.tree_map_with_path(convert, model)
