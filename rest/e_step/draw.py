@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -318,11 +319,20 @@ def question_tokens(
   task: Task, tokenizer: Tokenizer, problem: Problem
 ) -> list[int]:
   """Returns the ids that ask a problem, behind the prefix."""
+  return _question(task, tokenizer, problem).tolist()
+
+
+@functools.lru_cache(maxsize=2**16)
+def _question(
+  task: Task, tokenizer: Tokenizer, problem: Problem
+) -> 'array[int]':
+  # Every iteration asks the same; to encode GSM8K's questions takes a second,
+  # in which the device has nothing to do.
   question = task.question(problem)
   if task.turn_end:  # A chat is encoded as one text; see `tasks.chat.Form`.
     shared = len(_encoded(tokenizer, task.prefix))
-    return tokenizer.encode(task.prefix + question)[shared:]
-  return tokenizer.encode(question, follows=bool(task.prefix))
+    return array('i', tokenizer.encode(task.prefix + question)[shared:])
+  return array('i', tokenizer.encode(question, follows=bool(task.prefix)))
 
 
 @functools.lru_cache(maxsize=16)
