@@ -15,6 +15,7 @@ to reach. With `--cache`, a second start finds its programs compiled; with
 """
 
 import argparse
+import dataclasses
 import gc
 import os
 import pathlib
@@ -66,7 +67,9 @@ class Bench:
 
   def __init__(self, flags: argparse.Namespace):
     self.flags = flags
-    self.config = SHAPES[flags.shape]
+    self.config = dataclasses.replace(
+      SHAPES[flags.shape], context=flags.prefix + 192 + flags.longest
+    )
     count = flags.data * flags.tensor
     self.mesh = make_mesh(
       MeshConfig(data=flags.data, tensor=flags.tensor), jax.devices()[:count]
@@ -77,6 +80,8 @@ class Bench:
       flags.prefix,
       vocab=self.config.vocab - 1,
       longest=flags.longest,
+      median=flags.median,
+      sigma=flags.sigma,
     )
     settings = SamplerConfig(
       max_tokens=flags.longest,
@@ -347,6 +352,8 @@ def _flags() -> argparse.Namespace:
   parser.add_argument('--samples', type=int, default=32, help='Of a problem.')
   parser.add_argument('--prefix', type=int, default=640, help='Tokens.')
   parser.add_argument('--longest', type=int, default=512, help='Tokens.')
+  parser.add_argument('--median', type=int, default=160, help='Tokens.')
+  parser.add_argument('--sigma', type=float, default=0.6, help='Of lengths.')
   parser.add_argument('--rows', type=int, default=0, help='0: planned.')
   parser.add_argument('--rows_per_slot', type=int, default=0)
   parser.add_argument('--min_rows', type=int, default=0)
