@@ -9,7 +9,8 @@
 An arm is a run of `rest.main` like any other, in WORKDIR/ARM/seed_N, with a few
 fields changed. Arms are run in one process, one after another, and what they
 have in common is drawn once. Started again, a sweep goes on where it stopped;
-finished, it prints its table.
+finished, it prints its table. Started twice, as on two GPUs of a host, each
+process takes the arms that no other one has.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from rest.plan import outline
 from rest.plan.world import Run
 from rest.run import store
 from rest.run.command import refuse, refusing
+from rest.run.lock import InUse
 from rest.run.record import is_finished
 
 # Fields of `estep` that decide which token is drawn.
@@ -66,21 +68,26 @@ def run_arms(
   """
   done: list[int] = []
   for seed in config.seeds:
-    for arm, at, changed in arms(config, workdir):
-      folder = epath.Path(workdir / arm)
-      fields = make(changed.to_dict())
-      if at == seed and not is_finished(fields, folder):
-        print(f'{config.name}: {arm}', flush=True)
-        with contextlib.ExitStack() as held:
-          with refusing():
-            run = main.prepare(changed, folder)
+    for arm, changed in _unfinished(config, workdir, seed):
+      print(f'{config.name}: {arm}', flush=True)
+      with contextlib.ExitStack() as held:
+        with refusing():
+          run = main.prepare(changed, epath.Path(workdir / arm))
+          try:
             held.enter_context(main.hold(run))
-            _share(run, workdir, arm, seed, config.arms)
-          main.iterate(run, should_stop)
-          main.show(run)
+          except InUse as error:
+            print(f'{arm} is left out: {error}', flush=True)
+            continue
+          _share(run, workdir, arm, seed, config.arms)
+        main.iterate(run, should_stop)
+        main.show(run)
+    if any(_unfinished(config, workdir, seed)):
+      print(f'Others work on seed {seed}: the last of them has its table.')
+      continue
     done.append(seed)
     _report(config, workdir, done)
-  print((workdir / 'sweep.txt').read_text())
+  if done:
+    print((workdir / 'sweep.txt').read_text())
 
 
 def check(config: Any, workdir: str) -> None:
@@ -112,6 +119,16 @@ def arms(config: Any, workdir: pathlib.Path) -> Iterator[tuple[str, int, Any]]:
       changed.update(_filled(config.changes[arm].to_dict(), folders))
       changed.seed = seed
       yield f'{arm}/seed_{seed}', seed, changed
+
+
+def _unfinished(
+  config: Any, workdir: pathlib.Path, seed: int
+) -> Iterator[tuple[str, Any]]:
+  """Yields (folder, config) of a seed's runs; looks when it comes to them."""
+  for arm, at, changed in arms(config, workdir):
+    fields = make(changed.to_dict())
+    if at == seed and not is_finished(fields, epath.Path(workdir / arm)):
+      yield arm, changed
 
 
 def _filled(changes: dict[str, Any], folders: dict[str, str]) -> dict[str, Any]:

@@ -8,6 +8,10 @@ from typing import TextIO
 from etils import epath
 
 
+class InUse(ValueError):
+  """Another live process holds a working directory."""
+
+
 class Lock:
   """Holds a local working directory for this process, as a context manager.
 
@@ -30,7 +34,7 @@ class Lock:
       self._file.seek(0)
       holder = self._file.read().strip() or 'unknown'
       self._file.close()
-      raise ValueError(
+      raise InUse(
         f'workdir {os.path.dirname(self._path)} is in use by a live process '
         f'({holder}). Stop it, or choose another --workdir.'
       ) from None

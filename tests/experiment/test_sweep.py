@@ -15,6 +15,7 @@ from rest.config import make
 from rest.experiment import sweep
 from rest.run import store
 from rest.run.dataset import read_dataset
+from rest.run.lock import Lock
 from rest.types import Preempted
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -199,6 +200,16 @@ def test_every_result_is_a_config_that_the_rooms_take(name, tmp_path):
   assert config.name == f'results_{name}'
   for _, _, changed in sweep.arms(config, tmp_path):
     make(changed.to_dict())
+
+
+def test_an_arm_that_another_process_has_is_left_to_it(tmp_path, capsys):
+  config = _tiny()
+  config.arms = ('few',)
+  with Lock(tmp_path / 'few/seed_0'):
+    sweep.run_arms(config, tmp_path)
+  said = capsys.readouterr().out
+  assert 'few/seed_0 is left out: ' in said and 'seed 0' in said
+  assert [path.name for path in tmp_path.rglob('*.*')] == []
 
 
 def test_a_sweep_refuses_what_it_cannot_run():
