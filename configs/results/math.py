@@ -21,6 +21,7 @@ def get_config():
   run.task.num_train = 2000  # Nested: more of them hold these.
   run.em.iterations = 2
   run.mstep.epochs = 1
+  run.sampling.max_prompt_tokens = 2048  # The longest has 1,978.
   run.sampling.max_tokens = 512  # 9 % of the human solutions are longer.
   run.eval.num_problems = 200
   run.eval.suites = ('gsm8k',)
@@ -52,6 +53,7 @@ def get_config():
           'suites': ('bbh:cot', 'bbh:direct'),
           'suite_problems': 2000,  # Of 6,511.
         },
+        'sampling': {'max_prompt_tokens': 3072},  # Those of BBH: 2,443.
       },
     },
     scores=('test', 'suites/gsm8k', 'suites/bbh-cot', 'suites/bbh-direct'),
