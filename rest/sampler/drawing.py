@@ -15,7 +15,7 @@ from rest.sampler.ahead import Ahead
 from rest.sampler.attention import read_for
 from rest.sampler.capacity import Capacity, smallest
 from rest.sampler.decode import ENDS, Knobs, Program, program_for
-from rest.sampler.order import Draft, Sampled
+from rest.sampler.order import Sampled
 from rest.sampler.programs import Jitted, everywhere, jitted
 from rest.sampler.rearrange import Move, move_cache, move_rows
 from rest.sampler.scheduler import Scheduler
@@ -125,8 +125,7 @@ class Drawing:
       self.table, drawn = self._jitted.decode(
         self.model, self.table, knobs, dropped, program
       )
-    owners = [list(slot) for slot in self.scheduler.owners]
-    self.calls.append(Call(drawn, owners))
+    self.calls.append(Call(drawn, self.scheduler.held()))
     self._forget_drops()
 
   def _program(self) -> Program:
@@ -145,23 +144,16 @@ class Drawing:
     self.stats.row_steps += drawn.entry_TQR.size
     self.stats.busy_row_steps += int((drawn.entry_TQR >= 0).sum())
     found: list[Sampled] = []
-    for draft, is_known in self.scheduler.collect(
-      call.owners, drawn, self.stops
+    for draft, stop, is_known in self.scheduler.collect(
+      call.held, drawn, self.stops
     ):
       if not is_known:
         self.dropped_QR.reshape(-1)[draft.row] = draft.entry
-      found.append(self._close(draft))
+      pieces = draft.drawn(call.held.track, stop)
+      order = self.scheduler.close(draft)
+      sample = order.ask.samples[draft.place]
+      found.append(Sampled(order.index, sample, *pieces))
     return found
-
-  def _close(self, draft: Draft) -> Sampled:
-    order = self.scheduler.close(draft)
-    tokens, logprobs = zip(*draft.pieces, strict=True)
-    return Sampled(
-      order.index,
-      order.ask.samples[draft.place],
-      np.concatenate(tokens),
-      np.concatenate(logprobs),
-    )
 
   def _even_out(self) -> Iterator[list[Sampled]]:
     """Shrinks the table or fills idle rows, where the list's end allows it."""

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_ALL = 1 << 62
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -48,37 +50,39 @@ class Draft:
 
   Attributes:
     place: Which of the ask's samples it is, by place.
-    pieces: Tokens and their log-probabilities, a pair for each call.
-    length: Tokens drawn so far.
     row: Of the table, where it is drawn, once it has begun.
     entry: What that row calls it (`Rows`).
     is_done: Whether no more of it is wanted.
+    spans: Where its tokens are, in their order; the last is the row's.
   """
 
   place: int
-  pieces: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = field(
-    default_factory=list[tuple[NDArray[np.int32], NDArray[np.float32]]]
-  )
-  length: int = 0
   row: int = -1
   entry: int = -1
   is_done: bool = False
+  spans: 'list[Span]' = field(default_factory=lambda: list[Span]())
 
-  def add(
-    self, tokens_T: NDArray[np.int32], logprobs_T: NDArray[np.float32]
-  ) -> None:
-    """Takes what a call drew."""
-    self.pieces.append((tokens_T, logprobs_T))
-    self.length += len(tokens_T)
+  def drawn(
+    self, track: 'Track', stop: int, most: int = _ALL
+  ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Returns its tokens up to a step, and their log-probabilities.
 
-  def tail(self, tokens: int) -> list[int]:
-    """Returns the last tokens drawn, so many or more."""
-    found: list[int] = []
-    for piece, _ in reversed(self.pieces):
-      if len(found) >= tokens:
+    Args:
+      track: Of the step: it may have been moved to another table since.
+      stop: The step behind the last.
+      most: How many of the last are wanted; there may be fewer.
+    """
+    pieces: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+    count = next(i for i, s in enumerate(self.spans, 1) if s.track is track)
+    for span in reversed(self.spans[:count]):
+      end = stop if span.track is track else span.track.steps
+      start = max(span.start, end - most)
+      pieces.append(span.track.read(span.row, start, end))
+      most -= end - start
+      if not most:
         break
-      found = piece.tolist() + found
-    return found
+    tokens, logprobs = zip(*reversed(pieces), strict=True)
+    return np.concatenate(tokens), np.concatenate(logprobs)
 
 
 @dataclass(slots=True)
@@ -106,3 +110,109 @@ class Order:
 
 
 Owners = list[list[Order | None]]
+
+
+class Track:
+  """Who is drawn in the rows of a table, and what they drew.
+
+  Steps are counted from the table's first. Most rows of most calls go on with
+  what they drew before: arrays say which ones do not, and what a row drew is
+  looked at where it ends.
+
+  Invariant: of a draft that is not done, all tokens are there: a row keeps as
+  many as a completion may have. Example: where calls have 4 steps, a draft that
+  began in step 2 of the second one, and ended in step 1 of the third, was drawn
+  in steps 6 to 9; its tokens are [6, 10) of its row.
+
+  Attributes:
+    steps: How many were filed.
+    drafts: By row; None where nothing is known to be drawn.
+    entry_B: What the rows call them; -1 for none.
+    begun_B: The step in which they would have begun, had all of their tokens
+      been drawn here.
+  """
+
+  def __init__(self, rows: int, limit: int):
+    """Starts with idle rows.
+
+    Args:
+      rows: Of the table.
+      limit: Longest completion.
+    """
+    self.steps = 0
+    self.drafts: list[Draft | None] = [None] * rows
+    self.entry_B = np.full(rows, -1, np.int32)
+    self.begun_B = np.zeros(rows, np.int64)
+    self._limit = limit
+    self._token_BS = np.zeros((rows, 0), np.int32)  # A ring of S steps.
+    self._logprob_BS = np.zeros((rows, 0), np.float32)
+
+  @property
+  def longest(self) -> int:
+    """Tokens of the longest draft."""
+    lengths = (self.steps - self.begun_B)[self.entry_B >= 0]
+    return int(lengths.max(initial=0))
+
+  def file(
+    self, token_TB: NDArray[np.int32], logprob_TB: NDArray[np.float32]
+  ) -> None:
+    """Takes what a call drew; all calls have as many steps."""
+    steps = len(token_TB)
+    if not self.steps:
+      ring = len(self.drafts), (-(-self._limit // steps) + 1) * steps
+      self._token_BS = np.zeros(ring, np.int32)
+      self._logprob_BS = np.zeros(ring, np.float32)
+    at = self.steps % self._token_BS.shape[1]
+    self._token_BS[:, at : at + steps] = token_TB.T
+    self._logprob_BS[:, at : at + steps] = logprob_TB.T
+    self.steps += steps
+
+  def read(
+    self, row: int, start: int, stop: int
+  ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Returns what a row drew in some steps, as copies."""
+    at = np.arange(start, stop) % max(1, self._token_BS.shape[1])
+    return self._token_BS[row, at], self._logprob_BS[row, at]
+
+  def begin(self, draft: Draft, start: int, length: int = 0) -> None:
+    """Notes that a row begins to draw for a draft, which knows its row.
+
+    Args:
+      draft: That is drawn from now on.
+      start: Step of its first token here.
+      length: Tokens of it that were drawn elsewhere.
+    """
+    row = draft.row
+    self.drafts[row], self.entry_B[row] = draft, draft.entry
+    self.begun_B[row] = start - length
+    draft.spans.append(Span(self, row, start))
+
+  def forget(self, row: int) -> None:
+    """Notes that nothing more is wanted of what a row draws."""
+    self.drafts[row], self.entry_B[row] = None, -1
+
+
+class Span(NamedTuple):
+  """A run of a draft's tokens, in a row of one table.
+
+  Attributes:
+    track: Of the table.
+    row: Of the table.
+    start: Step of the first token.
+  """
+
+  track: Track
+  row: int
+  start: int
+
+
+class Held(NamedTuple):
+  """Who held buffers and rows when a call was made.
+
+  Attributes:
+    owners: Of the buffers.
+    track: Of the rows.
+  """
+
+  owners: Owners
+  track: Track

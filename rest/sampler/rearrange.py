@@ -172,7 +172,7 @@ def _by_ask(owners: Owners, slots: range) -> list[_Left]:
         _, drafts = found.setdefault(order.index, (first, []))
         drafts.extend(draft for draft in order.drafts if not draft.is_done)
   for _, drafts in found.values():
-    drafts.sort(key=lambda draft: not draft.length)  # What has begun first.
+    drafts.sort(key=lambda draft: draft.row < 0)  # What has begun first.
   left = [
     _Left(source, _order(order, drafts))
     for (source, order), drafts in found.values()
@@ -220,5 +220,5 @@ def _split(order: Order, samples: int, rows: int) -> tuple[Order, Order]:
 
 def _order(order: Order, drafts: list[Draft]) -> Order:
   """Returns an order of some of an ask's drafts, none of which is done."""
-  waiting = sum(not draft.length for draft in drafts)
+  waiting = sum(draft.row < 0 for draft in drafts)
   return Order(order.index, order.ask, drafts, len(drafts), waiting)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rest.sampler.capacity import widths
-from rest.sampler.order import Ask, Draft, Order, Owners
+from rest.sampler.order import Ask, Draft, Held, Order, Owners, Track
 from rest.sampler.placing import COPIES, Buffer, Filled, Placing
 from rest.sampler.queue import Queue
 from rest.sampler.rearrange import Move, Placed, share_out
@@ -55,6 +55,7 @@ class Scheduler:
     """
     self.shape = shape
     self.owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
+    self._track = Track(shape.size, limit)
     self._queue = Queue(asks, chunk, withdrawn)
     self._questions = questions
     self._limit = limit
@@ -71,17 +72,7 @@ class Scheduler:
   @property
   def longest(self) -> int:
     """Tokens of the longest draft that is not done."""
-    return max(
-      (
-        draft.length
-        for slot in self.owners
-        for order in slot
-        if order
-        for draft in order.drafts
-        if not draft.is_done
-      ),
-      default=0,
-    )
+    return self._track.longest
 
   @property
   def is_open(self) -> bool:
@@ -110,48 +101,67 @@ class Scheduler:
     width = self._queue.take(self._width, placing.add, ahead)
     return self._pack(placing.filled, width)
 
+  def held(self) -> Held:
+    """Returns who holds buffers and rows, for a call that is made now."""
+    return Held([list(slot) for slot in self.owners], self._track)
+
   def collect(
-    self, owners: Owners, drawn: Drawn, stops: Stops
-  ) -> Iterator[tuple[Draft, bool]]:
+    self, held: Held, drawn: Drawn, stops: Stops
+  ) -> Iterator[tuple[Draft, int, bool]]:
     """Files a call's tokens; yields the drafts that are over.
 
     Invariant: a draft's tokens are those of its entry, in order, however many
     calls and rows of other samples lie between. The table may have been
-    rearranged since the call was made: `owners` says what its rows were then.
+    rearranged since the call was made: `held` says what its rows were then.
     Example: with I = 8 and 2 rows a slot, entry 9 in row 2 of the call is the
-    draft 1 of the order that buffer 1 of slot 1 held.
+    draft 1 of the order that buffer 1 of slot 1 held. Rows that only go on are
+    not looked at: of 2,048, a tenth has something to tell in a call.
 
     Args:
-      owners: Who held the buffers when the call was made.
+      held: Who held buffers and rows when the call was made.
       drawn: By the call, in NumPy.
       stops: Finds stop strings.
 
     Returns:
-      An iterator over drafts, and whether the device knows that they are over:
-      it has not seen a stop string.
+      An iterator over drafts, the step of the call's track behind their last
+      token, and whether the device knows that they are over: it has not seen a
+      stop string.
     """
-    token_BT, logprob_BT, entry_BT, ended_BT = (
-      np.asarray(x).reshape(len(x), -1).T.copy() for x in drawn
+    token_TB, logprob_TB, entry_TB, ended_TB = (
+      np.asarray(x).reshape(len(x), -1) for x in drawn
     )
-    may_end_BT = stops.may_end(token_BT)
-    rows = len(entry_BT) // len(owners)  # Of a slot.
-    for row, entry, start, stop in stretches(entry_BT):
-      buffer, index = divmod(entry, self.shape.samples)
-      order = owners[row // rows][buffer]
-      assert order is not None
-      draft = order.drafts[index]
+    owners, track = held
+    before = track.steps
+    track.file(token_TB, logprob_TB)
+    if track is not self._track:  # The new table's rows have drawn these, too.
+      self._track.begun_B -= len(token_TB)
+    may_end_TB = stops.may_end(token_TB)
+    tells_TB = ended_TB | may_end_TB | (entry_TB != track.entry_B)
+    telling = np.flatnonzero(tells_TB.any(axis=0))
+    rows = len(track.drafts) // len(owners)  # Of a slot.
+    for i, entry, start, stop in stretches(entry_TB[:, telling].T):
+      row = int(telling[i])
+      draft = track.drafts[row] if entry == track.entry_B[row] else None
+      if draft is None:
+        buffer, index = divmod(entry, self.shape.samples)
+        order = owners[row // rows][buffer]
+        assert order is not None
+        draft = order.drafts[index]
+        if not draft.is_done:
+          order.waiting -= 1
+          draft.row, draft.entry = row, entry
+          track.begin(draft, before + start)
       if draft.is_done:
-        continue  # The host ended it at a stop; the device did not know yet.
-      if not draft.length:
-        order.waiting -= 1
-        draft.row, draft.entry = row, entry
-      draft.add(token_BT[row, start:stop], logprob_BT[row, start:stop])
-      if ended_BT[row, stop - 1]:
-        yield draft, True
-      elif may_end_BT[row, start:stop].any() and stops.has_stop(
-        draft, stop - start
+        continue  # The host ended it; the device did not know yet.
+      end = before + stop
+      if ended_TB[stop - 1, row]:
+        track.forget(row)
+        yield draft, end, True
+      elif may_end_TB[start:stop, row].any() and stops.has_stop(
+        draft, track, end, stop - start
       ):
-        yield draft, False
+        track.forget(row)
+        yield draft, end, False
 
   def close(self, draft: Draft) -> Order:
     """Marks a draft as done; its buffer falls free with its last one.
@@ -163,7 +173,7 @@ class Scheduler:
     buffer = draft.entry // self.shape.samples
     order = self.owners[slot][buffer]
     assert order is not None
-    draft.is_done = True
+    self._end(draft)
     order.left -= 1
     if not order.left:
       self.owners[slot][buffer] = None
@@ -186,7 +196,8 @@ class Scheduler:
         if order is None or order.index not in self._withdrawn:
           continue
         for draft in order.drafts:
-          draft.is_done = True  # For the calls that are under way.
+          if not draft.is_done:
+            self._end(draft)
         is_over_QE[slot, buffer] = True
         orders[buffer] = None
         self._set_free(slot, buffer)
@@ -238,6 +249,7 @@ class Scheduler:
         return None
       placed += shared
     owners: Owners = [[None] * BUFFERS for _ in range(shape.slots)]
+    track = Track(shape.size, self._limit)
     slots, rows = idle_state(shape)
     move = Move(
       slot_QE=np.zeros_like(slots.count_QE),
@@ -248,15 +260,20 @@ class Scheduler:
     for one in placed:
       q, e = one.buffer
       first = owners[q][0]
-      self._move(one, move, shape, first.begun if first else 0)
+      self._move(one, move, shape, first.begun if first else 0, track)
       self._describe(one.order, slots, one.buffer)
       owners[q][e] = one.order
-    self.shape, self.owners = shape, owners
+    self.shape, self.owners, self._track = shape, owners, track
     self._free = [deque() for _ in self._free]  # Nothing is left to be loaded.
     return move, slots
 
   def _move(
-    self, placed: Placed, move: Move, shape: TableShape, used: int
+    self,
+    placed: Placed,
+    move: Move,
+    shape: TableShape,
+    used: int,
+    track: Track,
   ) -> None:
     """Writes where an order comes from; its drafts learn their new rows.
 
@@ -265,6 +282,7 @@ class Scheduler:
       move: What is written to.
       shape: Of the new table.
       used: Rows of the slot that are taken.
+      track: Of the new table.
     """
     (q, e), (slot, buffer), order = placed
     own = self._own
@@ -274,7 +292,9 @@ class Scheduler:
       move.entry_QR[q, row] = entry
       row += q * shape.rows
       move.row_B[row] = draft.row % (own * self.shape.rows)
+      length = self._track.steps - int(self._track.begun_B[draft.row])
       draft.row, draft.entry = row, entry
+      track.begin(draft, 0, length)
 
   @property
   def _own(self) -> int:
@@ -305,6 +325,13 @@ class Scheduler:
       for own in self._free
       for slot, _ in own
     )
+
+  def _end(self, draft: Draft) -> None:
+    """Wants no more of a draft, though calls under way may bring some."""
+    draft.is_done = True
+    draft.spans.clear()
+    if draft.row >= 0:
+      self._track.forget(draft.row)
 
   def _set_free(self, slot: int, buffer: int) -> None:
     self._free[slot // self._own].append((slot, buffer))
@@ -367,7 +394,7 @@ def stretches(
   is_first_BT = np.ones(entry_BT.shape, bool)
   is_first_BT[:, 1:] = entry_BT[:, 1:] != entry_BT[:, :-1]
   row, start = np.nonzero(is_first_BT)
-  stop = np.append(start[1:], 0)
+  stop = np.roll(start, -1)
   stop[stop == 0] = entry_BT.shape[1]  # The next one begins another row.
   entry = entry_BT[row, start]
   found = np.stack([row, entry, start, stop], axis=1)[entry >= 0]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rest.sampler.order import Owners
+from rest.sampler.order import Held
 from rest.sampler.table import Drawn
 
 
@@ -50,10 +50,10 @@ class Stats:
 
 
 class Call(NamedTuple):
-  """A decoding call under way, and who held the buffers when it was made."""
+  """A decoding call under way, and who was at work when it was made."""
 
   drawn: Drawn
-  owners: Owners
+  held: Held
 
   @property
   def is_done(self) -> bool:

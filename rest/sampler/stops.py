@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rest.sampler.order import Draft
+from rest.sampler.order import Draft, Track
 from rest.types import Tokenizer
 
 _UNKNOWN = 2  # Of a token that was not looked at yet.
@@ -34,18 +34,26 @@ class Stops:
     # A token stands for a byte at least.
     self._reach = max((len(text.encode()) for text in stop), default=0)
 
-  def may_end(self, token_BT: NDArray[np.int32]) -> NDArray[np.bool_]:
+  def may_end(self, token_TB: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Returns which tokens may be the last one of a stop string."""
-    found_BT = self._ends_V[token_BT]
-    if (found_BT == _UNKNOWN).any():
-      for token in np.unique(token_BT[found_BT == _UNKNOWN]).tolist():
+    found_TB = self._ends_V[token_TB]
+    if (found_TB == _UNKNOWN).any():
+      for token in np.unique(token_TB[found_TB == _UNKNOWN]).tolist():
         self._ends_V[token] = self._ends(token)
-      found_BT = self._ends_V[token_BT]
-    return found_BT == 1
+      found_TB = self._ends_V[token_TB]
+    return found_TB == 1
 
-  def has_stop(self, draft: Draft, new: int) -> bool:
-    """Whether a stop string is in the text that the last `new` tokens touch."""
-    tail = self._tokenizer.decode(draft.tail(new + self._reach), follows=True)
+  def has_stop(self, draft: Draft, track: Track, stop: int, new: int) -> bool:
+    """Whether a stop string is in the text that a draft's last tokens touch.
+
+    Args:
+      draft: Of which more was drawn.
+      track: Of the table where it was.
+      stop: The step behind the last.
+      new: How many tokens are new.
+    """
+    tokens, _ = draft.drawn(track, stop, new + self._reach)
+    tail = self._tokenizer.decode(tokens.tolist(), follows=True)
     return any(text in tail for text in self._stop)
 
   def _ends(self, token: int) -> bool:

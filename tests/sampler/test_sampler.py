@@ -277,6 +277,7 @@ def test_a_shrinking_table_draws_the_same():
 
 @pytest.mark.parametrize('devices', [1, 4])
 def test_what_is_compiled_ahead_is_what_a_list_calls(devices):
+  jax.clear_caches()  # Of what other tests have compiled.
   least = dataclasses.replace(
     SETTINGS, steps_per_call=4, min_rows=4, max_tokens=40
   )

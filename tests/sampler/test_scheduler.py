@@ -12,7 +12,7 @@ from rest.model.transformer import ModelConfig
 from rest.sampler import Ask, SamplerConfig
 from rest.sampler.attention import read_for
 from rest.sampler.capacity import size_table
-from rest.sampler.order import Draft, Order
+from rest.sampler.order import Draft, Order, Track
 from rest.sampler.placing import Placing
 from rest.sampler.queue import Queue
 from rest.sampler.rearrange import share_out
@@ -72,7 +72,7 @@ def test_rows_that_are_left_fill_a_smaller_table_to_the_last():
     for slot in range(slots):
       count = min(left, int(random.integers(1, 17)))
       left -= count
-      drafts = [Draft(i, [], 1, slot * 16 + i, i) for i in range(count)]
+      drafts = [Draft(i, slot * 16 + i, i) for i in range(count)]
       ask = Ask(slot, (1, 2), tuple(range(count)))
       if count:
         order = Order(slot, ask, drafts, count, 0)
@@ -88,7 +88,7 @@ def test_rows_that_are_left_fill_a_smaller_table_to_the_last():
 
 def begun(index, count, slot=0, rows=4):
   """Returns an order whose drafts are all being drawn in its slot."""
-  drafts = [Draft(i, [], 1, slot * rows + i, i) for i in range(count)]
+  drafts = [Draft(i, slot * rows + i, i) for i in range(count)]
   return Order(index, Ask(index, (1, 2), (0,) * count), drafts, count, 0)
 
 
@@ -169,11 +169,95 @@ def test_tokens_go_to_the_draft_of_their_entry():
   ended_TQR = np.arange(4)[:, None, None] * np.ones((2, 2), int) == 3
   drawn = Drawn(token_TQR, token_TQR / 8, entry_TQR, ended_TQR)
   stops = Stops(Letters(), (), 100)
-  ((draft, is_known),) = scheduler.collect(scheduler.owners, drawn, stops)
+  held = scheduler.held()
+  ((draft, stop, is_known),) = scheduler.collect(held, drawn, stops)
   assert draft is order.drafts[1]
   assert is_known
-  assert draft.tail(3) == [6, 10, 14]
+  assert draft.drawn(held.track, stop)[0].tolist() == [6, 10, 14]
   assert (draft.row, draft.entry, order.waiting) == (2, 9, 2)
+
+
+def call(steps, rows, at):
+  """Returns a call whose tokens are their step, their row in the tenths."""
+  token_TB = np.arange(at, at + steps)[:, None] + np.zeros((1, rows), int)
+  return token_TB, token_TB + np.arange(rows) / 10
+
+
+def test_a_draft_has_the_steps_of_its_row():
+  # The example of `Track`.
+  track = Track(rows=3, limit=9)
+  draft = Draft(0, row=2, entry=5)
+  for number in range(3):
+    track.file(*call(4, 3, 4 * number))
+    if number == 1:
+      track.begin(draft, 6)
+      assert track.longest == 2
+  tokens_T, logprobs_T = draft.drawn(track, 10)
+  assert tokens_T.tolist() == [6, 7, 8, 9]
+  np.testing.assert_allclose(logprobs_T, tokens_T + 0.2)
+  assert draft.drawn(track, 10, most=3)[0].tolist() == [7, 8, 9]
+  track.forget(2)
+  assert track.longest == 0
+
+
+def test_a_row_keeps_as_many_tokens_as_a_completion_may_have():
+  for first in range(4, 12):
+    track, draft = Track(rows=1, limit=10), Draft(0, row=0, entry=0)
+    for at in range(0, 24, 4):
+      track.file(*call(4, 1, at))
+      if at <= first < at + 4:
+        track.begin(draft, first)
+      if at < first + 10 <= at + 4:
+        tokens_T, _ = draft.drawn(track, first + 10)
+        assert tokens_T.tolist() == [*range(first, first + 10)]
+
+
+def test_a_draft_is_whole_wherever_its_table_was_rearranged():
+  """Two calls are under way as it moves; it ends in one of them, or later."""
+  for end in range(5, 16):
+    old, new = Track(rows=4, limit=32), Track(rows=2, limit=32)
+    draft = Draft(0, row=3, entry=1)
+    old.file(*call(4, 4, 0))
+    old.begin(draft, 1)
+    draft.row, draft.entry = 1, 0
+    new.begin(draft, 0, length=old.longest)
+    old.file(*call(4, 4, 4))
+    old.file(*call(4, 4, 8))
+    new.file(*call(4, 2, 12))
+    track, stop = (old, end) if end <= 12 else (new, end - 12)
+    tokens_T, logprobs_T = draft.drawn(track, stop)
+    assert tokens_T.tolist() == [*range(1, end)]
+    rows = [0.3] * (min(end, 12) - 1) + [0.1] * max(0, end - 12)
+    np.testing.assert_allclose(logprobs_T, tokens_T + rows, rtol=1e-6)
+    tail_T, _ = draft.drawn(track, stop, most=3)
+    assert tail_T.tolist() == [*range(1, end)][-3:]
+
+
+def test_the_longest_draft_is_known_behind_calls_that_are_under_way():
+  shape = TableShape(2, 4, 0, 32, 32, 8)
+  scheduler = Scheduler(shape, iter(()), 8, 1, 32, 0, (), 1)
+  scheduler.owners[0][0] = order = Order(
+    0, Ask(0, (3, 4), (0, 1)), [Draft(0), Draft(1)], 2, 2
+  )
+  entry_QR = np.int32([[0, 1, -1, -1], [-1] * 4])
+
+  def collect(held, entry_QR):
+    entry_TQR = np.stack([entry_QR] * 4)
+    token_TQR = np.ones_like(entry_TQR)
+    ended_TQR = np.zeros_like(entry_TQR, bool)
+    drawn = Drawn(token_TQR, token_TQR / 8, entry_TQR, ended_TQR)
+    assert not [*scheduler.collect(held, drawn, Stops(Letters(), (), 100))]
+
+  first = scheduler.held()
+  collect(first, entry_QR)
+  assert (scheduler.longest, order.waiting) == (4, 0)
+  smaller = dataclasses.replace(shape, slots=1)
+  move, _ = scheduler.rearrange(smaller)
+  assert scheduler.longest == 4
+  collect(first, entry_QR)
+  assert scheduler.longest == 8
+  collect(scheduler.held(), move.entry_QR)
+  assert scheduler.longest == 12
 
 
 def test_asks_are_shared_out_until_slots_are_full():
