@@ -268,6 +268,7 @@ def _tools(
     _journal(run) as journal,
     contextlib.closing(_sampler(run, world.local_mesh)) as sampler,
   ):
+    graders.ready()  # They have started while weights were read.
     yield Tools(
       sampler,
       world.local_mesh,

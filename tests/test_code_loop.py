@@ -80,6 +80,7 @@ def graders(codec):
   with contextlib.ExitStack() as stack:
     with contextlib.redirect_stderr(said):
       graders = stack.enter_context(Graders(config, ('program',), codec))
+      graders.ready()
     # Whoever starts a run learns, once, what holds its programs.
     assert said.getvalue().count('in a sandbox of level') == 1
     yield graders

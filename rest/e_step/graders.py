@@ -38,7 +38,7 @@ class Graders:
     verifiers: tuple[str, ...],
     tokenizer: Tokenizer,
   ):
-    """Starts them; entering the context waits until they are ready.
+    """Starts them; the first who asks them waits until they are ready.
 
     Args:
       config: How many workers judge, and their limits.
@@ -61,17 +61,9 @@ class Graders:
       for place in range(count)
     ]
     self._lists = 0
+    self._is_ready = False
 
   def __enter__(self) -> 'Graders':
-    try:
-      notices = {one.wait_ready() for one in self._graders} - {''}
-    except BaseException:
-      self.__exit__()
-      raise
-    for notice in sorted(notices):
-      print(notice, file=sys.stderr)
-    for one in self._graders:
-      one.listen(self._results.put, self._answer)
     return self
 
   def __exit__(self, *error: object) -> None:
@@ -81,8 +73,24 @@ class Graders:
     for one in self._graders:
       one.close(deadline)
 
+  def ready(self) -> None:
+    """Returns once they have started, which takes seconds of other cores.
+
+    Raises:
+      Halted: One's workers do not start.
+      RuntimeError: A worker misjudges what is known.
+    """
+    if self._is_ready:
+      return
+    for notice in sorted({one.wait_ready() for one in self._graders} - {''}):
+      print(notice, file=sys.stderr)
+    for one in self._graders:
+      one.listen(self._results.put, self._answer)
+    self._is_ready = True
+
   def submit(self, request: Request) -> 'Future[Verdict]':
     """Asks for one verdict, as `Pool.submit` does."""
+    self.ready()
     future: Future[Verdict] = Future()
     number = next(self._numbers)
     self._questions[number] = future
@@ -95,6 +103,7 @@ class Graders:
     Nobody waits for what is not done when the next one begins, or the run ends:
     it is dropped.
     """
+    self.ready()
     self._lists += 1
     for one in self._graders:
       one.send(replace(work, number=self._lists))
@@ -182,7 +191,9 @@ class _Grader:
       )
     self._to = Connection(ours.detach())
     self._thread: threading.Thread | None = None
-    self.send(setup)
+    # It reads once it has imported: a tokenizer is more than a pipe holds.
+    self._telling = threading.Thread(target=self.send, args=(setup,))
+    self._telling.start()
 
   def wait_ready(self) -> str:
     """Returns what it has to say, once it can judge.
@@ -231,8 +242,9 @@ class _Grader:
     except subprocess.TimeoutExpired:
       self._process.kill()
       self._process.wait()
-    if self._thread:
-      self._thread.join()
+    for thread in (self._telling, self._thread):
+      if thread:
+        thread.join()
     self._to.close()
 
   def _receive(self) -> Any:

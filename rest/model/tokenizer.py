@@ -239,7 +239,9 @@ def _open(
   """Returns a codec for what starts a text, and one for what goes on it."""
   if (folder / 'tokenizer.json').exists():
     raw = _read_json(folder / 'tokenizer.json')
-    return _Fast(raw), _Fast(_without_prefix(raw))
+    starts, stripped = _Fast(raw), _without_prefix(raw)
+    # Most are the same, and take seconds to read.
+    return starts, starts if stripped == raw else _Fast(stripped)
   if (folder / 'tokenizer.model').exists():
     model = (folder / 'tokenizer.model').read_bytes()
     begins = settings['tokenizer_config.json'].get('add_bos_token', True)
@@ -309,8 +311,10 @@ class _Names:
 
 def _without_prefix(raw: dict[str, Any]) -> dict[str, Any]:
   """Returns a tokenizer.json that neither puts nor strips a leading space."""
-  parts = ('normalizer', 'pre_tokenizer', 'decoder')
-  return raw | {part: _strip_prefix(raw.get(part)) for part in parts}
+  parts = {'normalizer', 'pre_tokenizer', 'decoder'}.intersection(raw)
+  if (raw.get('decoder') or {}).get('type') == 'ByteLevel':
+    parts.remove('decoder')  # It strips nothing, whatever it is told.
+  return raw | {part: _strip_prefix(raw[part]) for part in parts}
 
 
 def _strip_prefix(part: Any) -> Any:

@@ -9,6 +9,7 @@ alone says little: MATH is full of 'What is the sum of all positive integers'.
 And one of many problems says nothing: it is how a set puts its questions.
 """
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -167,6 +168,7 @@ def _normalise(text: str) -> str:
   return _IGNORED.sub('', text.lower())
 
 
+@functools.lru_cache(maxsize=2**14)  # A text is looked at three times.
 def _grams(text: str) -> list[int]:
   """Returns the distinct 13-grams of the words, figures left out."""
   words = re.findall(r'\w+', _FIGURE.sub('', text.lower()))

@@ -125,7 +125,8 @@ def test_graders_leave_with_the_run(tmp_path):
     'from rest.model import tokenizer\n'
     'from rest.verify import VerifyConfig\n'
     f'codec = tokenizer.load({BASE!r})\n'
-    "with Graders(VerifyConfig(workers=5), ('math',), codec):\n"
+    "with Graders(VerifyConfig(workers=5), ('math',), codec) as graders:\n"
+    '  graders.ready()\n'
     "  print('ready', flush=True)\n"
     '  time.sleep(600)\n'
   )
