@@ -215,7 +215,7 @@ class Task(Protocol):
 
   Attributes:
     name: As in `config.task.name`.
-    version: Changes whenever prompts, splits or parsing do.
+    version: Changes whenever prompts, stop texts, splits or parsing do.
     verifier: Which verifier judges completions: 'math', 'program' or 'exact'.
     prefix: Few-shot text before every question; '' for zero-shot.
     stop: Texts that end a completion, cut off before judging.

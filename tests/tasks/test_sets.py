@@ -11,7 +11,8 @@ from excerpts import DATA, by_id, copy_with, make
 
 from rest import tasks
 from rest.tasks.sets import bbh
-from rest.tasks.sets.math import last_boxed
+from rest.tasks.sets.math import STOP, last_boxed
+from rest.verify.math import is_equivalent
 
 
 def test_gsm8k_answers_follow_the_mark_and_lose_commas():
@@ -102,6 +103,24 @@ def test_math_targets_continue_the_minerva_prompt():
   # The third example is this problem: a target has exactly its form.
   text = task.question(shots) + task.target(shots)
   assert text.replace(' ', '') in task.prefix.replace(' ', '')
+
+
+@pytest.mark.parametrize('name', ['math', 'hungarian_exam'])
+def test_answers_to_math_end_where_the_examples_do(name):
+  task = make(name)
+  assert task.stop == STOP
+  for example in task.prefix.removesuffix('\n\n').split('\n\nProblem:\n'):
+    assert example.endswith(STOP[0])
+    assert example.count(STOP[0]) == 1
+
+
+def test_answers_to_math_are_found_without_the_phrase_behind_them():
+  task = make('math')
+  for problem in task.problems('train'):
+    solution, phrase, rest = task.target(problem).partition(STOP[0])
+    assert (phrase, rest) == (STOP[0], '')
+    assert problem.answer
+    assert is_equivalent(problem.answer, solution)
 
 
 def test_bbh_examples_reason_or_do_not():

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from rest.tasks import files
 from rest.tasks.problem_set import ProblemSet
-from rest.tasks.sets.math import EXAMPLE, ask
+from rest.tasks.sets.math import EXAMPLE, STOP, ask
 from rest.types import Problem
 
 
@@ -20,9 +20,9 @@ class HungarianExam(ProblemSet):
   """Asked as MATH is, with one example."""
 
   name = 'hungarian_exam'
-  version = '1'
+  version = '2'  # 1 let answers go on behind the phrase that ends the example.
   verifier = 'math'
-  stop = ('\n\nProblem:', '\nProblem:')
+  stop = STOP
   example = EXAMPLE
   splits = ('test',)
   download = 'test.jsonl of keirp/hungarian_national_hs_finals_exam'

@@ -20,6 +20,10 @@ from rest.types import Problem
 # What is asked, and what is answered, in a text of problems.
 EXAMPLE = r'Problem:\n(.*?)\n\nSolution:\n?(.*?)\n\n(?=Problem:|\Z)'
 
+# Every example ends in the phrase, and models talk on behind it: of a 1.5B's
+# answers 69 % were cut off at 512 tokens, 26 % with the phrase among these.
+STOP = ('I hope it is correct.', '\n\nProblem:', '\nProblem:')
+
 # Problems with an empty box.
 _CORRECTED = {
   'train/number_theory/7115': '0',
@@ -31,9 +35,9 @@ class Math(ProblemSet):
   """Asked with the four examples of Minerva (Lewkowycz et al., 2022)."""
 
   name = 'math'
-  version = '1'
+  version = '2'  # 1 let answers go on behind the phrase that ends each example.
   verifier = 'math'
-  stop = ('\n\nProblem:', '\nProblem:')
+  stop = STOP
   example = EXAMPLE
   variants = ('original', 'prm800k', 'math500')
   download = (
