@@ -12,7 +12,10 @@ TEACHER is the folder of the 1.5B's run in docs/experiments.md: of it, text is
 enough. Without a larger model, leave out what is behind the colon and the two
 arms: --config.arms="('rest_em','human_one_each',...)".
 
-Hardware: one GPU of 80 GB; 16 CPU cores. Not measured yet.
+Hardware: one GPU of 80 GB; 16 CPU cores. Measured on one NVIDIA H200 that three
+other runs shared, from a 4-bit copy made bfloat16 again, in 9 minutes: of
+`rest_em`, seed 0, greedy test accuracy (1,319 problems) from 14.9 [13.0, 16.9]
+to 21.5 [19.4, 23.8]. All other arms and seeds: not measured yet.
 """
 
 from configs import ablations

@@ -10,7 +10,18 @@ trained again, from its samples, and measured beside the base.
       --config.run.eval.suite_folder=/data --config.run.verify.workers=12 \
       --config.seeds="(0,)"
 
-Hardware: one GPU of 80 GB; 16 CPU cores. Not measured yet.
+Hardware: one GPU of 80 GB; 16 CPU cores. Measured on one NVIDIA H200, from a
+4-bit copy made bfloat16 again, one seed, one iteration (10 minutes; 4 for each
+human arm beside it); greedy test accuracy, 5,000 problems, 95 % intervals: base
+26.0 [24.8, 27.2], `rest_em` 27.0 [25.8, 28.2], `human_all` 23.2 [22.1, 24.4],
+`human_one_each` 23.2 [22.0, 24.3]; GSM8K 50.0 [47.3, 52.7] before, 48.7 [46.1,
+51.4] and 48.5 [45.8, 51.2] after the human arms. Not measured yet: the second
+iteration, GSM8K and pass@k after `rest_em`, `model_one_each`, `bbh`.
+
+At 512 tokens 25.6 % of the base's greedy answers are cut off, and 24.7 % of its
+samples (`estep.max_cut_off` is 50); 69.3 % were, before MATH's stop texts held
+the phrase that ends its examples. `eval.num_problems` takes the first of test:
+200 are all algebra.
 """
 
 from configs import ablations
