@@ -317,7 +317,7 @@ class EvaluateConfig(Section):
   """What is measured on the test problems after each iteration."""
 
   num_samples: Count = 0  # For pass@k and maj@k; 0: greedy pass@1 alone.
-  num_problems: Count = 0  # Test problems sampled so; 0: all.
+  num_problems: Count = 0  # Test problems sampled so, at random; 0: all.
   pass_k: tuple[Size, ...] = ()  # The k of pass@k; each at most num_samples.
   temperature: Temperature = 1.0  # Of these samples; [P] figure 5.
   top_k: Count = 0  # 0: off.

@@ -20,8 +20,7 @@ iteration, GSM8K and pass@k after `rest_em`, `model_one_each`, `bbh`.
 
 At 512 tokens 25.6 % of the base's greedy answers are cut off, and 24.7 % of its
 samples (`estep.max_cut_off` is 50); 69.3 % were, before MATH's stop texts held
-the phrase that ends its examples. `eval.num_problems` takes the first of test:
-200 are all algebra.
+the phrase that ends its examples.
 """
 
 from configs import ablations

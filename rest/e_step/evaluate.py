@@ -16,6 +16,7 @@ from rest import metrics
 from rest.config import EvaluateConfig
 from rest.e_step.draw import Timing, Tools, draw, draw_missing, prepare
 from rest.run import processes, scores, store
+from rest.tasks.problem_set import choose
 from rest.types import Graded, Preempted, Problem
 from rest.verify.answers import EXTRACT
 
@@ -132,6 +133,17 @@ def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
   return correct / max(1, judged)
 
 
+def asked_often(
+  problems: Sequence[Problem], config: EvaluateConfig
+) -> list[Problem]:
+  """Returns the problems that are sampled for pass@k: some at random.
+
+  Published sets are in order, as MATH's test is of its subjects.
+  """
+  count = min(config.num_problems or len(problems), len(problems))
+  return choose([*problems], count, 'eval.num_problems', 0)
+
+
 def _sampled(
   tools: Tools,
   problems: Sequence[Problem],
@@ -140,7 +152,7 @@ def _sampled(
   title: str,
 ) -> tuple[dict[str, float], float | None, dict[str, tuple[float, float]]]:
   """Returns pass@k, maj@k and halves, as in `Evaluation`."""
-  subset = problems[: config.num_problems or len(problems)]
+  subset = asked_often(problems, config)
   drawn = draw_missing(
     tools,
     subset,

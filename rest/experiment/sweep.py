@@ -23,6 +23,7 @@ from etils import epath
 
 from rest import main
 from rest.config import FREE_FIELDS, make
+from rest.e_step.evaluate import asked_often
 from rest.experiment import compare, share
 from rest.plan import outline
 from rest.plan.world import Run
@@ -165,8 +166,6 @@ def _share(
 
 def _wanted(run: Run) -> list[share.Wanted]:
   config, task = run.config, run.world.task
-  test = task.problems('test')
-  sampled = test[: config.eval.num_problems or len(test)]
   wanted = [
     share.Wanted(
       f'iteration_0/{split}/greedy', (), task, task.problems(split), 1
@@ -180,7 +179,7 @@ def _wanted(run: Run) -> list[share.Wanted]:
         'iteration_0/test/sampled',
         fields,
         task,
-        sampled,
+        asked_often(task.problems('test'), config.eval),
         config.eval.num_samples,
       )
     )

@@ -15,9 +15,10 @@ import pytest
 from etils import epath
 
 from rest import tasks
-from rest.config import EStepConfig
+from rest.config import EStepConfig, EvaluateConfig
 from rest.e_step.choose import choose, equations, weigh
 from rest.e_step.draw import Tools, e_step, random_key
+from rest.e_step.evaluate import asked_often
 from rest.e_step.graders import Graders
 from rest.e_step.summary import Choice
 from rest.e_step.variants import keep_drawn
@@ -27,7 +28,14 @@ from rest.run import store
 from rest.run.dataset import read_dataset
 from rest.sampler import Sampler, SamplerConfig, Stats
 from rest.sampler.order import Sampled
-from rest.types import Completion, Graded, Halted, Tokenizer, Verdict
+from rest.types import (
+  Completion,
+  Graded,
+  Halted,
+  Problem,
+  Tokenizer,
+  Verdict,
+)
 from rest.verify import VerifyConfig
 from rest.verify.math import extract
 
@@ -304,3 +312,18 @@ def test_samples_of_another_run_are_encoded_anew_or_left_out(tools, tmp_path):
 def test_a_wrong_field_is_named(field: str, value: Any):
   with pytest.raises(ValueError, match=f'estep.{field}'):
     EStepConfig(**{field: value})
+
+
+def test_pass_at_k_is_of_all_subjects_and_of_the_same_problems_when_of_more():
+  problems = [
+    Problem(f'p{i}', 'q', '1', subject='ab'[i >= 50]) for i in range(100)
+  ]
+
+  def asked(count: int) -> list[Problem]:
+    return asked_often(problems, EvaluateConfig(num_problems=count))
+
+  few = asked(20)
+  assert {p.subject for p in few} == {'a', 'b'}
+  assert [p for p in asked(60) if p in few] == few
+  assert len(few) == 20
+  assert asked(0) == asked(500) == problems
