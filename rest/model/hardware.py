@@ -112,9 +112,7 @@ def known(device_kind: str, platform: Any, memory: int) -> Device:
 
 
 def runs_kernels(platform: str, dtype: str, width: int) -> bool:
-  """Whether our Pallas kernels run: NVIDIA, 16 bits, heads in whole tiles.
-
-  They stand on a back end of JAX that has been announced to go.
+  """Whether our Triton kernels run: NVIDIA, 16 bits, heads in whole tiles.
 
   Args:
     platform: JAX's name for the devices' family.
@@ -138,9 +136,9 @@ def cpu(devices: int) -> Device:
 
 @functools.cache
 def _has_triton() -> bool:
-  """Whether JAX has what the kernels stand on; says so once if not."""
+  """Whether there is what the kernels stand on; says so once if not."""
   try:
-    importlib.import_module('jax.experimental.pallas.triton')
+    importlib.import_module('jax_triton')  # It imports Triton.
   except ImportError as error:
     logging.warning('Plain attention runs, not our kernels: %s', error)
     return False

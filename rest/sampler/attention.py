@@ -94,7 +94,7 @@ def decode_attention(
     config: The model's shape.
     read: As in `three_levels`.
     window: How far back attention reaches; 0 is everything.
-    runs_kernels: Whether the Pallas kernels run, or plain XLA.
+    runs_kernels: Whether our kernels run, or plain XLA.
     q_BTKGH: Rotated queries, one a row (T is 1).
     k_BTKH: Their keys.
     v_BTKH: Their values.

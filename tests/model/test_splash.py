@@ -10,7 +10,7 @@ from rest.m_step.packing import Batch, Example, Shape, pack
 from rest.model.attention import plain_attention
 from rest.model.sharding import MeshConfig, make_mesh, shardings
 from rest.model.splash import splash_attention
-from tests.model.test_flash import distance, loss, make_config, make_model
+from tests.model.packed import distance, loss, make_config, make_model
 
 LENGTH = 384  # Three blocks.
 

@@ -1,7 +1,5 @@
 """The kernels of decoding against plain attention, their reference."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +8,15 @@ import pytest
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig, query_scale
 from rest.sampler import attention
-from rest.sampler.kernels import Blocks, Options, attend, options, softmax
 from rest.sampler.table import TableShape, Where, empty_table
+
+triton = pytest.importorskip('triton')
+pytest.importorskip('torch')  # Triton's interpreter wants it.
+tl = triton.language
+kernels = pytest.importorskip('rest.sampler.kernels')
+options, softmax = kernels.options, kernels.softmax
+shared = pytest.importorskip('rest.model.launch')
+begin, grow = shared.begin, shared.grow
 
 
 @pytest.mark.parametrize(
@@ -61,24 +66,21 @@ def test_the_kernels_equal_plain_attention(
       config, 96, window, False, *one, cache, where
     )
 
-  blocks = Blocks(prefix_queries=16, prefix_keys=16, question_keys=32)
+  blocks = kernels.Blocks(prefix_queries=16, prefix_keys=16, question_keys=32)
 
-  # Compiled in a hurry: to be interpreted, the kernels become long programs.
-  @functools.partial(
-    jax.jit, compiler_options={'xla_backend_optimization_level': 0}
-  )
-  def kernels(q_BKGH, k_BKH, v_BKH, cache, where):
+  @jax.jit
+  def interpreted(q_BKGH, k_BKH, v_BKH, cache, where):
     q_BKGH *= jnp.asarray(query_scale(config), dtype)
     cache = cache._replace(k2=jnp.swapaxes(cache.k2, 2, 3))
-    out_BKGH, k2_BKSH, v2_BKSH = attend(
+    out_BKGH, k2_BKSH, v2_BKSH = kernels.attend(
       *(q_BKGH, k_BKH, v_BKH, cache, where),
-      Options(window, cap, blocks, interpret=True),
+      kernels.Options(window, cap, blocks),
     )
     return out_BKGH, jnp.swapaxes(k2_BKSH, 2, 3), v2_BKSH
 
   given = (q_BKGH, k_BKH, v_BKH, cache, where)
   expected, suffix = reference(*given)
-  out_BKGH, *grown = kernels(*given)
+  out_BKGH, *grown = interpreted(*given)
   tolerance = 1e-5 if dtype == 'float32' else 2e-2
   np.testing.assert_allclose(
     np.asarray(out_BKGH, np.float32),
@@ -89,21 +91,44 @@ def test_the_kernels_equal_plain_attention(
     np.testing.assert_array_equal(mine, reference)
 
 
-def test_blocks_of_keys_change_nothing():
-  # The example of `softmax.grow`: logits 0 and ln 3, values 4 and 8.
-  one = jnp.ones((1, 1))
-  state = softmax.begin(1, 1)
-  seen_MS = jnp.ones((1, 1), bool)
-  state = softmax.grow(state, one, 0 * one, 4 * one, seen_MS, 0.0)
-  found = (state.out_MH[0, 0], state.max_M[0], state.sum_M[0])
-  assert found == (4, 0, 1)
-  state = softmax.grow(state, one, np.log(3) * one, 8 * one, seen_MS, 0.0)
-  found = (state.out_MH[0, 0], state.max_M[0], state.sum_M[0])
-  np.testing.assert_allclose(found, [28 / 3, np.log(3), 4 / 3], rtol=1e-6)
+@triton.jit
+def told(score_ptr, v_ptr, mean_ptr, max_ptr, sum_ptr, grown_ptr, merged_ptr):
+  """The examples of `grow` and of `merge`: three numbers each."""
+  one = tl.arange(0, 1)
+  out_MH, top_M, total_M = begin(1, 1)
+  for block in range(2):
+    key_S = block * 2 + tl.arange(0, 2)
+    score_MS = tl.load(score_ptr + key_S)[None, :]
+    v_SH = tl.load(v_ptr + key_S)[:, None]
+    out_MH, top_M, total_M = grow(out_MH, top_M, total_M, score_MS, v_SH, 1.0)
+  tl.store(grown_ptr + one, tl.sum(out_MH, 1))
+  tl.store(grown_ptr + 1 + one, top_M)
+  tl.store(grown_ptr + 2 + one, total_M)
+  total_M = tl.full((1,), 1.0, tl.float32)
+  out_MH, top_M, total_M = softmax.merge(
+    *(total_M[:, None] * 4, total_M * 0, total_M),
+    *(mean_ptr, max_ptr, sum_ptr, one, one == 0),
+  )
+  tl.store(merged_ptr + one, tl.sum(out_MH, 1))
+  tl.store(merged_ptr + 1 + one, top_M)
+  tl.store(merged_ptr + 2 + one, total_M)
+
+
+def test_the_examples_that_the_softmax_tells():
+  def floats(*values):
+    return jnp.asarray(values, jnp.float32)
+
+  scores, values = floats(1, 3, 4, shared.NEVER.value), floats(8, 0, 1, 5)
+  part = floats(8), floats(np.log2(3)), floats(1)
+  three = jax.ShapeDtypeStruct((3,), jnp.float32)
+  grown, merged = shared.launch(
+    told, (1,), [scores, values, *part], [three, three], warps=1, stages=1
+  )
+  # Weights are 2^1, 2^3 and 2^4 of 26, relative to the last.
+  np.testing.assert_allclose(grown, [1 + 8 / 8, 4, 1.625], rtol=1e-6)
+  np.testing.assert_allclose(merged, [28 / 3, np.log2(3), 4 / 3], rtol=1e-6)
 
 
 def test_tiles_and_blocks_are_powers_of_two():
   assert [options.tile_for(n) for n in (6, 16, 40)] == [16, 16, 64]
   assert [options.block_of(96, most) for most in (64, 16)] == [32, 16]
-  spec = options.block('MKA', 'AKM.', None, None, 16, 32)
-  assert spec.index_map(2, 0, 1) == (1, 0, 2, 0)

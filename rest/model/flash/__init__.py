@@ -1,4 +1,4 @@
-"""Attention of packed rows on NVIDIA GPUs, in Pallas.
+"""Attention of packed rows on NVIDIA GPUs, in Triton.
 
 `rest.model.attention` is the reference, and what runs on other devices.
 """

@@ -1,10 +1,8 @@
-"""How the kernels are cut into blocks, and which program has which block."""
+"""How the kernels are cut into blocks, and what they are compiled for."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class Cut(NamedTuple):
@@ -46,7 +44,8 @@ WIDE = Blocks(
 )
 
 
-class Static(NamedTuple):
+@dataclass(frozen=True)
+class Static:
   """What the kernels are compiled for.
 
   Attributes:
@@ -55,50 +54,30 @@ class Static(NamedTuple):
     window: How far back along its path a query sees, itself included; 0 is
       everything.
     blocks: How they are cut.
-    interpret: Runs without a GPU, for tests.
   """
 
   scale: float
   cap: float
   window: int
   blocks: Blocks
-  interpret: bool
+
+  @property
+  def unit(self) -> float:
+    """A score of 1 as a logit in units of log 2 (see `kernels._scores`)."""
+    return (self.cap or self.scale) * math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class Shape:
+  """Sizes of queries, q_BTKGH, but for their rows: the other axes' strides."""
+
+  t: int
+  k: int
+  g: int
+  h: int
 
 
 def sizes(cut: Cut, length: int) -> tuple[int, int]:
   """Returns queries and keys of a block: powers of two that divide a row."""
   most = length & -length
   return min(cut.queries, most), min(cut.keys, most)
-
-
-def block_spec(
-  shape: tuple[int | None, ...],
-  place: Callable[[int, int, int], tuple[int, ...]],
-) -> pl.BlockSpec:
-  """Returns which block a program has.
-
-  Args:
-    shape: Of the block; an axis of None has one entry, and is dropped.
-    place: (block i, head j, row n) -> the block's index on each axis.
-  """
-  return pl.BlockSpec(shape, place)
-
-
-def query_specs(
-  shape: tuple[int, ...], queries: int
-) -> tuple[pl.BlockSpec, pl.BlockSpec, pl.BlockSpec]:
-  """Returns specs of a block of queries, a number for each, and all keys."""
-  _, t, _, g, h = shape
-  block = block_spec(
-    (None, queries, None, None, h), lambda i, j, n: (n, i, j // g, j % g, 0)
-  )
-  vector = block_spec(
-    (None, None, None, queries), lambda i, j, n: (n, j // g, j % g, i)
-  )
-  whole = block_spec((None, t, None, h), lambda i, j, n: (n, 0, j // g, 0))
-  return block, vector, whole
-
-
-def options(static: Static, cut: Cut) -> dict[str, Any]:
-  params = plgpu.CompilerParams(num_warps=cut.warps, num_stages=cut.stages)
-  return {'compiler_params': params, 'interpret': static.interpret}

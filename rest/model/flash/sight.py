@@ -1,38 +1,38 @@
 """Which blocks see which: what the kernels visit, and what they leave out."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rest.model.flash.blocks import Static, block_spec
+from rest.model.flash.blocks import Static
 
 # Runs of neighbouring blocks that one visits.
 RUNS = 3
 
 
 class Sight(NamedTuple):
-  """What sees what: arrays, their blocks in a kernel, or specs of those.
+  """What sees what.
 
   Attributes:
     ends_BT: End of the queries, from itself on, that see a key; 0 for padding.
     positions_BT: Position along the token's path, for windows.
   """
 
-  ends_BT: Any
-  positions_BT: Any
+  ends_BT: jax.Array
+  positions_BT: jax.Array
 
 
 class Runs(NamedTuple):
-  """Which blocks a program visits: three runs, some empty; else as `Sight`.
+  """Which blocks a program visits: three runs, some empty.
 
   Attributes:
     low_BIN: First block of each run that a block visits.
     high_BIN: End of the run.
   """
 
-  low_BIN: Any
-  high_BIN: Any
+  low_BIN: jax.Array
+  high_BIN: jax.Array
 
 
 def key_runs(static: Static, sight: Sight, queries: int, keys: int) -> Runs:
@@ -44,13 +44,6 @@ def query_runs(static: Static, sight: Sight, queries: int, keys: int) -> Runs:
   """Returns the blocks of queries that each block of keys visits."""
   seen_BIM = _seen_blocks(static, sight, queries, keys)
   return _runs(jnp.swapaxes(seen_BIM, 1, 2))
-
-
-def sight_specs(length: int) -> tuple[Runs, Sight]:
-  """Returns specs of a block's runs, and of the whole row."""
-  runs = block_spec((None, None, RUNS), lambda i, j, n: (n, i, 0))
-  row = block_spec((None, length), lambda i, j, n: (n, 0))
-  return Runs(runs, runs), Sight(row, row)
 
 
 def _seen_blocks(

@@ -35,7 +35,6 @@ def flash_attention(
   ends_BT: jax.Array,
   positions_BT: jax.Array,
   blocks: Blocks | None = None,
-  interpret: bool = False,
 ) -> Attend:
   """Returns the attention of packed rows, for `backbone`.
 
@@ -48,7 +47,6 @@ def flash_attention(
       padding, whose output and gradients are 0.
     positions_BT: Position of each token along its own path.
     blocks: How the kernels are cut.
-    interpret: Runs without a GPU, for tests.
   """
   if blocks is None:
     blocks = WIDE if config.head_width > 128 else BLOCKS
@@ -62,7 +60,7 @@ def flash_attention(
     cache: None,
   ) -> tuple[jax.Array, None]:
     del cache
-    static = Static(scale, cap, window, blocks, interpret)
+    static = Static(scale, cap, window, blocks)
     return _attention(
       static, q_BTKGH, k_BTKH, v_BTKH, ends_BT, positions_BT
     ), None

@@ -1,4 +1,4 @@
-"""Attention of a decoding step on NVIDIA GPUs, in three Pallas kernels.
+"""Attention of a decoding step on NVIDIA GPUs, in three Triton kernels.
 
 The first runs over the prefix, for queries of all rows at once; the second over
 the questions, for all rows of a slot; the third over each row's suffix, of

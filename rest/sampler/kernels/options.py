@@ -1,8 +1,8 @@
 """How the kernels are cut: queries into tiles, keys into blocks and parts."""
 
-from typing import Any, NamedTuple
-
-from jax.experimental import pallas as pl
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 _LEAST = 16  # Fewest queries that a matrix instruction takes.
 
@@ -28,46 +28,53 @@ class Blocks(NamedTuple):
   suffix_stages: int = 3
 
 
-class Options(NamedTuple):
+BLOCKS = Blocks()
+
+
+@dataclass(frozen=True)
+class Options:
   """What the three kernels are compiled for, beside the shapes.
 
   Attributes:
     window: How far back attention reaches; 0 is everything.
     cap: Soft-cap of the logits; 0 is off.
     blocks: How the kernels are cut.
-    interpret: Runs without a GPU, for tests.
   """
 
   window: int
   cap: float
-  blocks: Blocks = Blocks()
-  interpret: bool = False
+  blocks: Blocks = BLOCKS
+
+  @property
+  def unit(self) -> float:
+    """A score of 1 as a logit in units of log 2 (see `softmax.read`)."""
+    return (self.cap or 1.0) * math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class Shape:
+  """Sizes of what a kernel reads.
+
+  Attributes:
+    m: Queries that share a key head, of those that a program may have.
+    k: Key heads.
+    g: Queries of a row that share one.
+    h: Width of a head.
+    s: Keys that there is room for.
+  """
+
+  m: int
+  k: int
+  g: int
+  h: int
+  s: int
 
 
 def tile_for(queries: int) -> int:
   """Returns the least tile that holds so many queries: 6 -> 16, 40 -> 64."""
-  return max(_LEAST, pl.next_power_of_2(queries))
+  return max(_LEAST, 1 << (queries - 1).bit_length())
 
 
 def block_of(keys: int, most: int) -> int:
   """Returns a power of two that divides the keys: of 96 and 64, it is 32."""
   return min(most, keys & -keys)
-
-
-def block(grid: str, axes: str, *shape: int | None) -> pl.BlockSpec:
-  """Returns which block of an array a program has.
-
-  Example: of out_AKMH with the grid MKA, 'AKM.' gives the program (2, 0, 1) the
-  block at (1, 0, 2, 0).
-
-  Args:
-    grid: A letter for each axis of the grid.
-    axes: For each axis of the array, whose place its block's is; '.' is 0.
-    *shape: Of the block; None takes one place, and leaves the axis out.
-  """
-
-  def place(*program: Any) -> tuple[Any, ...]:
-    at = dict(zip(grid, program, strict=True))
-    return tuple(at.get(axis, 0) for axis in axes)
-
-  return pl.BlockSpec(shape, place)

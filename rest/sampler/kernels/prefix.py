@@ -1,15 +1,18 @@
 """The kernel over the prefix: one sequence of keys, read by all rows."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
+import triton
+import triton.language as tl
 
-from rest.sampler.kernels import softmax
-from rest.sampler.kernels.options import Options, block, block_of, tile_for
-from rest.sampler.kernels.softmax import MeanPart, Ref, Running
+from rest.model.launch import begin, constexpr, launch, places
+from rest.sampler.kernels.options import Options, Shape, block_of, tile_for
+from rest.sampler.kernels.softmax import (
+  MeanPart,
+  load_queries,
+  part_structs,
+  read,
+  store,
+)
 from rest.sampler.table import LayerCache, Where, pick
 
 _PARTS = 4  # Most that the keys are cut into: the third kernel reads them all.
@@ -31,49 +34,41 @@ def attend_prefix(
   m, s, blocks = b * g, cache.v0_KSH.shape[1], options.blocks
   keys = block_of(s, blocks.prefix_keys)
   tile = min(blocks.prefix_queries, tile_for(m))
-  tiles = pl.cdiv(m, tile)
-  parts = min(_PARTS, s // keys, pl.cdiv(blocks.prefix_programs, k * tiles))
+  tiles = -(-m // tile)
+  wanted = -(-blocks.prefix_programs // (k * tiles))
+  parts = min(_PARTS, s // keys, wanted)
   position_QR = pick(where.question_QE, where.buffer_QR) + where.drawn_QR
   position_B = where.prefix + position_QR.reshape(-1)
-  spec = functools.partial(block, 'MKA')
-  out_AKMH, max_AKM, sum_AKM = pl.pallas_call(
-    functools.partial(
-      _kernel, tile=tile, keys=keys, parts=parts, options=options
-    ),
-    grid=(tiles, k, parts),
-    in_specs=[
-      *(spec('.', 1), spec('.', b), spec('.K..', b, None, g, h)),
-      *(spec('K..', None, h, s), spec('K..', None, s, h)),
-    ],
-    out_specs=[
-      spec('AKM.', None, None, tile, h),
-      *[spec('AKM', None, None, tile)] * 2,
-    ],
-    out_shape=softmax.part_shapes(q_BKGH.dtype, parts, k, m, h),
-    compiler_params=plgpu.CompilerParams(
-      num_warps=blocks.prefix_warps, num_stages=blocks.prefix_stages
-    ),
-    interpret=options.interpret,
-    name='prefix_attention',
-  )(where.prefix.reshape(1), position_B, q_BKGH, cache.k0_KHS, cache.v0_KSH)
-  return MeanPart(out_AKMH, max_AKM, sum_AKM)
+  part = launch(
+    prefix_attention,
+    (tiles, k, parts),
+    [where.prefix.reshape(1), position_B, q_BKGH, cache.k0_KHS, cache.v0_KSH],
+    part_structs(q_BKGH.dtype, parts, k, m, h),
+    warps=blocks.prefix_warps,
+    stages=blocks.prefix_stages,
+    options=options,
+    shape=Shape(m, k, g, h, s),
+    tile=tile,
+    keys=keys,
+  )
+  return MeanPart(*part)
 
 
-def _kernel(
-  prefix_ref: Ref,
-  position_ref: Ref,
-  q_ref: Ref,
-  k_ref: Ref,
-  v_ref: Ref,
-  out_ref: Ref,
-  max_ref: Ref,
-  sum_ref: Ref,
-  *,
-  tile: int,
-  keys: int,
-  parts: int,
-  options: Options,
-) -> None:
+@triton.jit
+def prefix_attention(
+  prefix_ptr,
+  position_ptr,
+  q_ptr,
+  k_ptr,
+  v_ptr,
+  out_ptr,
+  max_ptr,
+  sum_ptr,
+  options: constexpr,
+  shape: constexpr,
+  tile: constexpr,
+  keys: constexpr,
+):
   """Runs over every A-th block of keys, for a tile of queries of one head.
 
   Invariant: parts take blocks by turns, so that each is read by one, and all
@@ -81,20 +76,25 @@ def _kernel(
   of 2 keys, 2 parts: the first reads the blocks 0 and 2, of which key 5 is not
   seen, the second block 1.
   """
-  q_MH, row_M, is_query_M = softmax.load_queries(q_ref, tile)
-  position_M = plgpu.load(position_ref.at[row_M], mask=is_query_M, other=0)
-  prefix, part = prefix_ref[0], pl.program_id(2)
-
-  def read(i: jax.Array, state: Running) -> Running:
-    start = (i * parts + part) * keys
-    at, key_S = pl.ds(start, keys), start + jnp.arange(keys)
-    seen_MS = (key_S < prefix)[None]
-    if options.window:
-      seen_MS &= (position_M[:, None] - key_S[None]) < options.window
-    return softmax.grow(
-      state, q_MH, k_ref[:, at], v_ref[at, :], seen_MS, options.cap
+  head, part, parts = tl.program_id(1), tl.program_id(2), tl.num_programs(2)
+  q_MH, row_M, is_query_M = load_queries(q_ptr, tile, shape)
+  position_M = tl.load(position_ptr + row_M, mask=is_query_M, other=0)
+  prefix = tl.load(prefix_ptr)
+  k_ptr += head * shape.h * shape.s
+  v_ptr += head * shape.h * shape.s
+  out_MH, top_M, total_M = begin(tile, shape.h)
+  for block in range(part, tl.cdiv(prefix, keys), parts):
+    start = block * keys
+    key_S = start + tl.arange(0, keys)
+    seen_MS = (key_S < prefix)[None, :]
+    if options.window > 0:
+      ahead_MS = position_M[:, None] - key_S[None, :]
+      seen_MS = seen_MS & (ahead_MS < options.window)
+    k_HS = tl.load(places(k_ptr + start, 0, shape.h, shape.s, keys))
+    v_SH = tl.load(places(v_ptr, start, keys, shape.h, shape.h))
+    out_MH, top_M, total_M = read(
+      out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, options
     )
-
-  count = pl.cdiv(pl.cdiv(prefix, keys) - part, parts)
-  state: Running = jax.lax.fori_loop(0, count, read, softmax.begin(*q_MH.shape))
-  softmax.store(state, is_query_M, out_ref, max_ref, sum_ref)
+  at = part * shape.k + head
+  state = out_MH, top_M, total_M
+  store(state, is_query_M, at, out_ptr, max_ptr, sum_ptr, options, shape)

@@ -1,16 +1,22 @@
 """The kernel over the questions: two of a slot, read by the slot's rows."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
+import triton
+import triton.language as tl
 
-from rest.sampler.kernels import softmax
-from rest.sampler.kernels.options import Options, block, block_of, tile_for
-from rest.sampler.kernels.softmax import MeanPart, Ref, Running
+from rest.model.launch import begin, constexpr, launch, places
+from rest.sampler.kernels.options import Options, Shape, block_of, tile_for
+from rest.sampler.kernels.softmax import (
+  MeanPart,
+  load_queries,
+  part_structs,
+  read,
+  store,
+)
 from rest.sampler.table import BUFFERS, LayerCache, Where
+
+_BUFFERS = tl.constexpr(BUFFERS)
 
 
 def attend_questions(
@@ -32,83 +38,74 @@ def attend_questions(
   is_used_QE = jnp.stack(
     [(where.buffer_QR == e).any(axis=1) for e in range(BUFFERS)], axis=1
   )
-
-  spec = functools.partial(block, 'MKQ')
-  part = pl.pallas_call(
-    functools.partial(
-      _kernel,
-      tile=tile,
-      keys=block_of(s, blocks.question_keys),
-      options=options,
-    ),
-    grid=(pl.cdiv(m, tile), k, q),
-    in_specs=[
-      *[spec('Q.', None, BUFFERS)] * 2,
-      *[spec('Q.', None, r)] * 2,
-      spec('QK..', r, None, g, h),
-      spec('Q.K..', None, BUFFERS, None, h, s),
-      spec('Q.K..', None, BUFFERS, None, s, h),
-    ],
-    out_specs=[
-      spec('KQM.', None, None, tile, h),
-      *[spec('KQM', None, None, tile)] * 2,
-    ],
-    out_shape=softmax.part_shapes(q_BKGH.dtype, k, q, m, h),
-    compiler_params=plgpu.CompilerParams(
-      num_warps=blocks.question_warps, num_stages=blocks.question_stages
-    ),
-    interpret=options.interpret,
-    name='question_attention',
-  )(
-    where.question_QE * is_used_QE,
-    where.question_QE,
-    where.buffer_QR,
-    where.drawn_QR,
-    q_BKGH,
-    cache.k1_QEKHS,
-    cache.v1_QEKSH,
+  rows = where.question_QE, where.buffer_QR, where.drawn_QR
+  caches = cache.k1_QEKHS, cache.v1_QEKSH
+  part = launch(
+    question_attention,
+    (-(-m // tile), k, q),
+    [where.question_QE * is_used_QE, *rows, q_BKGH, *caches],
+    part_structs(q_BKGH.dtype, k, q, m, h),
+    warps=blocks.question_warps,
+    stages=blocks.question_stages,
+    options=options,
+    shape=Shape(m, k, g, h, s),
+    rows=r,
+    tile=tile,
+    keys=block_of(s, blocks.question_keys),
   )
   return MeanPart._make(x.reshape(1, k, b * g, *x.shape[3:]) for x in part)
 
 
-def _kernel(
-  used_ref: Ref,
-  question_ref: Ref,
-  buffer_ref: Ref,
-  drawn_ref: Ref,
-  q_ref: Ref,
-  k_ref: Ref,
-  v_ref: Ref,
-  out_ref: Ref,
-  max_ref: Ref,
-  sum_ref: Ref,
-  *,
-  tile: int,
-  keys: int,
-  options: Options,
-) -> None:
+@triton.jit
+def question_attention(
+  used_ptr,
+  question_ptr,
+  buffer_ptr,
+  drawn_ptr,
+  q_ptr,
+  k_ptr,
+  v_ptr,
+  out_ptr,
+  max_ptr,
+  sum_ptr,
+  options: constexpr,
+  shape: constexpr,
+  rows: constexpr,
+  tile: constexpr,
+  keys: constexpr,
+):
   """Runs over both questions of a slot.
 
   Invariant: a query sees the keys of its own question, in order. Example:
   questions of 3 and 5 tokens, blocks of 4 keys, of which all rows answer the
   second: `used` is (0, 5), and blocks 0 and 1 of it are read.
   """
-  q_MH, row_M, is_query_M = softmax.load_queries(q_ref, tile)
-  buffer_M = plgpu.load(buffer_ref.at[row_M], mask=is_query_M, other=0)
-  drawn_M = plgpu.load(drawn_ref.at[row_M], mask=is_query_M, other=0)
-  own_M = jnp.where(buffer_M > 0, question_ref[1], question_ref[0])
-  state = softmax.begin(*q_MH.shape)
-  for e in range(BUFFERS):
-
-    def read(i: jax.Array, state: Running, e: int = e) -> Running:
-      at, key_S = pl.ds(i * keys, keys), i * keys + jnp.arange(keys)
-      seen_MS = (key_S < used_ref[e])[None] & (buffer_M == e)[:, None]
-      if options.window:
-        ahead_MS = (own_M + drawn_M)[:, None] - key_S[None]
-        seen_MS &= ahead_MS < options.window
-      return softmax.grow(
-        state, q_MH, k_ref[e, :, at], v_ref[e, at, :], seen_MS, options.cap
+  head, slot = tl.program_id(1), tl.program_id(2)
+  q_ptr += slot.to(tl.int64) * shape.m * shape.k * shape.h
+  q_MH, row_M, is_query_M = load_queries(q_ptr, tile, shape)
+  row_M += slot * rows
+  buffer_M = tl.load(buffer_ptr + row_M, mask=is_query_M, other=0)
+  drawn_M = tl.load(drawn_ptr + row_M, mask=is_query_M, other=0)
+  first = slot * _BUFFERS
+  own_M = tl.load(question_ptr + first + buffer_M)
+  out_MH, top_M, total_M = begin(tile, shape.h)
+  for e in range(_BUFFERS):
+    level = (first + e).to(tl.int64) * shape.k + head
+    k_level_ptr = k_ptr + level * shape.h * shape.s
+    v_level_ptr = v_ptr + level * shape.h * shape.s
+    used = tl.load(used_ptr + first + e)
+    for block in range(tl.cdiv(used, keys)):
+      start = block * keys
+      key_S = start + tl.arange(0, keys)
+      seen_MS = (key_S < used)[None, :] & (buffer_M == e)[:, None]
+      if options.window > 0:
+        ahead_MS = (own_M + drawn_M)[:, None] - key_S[None, :]
+        seen_MS = seen_MS & (ahead_MS < options.window)
+      k_HS = tl.load(places(k_level_ptr + start, 0, shape.h, shape.s, keys))
+      v_SH = tl.load(places(v_level_ptr, start, keys, shape.h, shape.h))
+      out_MH, top_M, total_M = read(
+        out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, options
       )
-
-    state = jax.lax.fori_loop(0, pl.cdiv(used_ref[e], keys), read, state)
-  softmax.store(state, is_query_M, out_ref, max_ref, sum_ref)
+  at = head * tl.num_programs(2) + slot
+  state = out_MH, top_M, total_M
+  store(state, is_query_M, at, out_ptr, max_ptr, sum_ptr, options, shape)

@@ -1,34 +1,17 @@
 """A softmax that runs over blocks of keys, inside a kernel.
 
-Keys come a block at a time, and no logit is kept: a larger one than all before
-scales down what was summed (Milakov and Gimelshein, arXiv:1805.02867).
+It is three arrays: out_MH, sums of values, weighted; top_M, the largest score;
+and total_M, sums of weights relative to it (see `rest.model.launch.grow`).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
+import triton
+import triton.language as tl
 
-from rest.model.transformer import softcap
-
-NEVER = -1e30  # The logit of a key that must not be seen.
-Ref = Any  # An array inside a kernel: Pallas has no type that its calls share.
-
-
-class Running(NamedTuple):
-  """A softmax over the keys so far, all in float32.
-
-  Attributes:
-    out_MH: Sums of values, weighted, not normalised.
-    max_M: The largest logit.
-    sum_M: Sums of weights, relative to it.
-  """
-
-  out_MH: jax.Array
-  max_M: jax.Array
-  sum_M: jax.Array
+from rest.model.launch import LEAST, NEVER, Struct, constexpr, grow, squash
 
 
 class MeanPart(NamedTuple):
@@ -36,7 +19,7 @@ class MeanPart(NamedTuple):
 
   Attributes:
     out_AKMH: Means of values, rounded to their type, as the result is.
-    max_AKM: The largest logit, in float32.
+    max_AKM: The largest logit, in units of log 2 and float32.
     sum_AKM: Sums of weights, relative to it, in float32.
   """
 
@@ -45,93 +28,96 @@ class MeanPart(NamedTuple):
   sum_AKM: jax.Array
 
 
-def begin(queries: int, width: int) -> Running:
-  """Returns a softmax over no keys."""
-  return Running(
-    jnp.zeros((queries, width), jnp.float32),
-    jnp.full((queries,), NEVER, jnp.float32),
-    jnp.zeros((queries,), jnp.float32),
-  )
+def part_structs(dtype: jnp.dtype, *axes: int) -> list[Struct]:
+  """Returns what a kernel that makes a `MeanPart` puts out."""
+  one = Struct(axes[:-1], jnp.float32)
+  return [Struct(axes, dtype), one, one]
 
 
-def grow(
-  state: Running,
-  q_MH: jax.Array,
-  k_HS: jax.Array,
-  v_SH: jax.Array,
-  seen_MS: jax.Array,
-  cap: float,
-) -> Running:
+@triton.jit
+def read(out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, options: constexpr):
   """Adds a block of keys.
 
-  Invariant: out_MH / sum_M is the attention over all keys so far, whatever
-  blocks they came in. Example: after a key of logit 0 and value 4, the state is
-  (4, 0, 1). A second one of logit ln 3 and value 8 scales it by 1/3 and adds
-  (8, ln 3, 1): (28/3, ln 3, 4/3), and 28/4 = 7 = (1 * 4 + 3 * 8) / 4.
+  A score times `options.unit` is a logit in units of log 2.
   """
-  logit_MS = softcap(
-    jnp.dot(q_MH, k_HS, preferred_element_type=jnp.float32), cap
-  )
-  logit_MS = jnp.where(seen_MS, logit_MS, NEVER)
-  max_M = jnp.maximum(state.max_M, logit_MS.max(axis=1))
-  weight_MS = jnp.exp(logit_MS - max_M[:, None])
-  share_M = jnp.exp(state.max_M - max_M)
-  out_MH = state.out_MH * share_M[:, None] + jnp.dot(
-    weight_MS.astype(v_SH.dtype), v_SH, preferred_element_type=jnp.float32
-  )
-  return Running(out_MH, max_M, state.sum_M * share_M + weight_MS.sum(axis=1))
+  score_MS = tl.dot(q_MH, k_HS)
+  if options.cap > 0:
+    score_MS = squash(score_MS, options.cap)
+  score_MS = tl.where(seen_MS, score_MS, NEVER)
+  return grow(out_MH, top_M, total_M, score_MS, v_SH, options.unit)
 
 
-def merge(state: Running, part: Running) -> Running:
-  """Adds another softmax, of which `out_MH` is a mean."""
-  max_M = jnp.maximum(state.max_M, part.max_M)
-  share_M = jnp.exp(state.max_M - max_M)
-  gain_M = part.sum_M * jnp.exp(part.max_M - max_M)
-  out_MH = (
-    state.out_MH * share_M[:, None]
-    + part.out_MH.astype(jnp.float32) * gain_M[:, None]
-  )
-  return Running(out_MH, max_M, state.sum_M * share_M + gain_M)
+@triton.jit
+def merge(out_MH, top_M, total_M, out_ptr, max_ptr, sum_ptr, at_M, is_query_M):
+  """Adds what another kernel found of the queries at some places; in log 2.
+
+  Invariant: out_MH / total_M is the attention over the keys of both. Example: a
+  value of 4 with logit 0 is (4, 0, 1); one of 8 with log2(3) is the mean 8, the
+  maximum log2(3) and the sum 1. Together (28/3, log2(3), 4/3), and 28/4 = 7 =
+  (1 x 4 + 3 x 8) / 4.
+  """
+  width: tl.constexpr = out_MH.shape[1]
+  at_MH = at_M[:, None] * width + tl.arange(0, width)[None, :]
+  mean_MH = tl.load(out_ptr + at_MH, mask=is_query_M[:, None], other=0.0)
+  max_M = tl.load(max_ptr + at_M, mask=is_query_M, other=LEAST)
+  sum_M = tl.load(sum_ptr + at_M, mask=is_query_M, other=0.0)
+  above_M = tl.maximum(top_M, max_M)
+  share_M = tl.exp2(top_M - above_M)
+  gain_M = sum_M * tl.exp2(max_M - above_M)
+  out_MH = out_MH * share_M[:, None] + mean_MH.to(tl.float32) * gain_M[:, None]
+  return out_MH, above_M, total_M * share_M + gain_M
 
 
-def load_queries(
-  q_ref: Ref, tile: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+@triton.jit
+def load_queries(q_ptr, tile: constexpr, shape: constexpr):
   """Returns a program's queries, of which rows they are, and if they exist.
 
   Example: of rows with G = 3 heads, and a tile of 16, the second program has
   the queries 16, 17, 18, ... of the rows 5, 5, 6, ...
 
   Args:
-    q_ref: q_BGH, of all rows that the grid's first axis goes over.
+    q_ptr: q_BKGH, from the first row that the grid's first axis goes over.
     tile: Queries of a program.
+    shape: Their sizes.
   """
-  rows, groups, width = q_ref.shape
-  query_M = pl.program_id(0) * tile + jnp.arange(tile)
-  row_M, is_query_M = query_M // groups, query_M < rows * groups
-  at = (row_M[:, None], (query_M % groups)[:, None], jnp.arange(width)[None])
-  q_MH = plgpu.load(q_ref.at[at], mask=is_query_M[:, None], other=0.0)
+  query_M = tl.program_id(0) * tile + tl.arange(0, tile)
+  row_M, is_query_M = query_M // shape.g, query_M < shape.m
+  head_M = (row_M * shape.k + tl.program_id(1)) * shape.g + query_M % shape.g
+  at_MH = head_M[:, None] * shape.h + tl.arange(0, shape.h)[None, :]
+  q_MH = tl.load(q_ptr + at_MH, mask=is_query_M[:, None], other=0.0)
   return q_MH, row_M, is_query_M
 
 
+@triton.jit
 def store(
-  state: Running,
-  is_query_M: jax.Array,
-  out_ref: Ref,
-  max_ref: Ref,
-  sum_ref: Ref,
-) -> None:
-  """Writes a softmax as a program's tile of a `MeanPart`."""
-  mask_M1 = is_query_M[:, None]
+  state,
+  is_query_M,
+  part,
+  out_ptr,
+  max_ptr,
+  sum_ptr,
+  options: constexpr,
+  shape: constexpr,
+):
+  """Writes a softmax as a program's tile of a `MeanPart`.
+
+  Args:
+    state: out_MH, top_M and total_M.
+    is_query_M: As from `load_queries`.
+    part: Which it is of all that lie one behind another, of M queries each.
+    out_ptr: All means; likewise the two others.
+    max_ptr: The largest logits.
+    sum_ptr: The sums of weights.
+    options: Static.
+    shape: Of the queries.
+  """
+  out_MH, top_M, total_M = state
+  tile: tl.constexpr = top_M.shape[0]
+  at_M = part * shape.m + tl.program_id(0) * tile + tl.arange(0, tile)
   # There may be no key.
-  total_M = jnp.where(state.sum_M > 0, state.sum_M, 1.0)
-  mean_MH = state.out_MH / total_M[:, None]
-  plgpu.store(out_ref.at[:, :], mean_MH.astype(out_ref.dtype), mask=mask_M1)
-  plgpu.store(max_ref.at[:], state.max_M, mask=is_query_M)
-  plgpu.store(sum_ref.at[:], state.sum_M, mask=is_query_M)
-
-
-def part_shapes(dtype: jnp.dtype, *axes: int) -> list[jax.ShapeDtypeStruct]:
-  """Returns what a kernel that makes a `MeanPart` puts out."""
-  one = jax.ShapeDtypeStruct(axes[:-1], jnp.float32)
-  return [jax.ShapeDtypeStruct(axes, dtype), one, one]
+  mean_MH = out_MH / tl.where(total_M > 0, total_M, 1.0)[:, None]
+  at_MH = at_M.to(tl.int64)[:, None] * shape.h + tl.arange(0, shape.h)[None, :]
+  mean_MH = mean_MH.to(out_ptr.dtype.element_ty)
+  tl.store(out_ptr + at_MH, mean_MH, mask=is_query_M[:, None])
+  tl.store(max_ptr + at_M, top_M * options.unit, mask=is_query_M)
+  tl.store(sum_ptr + at_M, total_M, mask=is_query_M)
