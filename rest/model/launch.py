@@ -38,42 +38,39 @@ _INTERPRETER = threading.Lock()  # It has one grid, whoever calls.
 def launch(
   kernel: Any,
   grid: tuple[int, ...],
-  reads: Sequence[jax.Array],
+  reads: Sequence[Any],
   writes: Sequence[Struct],
+  fixed: Any,
+  cut: tuple[int, int],
   changes: Sequence[jax.Array] = (),
-  *,
-  warps: int,
-  stages: int,
-  **constants: Any,
 ) -> list[jax.Array]:
   """Returns what a kernel writes, and what it changes in place, in order.
 
   Args:
-    kernel: Of the arrays that it reads, those that it changes, those that it
-      writes, and constants; all arrays lie in order, as in NumPy.
+    kernel: Of what it reads, the arrays that it changes, those that it writes,
+      and what is fixed.
     grid: How many programs there are along each axis.
-    reads: Arrays.
+    reads: Arrays, tuples of them, and integers. All arrays lie as in NumPy.
     writes: Shapes and types of new ones.
+    fixed: What is compiled in; it has a hash.
+    cut: Warps of a program; and of blocks of keys, how many it works on or
+      waits for.
     changes: Arrays of which the kernel changes a part; they are given away.
-    warps: Of a program.
-    stages: Blocks that are on their way while one is worked on, and it.
-    **constants: Compiled in.
   """
   if not isinstance(kernel, triton.JITFunction):
-    return _interpret(kernel, grid, reads, writes, changes, constants)
+    return _interpret(kernel, grid, reads, writes, fixed, changes)
   call = importlib.import_module('jax_triton').triton_call
   changed = [jax.new_ref(x) for x in changes]
   written = call(
-    *reads,
-    *changed,
+    *(*reads, *changed),
     kernel=kernel,
     out_type=tuple(writes),
     grid=grid,
     name=kernel.__name__,
-    num_warps=warps,
-    num_stages=stages,
+    num_warps=cut[0],
+    num_stages=cut[1],
     backend_options=_OPTIONS,
-    **constants,
+    fixed=fixed,
   )
   return [*written, *map(jax.freeze, changed)]
 
@@ -81,33 +78,34 @@ def launch(
 def _interpret(
   kernel: Any,
   grid: tuple[int, ...],
-  reads: Sequence[jax.Array],
+  reads: Sequence[Any],
   writes: Sequence[Struct],
+  fixed: Any,
   changes: Sequence[jax.Array],
-  constants: dict[str, Any],
 ) -> list[jax.Array]:
   """As `launch`; the program calls back for it.
 
   NumPy has no bfloat16: it becomes float32 here, and is rounded at the end.
+  Integers arrive as arrays without axes.
   """
   results = [*writes, *(Struct(x.shape, x.dtype) for x in changes)]
 
-  def wide(dtype: Any) -> Any:
-    return np.float32 if dtype == jnp.bfloat16 else dtype
+  def tensor(x: Any) -> Any:
+    if not np.ndim(x):
+      return int(x)
+    wide = np.float32 if x.dtype == jnp.bfloat16 else x.dtype
+    x = np.zeros(x.shape, wide) if isinstance(x, Struct) else np.array(x, wide)
+    return importlib.import_module('torch').from_numpy(x)
 
-  def run(*arrays: jax.Array) -> list[np.ndarray]:
-    torch = importlib.import_module('torch')
-    given = [np.array(x, wide(x.dtype)) for x in arrays]
-    read, changed = given[: len(reads)], given[len(reads) :]
-    written = [np.zeros(x.shape, wide(x.dtype)) for x in writes]
-    tensors = map(torch.from_numpy, [*read, *changed, *written])
-    with _INTERPRETER, np.errstate(all='ignore'):
-      kernel[grid](*tensors, **constants)
-    found = zip([*written, *changed], results, strict=True)
-    return [x.astype(result.dtype) for x, result in found]
+  def run(reads: Sequence[Any], changes: Sequence[Any]) -> list[np.ndarray]:
+    reads, *found = jax.tree.map(tensor, (reads, changes, writes))
+    with _INTERPRETER:
+      kernel[grid](*reads, *found[0], *found[1], fixed)
+    pairs = zip([*found[1], *found[0]], results, strict=True)
+    return [x.numpy().astype(result.dtype) for x, result in pairs]
 
   run.__name__ = kernel.__name__
-  return jax.pure_callback(run, results, *reads, *changes)
+  return jax.pure_callback(run, results, list(reads), list(changes))
 
 
 @triton.jit

@@ -92,7 +92,7 @@ def test_the_kernels_equal_plain_attention(
 
 
 @triton.jit
-def told(score_ptr, v_ptr, mean_ptr, max_ptr, sum_ptr, grown_ptr, merged_ptr):
+def told(score_ptr, v_ptr, part, grown_ptr, merged_ptr, fixed):
   """The examples of `grow` and of `merge`: three numbers each."""
   one = tl.arange(0, 1)
   out_MH, top_M, total_M = begin(1, 1)
@@ -106,8 +106,7 @@ def told(score_ptr, v_ptr, mean_ptr, max_ptr, sum_ptr, grown_ptr, merged_ptr):
   tl.store(grown_ptr + 2 + one, total_M)
   total_M = tl.full((1,), 1.0, tl.float32)
   out_MH, top_M, total_M = softmax.merge(
-    *(total_M[:, None] * 4, total_M * 0, total_M),
-    *(mean_ptr, max_ptr, sum_ptr, one, one == 0),
+    total_M[:, None] * 4, total_M * 0, total_M, part, one, one == 0
   )
   tl.store(merged_ptr + one, tl.sum(out_MH, 1))
   tl.store(merged_ptr + 1 + one, top_M)
@@ -122,7 +121,7 @@ def test_the_examples_that_the_softmax_tells():
   part = floats(8), floats(np.log2(3)), floats(1)
   three = jax.ShapeDtypeStruct((3,), jnp.float32)
   grown, merged = shared.launch(
-    told, (1,), [scores, values, *part], [three, three], warps=1, stages=1
+    told, (1,), [scores, values, part], [three, three], None, (1, 1)
   )
   # Weights are 2^1, 2^3 and 2^4 of 26, relative to the last.
   np.testing.assert_allclose(grown, [1 + 8 / 8, 4, 1.625], rtol=1e-6)

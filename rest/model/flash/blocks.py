@@ -68,13 +68,16 @@ class Static:
 
 
 @dataclass(frozen=True)
-class Shape:
-  """Sizes of queries, q_BTKGH, but for their rows: the other axes' strides."""
+class Fixed:
+  """What one kernel is compiled for: axes of q_BTKGH, and a block of them."""
 
+  static: Static
   t: int
   k: int
   g: int
   h: int
+  queries: int
+  keys: int
 
 
 def sizes(cut: Cut, length: int) -> tuple[int, int]:

@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import triton
 import triton.language as tl
 
-from rest.model.flash.blocks import Cut, Shape, Static, sizes
+from rest.model.flash.blocks import Cut, Fixed, Static, sizes
 from rest.model.flash.sight import RUNS, Sight, key_runs, query_runs
 from rest.model.launch import (
   NEVER,
@@ -133,23 +133,18 @@ def _launch(
   by_keys: bool = False,
 ) -> list[jax.Array]:
   b, *axes = arrays[0].shape
-  shape = Shape(*axes)
-  queries, keys = sizes(cut, shape.t)
+  t, k, g, _ = axes
+  queries, keys = sizes(cut, t)
   if by_keys:
-    runs = query_runs(static, sight, queries, keys)
-    grid = (shape.t // keys, shape.k, b)
+    runs, grid = query_runs(static, sight, queries, keys), (t // keys, k, b)
   else:
-    runs = key_runs(static, sight, queries, keys)
-    grid = (shape.t // queries, shape.k * shape.g, b)
-  return launch(
-    *(kernel, grid, [*runs, *sight, *arrays], writes),
-    warps=cut.warps,
-    stages=cut.stages,
-    static=static,
-    shape=shape,
-    queries=queries,
-    keys=keys,
-  )
+    runs, grid = (
+      key_runs(static, sight, queries, keys),
+      (t // queries, k * g, b),
+    )
+  reads = [(*runs, *sight), *arrays]
+  fixed = Fixed(static, *axes, queries, keys)
+  return launch(kernel, grid, reads, writes, fixed, (cut.warps, cut.stages))
 
 
 def _like(x: jax.Array) -> Struct:
@@ -158,19 +153,7 @@ def _like(x: jax.Array) -> Struct:
 
 @triton.jit
 def flash_forward(
-  low_ptr,
-  high_ptr,
-  ends_ptr,
-  positions_ptr,
-  q_ptr,
-  k_ptr,
-  v_ptr,
-  out_ptr,
-  sums_ptr,
-  static: constexpr,
-  shape: constexpr,
-  queries: constexpr,
-  keys: constexpr,
+  sight, q_ptr, k_ptr, v_ptr, out_ptr, sums_ptr, fixed: constexpr
 ):
   """Attention of a block of queries, from the blocks of keys that it sees.
 
@@ -178,42 +161,35 @@ def flash_forward(
   nothing: its sum is 0, and so is what comes out.
   """
   head = tl.program_id(1)
-  heads: tl.constexpr = shape.k * shape.g
-  low_ptr, high_ptr, ends_ptr, positions_ptr = _own(
-    low_ptr, high_ptr, ends_ptr, positions_ptr, shape.t
-  )
-  first = tl.program_id(0) * queries
-  at = places(0, first, queries, heads * shape.h, shape.h)
-  q = tl.load(_head(q_ptr, head, heads, shape) + at)
-  k_ptr = _head(k_ptr, head // shape.g, shape.k, shape)
-  v_ptr = _head(v_ptr, head // shape.g, shape.k, shape)
-  query = first + tl.arange(0, queries)
-  out, top, total = begin(queries, shape.h)
+  heads: tl.constexpr = fixed.k * fixed.g
+  low_ptr, high_ptr, sight = _own(sight, fixed)
+  first = tl.program_id(0) * fixed.queries
+  at = places(0, first, fixed.queries, heads * fixed.h, fixed.h)
+  q = tl.load(_head(q_ptr, head, heads, fixed) + at)
+  k_ptr = _head(k_ptr, head // fixed.g, fixed.k, fixed)
+  v_ptr = _head(v_ptr, head // fixed.g, fixed.k, fixed)
+  query = first + tl.arange(0, fixed.queries)
+  out, top, total = begin(fixed.queries, fixed.h)
   for run in range(_RUNS):
     for j in range(tl.load(low_ptr + run), tl.load(high_ptr + run)):
-      key = j * keys + tl.arange(0, keys)
-      seen = _sees(
-        ends_ptr, positions_ptr, query[:, None], key[None, :], static.window
-      )
-      k_at = places(0, j * keys, keys, shape.k * shape.h, shape.h)
-      score, _ = _scores(q, tl.load(k_ptr + k_at), seen, static)
+      key = j * fixed.keys + tl.arange(0, fixed.keys)
+      seen = _sees(sight, query[:, None], key[None, :], fixed)
+      k_at = places(0, j * fixed.keys, fixed.keys, fixed.k * fixed.h, fixed.h)
+      score, _ = _scores(q, tl.load(k_ptr + k_at), seen, fixed)
       v = tl.load(v_ptr + k_at)
-      out, top, total = grow(out, top, total, score, v, static.unit)
+      out, top, total = grow(out, top, total, score, v, fixed.static.unit)
   total = tl.where(total > 0, total, 1.0)
   out = (out / total[:, None]).to(q.dtype)
-  tl.store(_head(out_ptr, head, heads, shape) + at, out)
+  tl.store(_head(out_ptr, head, heads, fixed) + at, out)
   tl.store(
-    _vector(sums_ptr, head, heads, shape) + query,
-    top * static.unit + tl.log2(total),
+    _vector(sums_ptr, head, heads, fixed) + query,
+    top * fixed.static.unit + tl.log2(total),
   )
 
 
 @triton.jit
 def flash_dq(
-  low_ptr,
-  high_ptr,
-  ends_ptr,
-  positions_ptr,
+  sight,
   q_ptr,
   k_ptr,
   v_ptr,
@@ -221,10 +197,7 @@ def flash_dq(
   sums_ptr,
   delta_ptr,
   dq_ptr,
-  static: constexpr,
-  shape: constexpr,
-  queries: constexpr,
-  keys: constexpr,
+  fixed: constexpr,
 ):
   """Gradient of a block of queries, from the blocks of keys that it sees.
 
@@ -235,42 +208,35 @@ def flash_dq(
   are 1/4 x 6 = 1.5 and 3/4 x -2 = -1.5: they always add up to 0.
   """
   head = tl.program_id(1)
-  heads: tl.constexpr = shape.k * shape.g
-  low_ptr, high_ptr, ends_ptr, positions_ptr = _own(
-    low_ptr, high_ptr, ends_ptr, positions_ptr, shape.t
-  )
-  first = tl.program_id(0) * queries
-  at = places(0, first, queries, heads * shape.h, shape.h)
-  q = tl.load(_head(q_ptr, head, heads, shape) + at)
-  dout = tl.load(_head(dout_ptr, head, heads, shape) + at)
-  k_ptr = _head(k_ptr, head // shape.g, shape.k, shape)
-  v_ptr = _head(v_ptr, head // shape.g, shape.k, shape)
-  query = first + tl.arange(0, queries)
-  sums = tl.load(_vector(sums_ptr, head, heads, shape) + query)
-  delta = tl.load(_vector(delta_ptr, head, heads, shape) + query)
-  dq = tl.zeros((queries, shape.h), tl.float32)
+  heads: tl.constexpr = fixed.k * fixed.g
+  low_ptr, high_ptr, sight = _own(sight, fixed)
+  first = tl.program_id(0) * fixed.queries
+  at = places(0, first, fixed.queries, heads * fixed.h, fixed.h)
+  q = tl.load(_head(q_ptr, head, heads, fixed) + at)
+  dout = tl.load(_head(dout_ptr, head, heads, fixed) + at)
+  k_ptr = _head(k_ptr, head // fixed.g, fixed.k, fixed)
+  v_ptr = _head(v_ptr, head // fixed.g, fixed.k, fixed)
+  query = first + tl.arange(0, fixed.queries)
+  sums = tl.load(_vector(sums_ptr, head, heads, fixed) + query)
+  delta = tl.load(_vector(delta_ptr, head, heads, fixed) + query)
+  dq = tl.zeros((fixed.queries, fixed.h), tl.float32)
   for run in range(_RUNS):
     for j in range(tl.load(low_ptr + run), tl.load(high_ptr + run)):
-      key = j * keys + tl.arange(0, keys)
-      seen = _sees(
-        ends_ptr, positions_ptr, query[:, None], key[None, :], static.window
-      )
-      k_at = places(0, j * keys, keys, shape.k * shape.h, shape.h)
+      key = j * fixed.keys + tl.arange(0, fixed.keys)
+      seen = _sees(sight, query[:, None], key[None, :], fixed)
+      k_at = places(0, j * fixed.keys, fixed.keys, fixed.k * fixed.h, fixed.h)
       k, v = tl.load(k_ptr + k_at), tl.load(v_ptr + k_at)
-      score, slope = _scores(q, k, seen, static)
-      weight = tl.exp2(score * static.unit - sums[:, None])
+      score, slope = _scores(q, k, seen, fixed)
+      weight = tl.exp2(score * fixed.static.unit - sums[:, None])
       change = weight * (tl.dot(dout, v.T) - delta[:, None]) * slope
       dq = tl.dot(change.to(k.dtype), k, dq)
-  dq = (dq * static.scale).to(q.dtype)
-  tl.store(_head(dq_ptr, head, heads, shape) + at, dq)
+  dq = (dq * fixed.static.scale).to(q.dtype)
+  tl.store(_head(dq_ptr, head, heads, fixed) + at, dq)
 
 
 @triton.jit
 def flash_dkv(
-  low_ptr,
-  high_ptr,
-  ends_ptr,
-  positions_ptr,
+  sight,
   q_ptr,
   k_ptr,
   v_ptr,
@@ -279,10 +245,7 @@ def flash_dkv(
   delta_ptr,
   dk_ptr,
   dv_ptr,
-  static: constexpr,
-  shape: constexpr,
-  queries: constexpr,
-  keys: constexpr,
+  fixed: constexpr,
 ):
   """Gradients of a block of keys and values, from the queries that see it.
 
@@ -291,88 +254,83 @@ def flash_dkv(
   block 1 (a a) meets the blocks of queries 1 and 2: from its own place to that
   of the last a; block 0, the prefix, meets all.
   """
-  heads: tl.constexpr = shape.k * shape.g
-  low_ptr, high_ptr, ends_ptr, positions_ptr = _own(
-    low_ptr, high_ptr, ends_ptr, positions_ptr, shape.t
-  )
-  first = tl.program_id(0) * keys
-  at = places(0, first, keys, shape.k * shape.h, shape.h)
-  k = tl.load(_head(k_ptr, tl.program_id(1), shape.k, shape) + at)
-  v = tl.load(_head(v_ptr, tl.program_id(1), shape.k, shape) + at)
-  key = first + tl.arange(0, keys)
-  dk = tl.zeros((keys, shape.h), tl.float32)
-  dv = tl.zeros((keys, shape.h), tl.float32)
-  for g in range(shape.g):
-    head = tl.program_id(1) * shape.g + g
+  heads: tl.constexpr = fixed.k * fixed.g
+  low_ptr, high_ptr, sight = _own(sight, fixed)
+  first = tl.program_id(0) * fixed.keys
+  at = places(0, first, fixed.keys, fixed.k * fixed.h, fixed.h)
+  k = tl.load(_head(k_ptr, tl.program_id(1), fixed.k, fixed) + at)
+  v = tl.load(_head(v_ptr, tl.program_id(1), fixed.k, fixed) + at)
+  key = first + tl.arange(0, fixed.keys)
+  dk = tl.zeros((fixed.keys, fixed.h), tl.float32)
+  dv = tl.zeros((fixed.keys, fixed.h), tl.float32)
+  for g in range(fixed.g):
+    head = tl.program_id(1) * fixed.g + g
     for run in range(_RUNS):
       for i in range(tl.load(low_ptr + run), tl.load(high_ptr + run)):
-        query = i * queries + tl.arange(0, queries)
+        query = i * fixed.queries + tl.arange(0, fixed.queries)
         # Keys are rows here: weights then need not be turned.
-        seen = _sees(
-          ends_ptr, positions_ptr, query[None, :], key[:, None], static.window
+        seen = _sees(sight, query[None, :], key[:, None], fixed)
+        q_at = places(
+          0, i * fixed.queries, fixed.queries, heads * fixed.h, fixed.h
         )
-        q_at = places(0, i * queries, queries, heads * shape.h, shape.h)
-        q = tl.load(_head(q_ptr, head, heads, shape) + q_at)
-        dout = tl.load(_head(dout_ptr, head, heads, shape) + q_at)
-        sums = tl.load(_vector(sums_ptr, head, heads, shape) + query)
-        delta = tl.load(_vector(delta_ptr, head, heads, shape) + query)
-        score, slope = _scores(k, q, seen, static)
-        weight = tl.exp2(score * static.unit - sums[None, :])
+        q = tl.load(_head(q_ptr, head, heads, fixed) + q_at)
+        dout = tl.load(_head(dout_ptr, head, heads, fixed) + q_at)
+        sums = tl.load(_vector(sums_ptr, head, heads, fixed) + query)
+        delta = tl.load(_vector(delta_ptr, head, heads, fixed) + query)
+        score, slope = _scores(k, q, seen, fixed)
+        weight = tl.exp2(score * fixed.static.unit - sums[None, :])
         dv = tl.dot(weight.to(dout.dtype), dout, dv)
         change = weight * (tl.dot(v, dout.T) - delta[None, :]) * slope
         dk = tl.dot(change.to(q.dtype), q, dk)
-  dk_ptr = _head(dk_ptr, tl.program_id(1), shape.k, shape)
-  dv_ptr = _head(dv_ptr, tl.program_id(1), shape.k, shape)
-  tl.store(dk_ptr + at, (dk * static.scale).to(k.dtype))
+  dk_ptr = _head(dk_ptr, tl.program_id(1), fixed.k, fixed)
+  dv_ptr = _head(dv_ptr, tl.program_id(1), fixed.k, fixed)
+  tl.store(dk_ptr + at, (dk * fixed.static.scale).to(k.dtype))
   tl.store(dv_ptr + at, dv.to(v.dtype))
 
 
 @triton.jit
-def _own(low_ptr, high_ptr, ends_ptr, positions_ptr, length: constexpr):
+def _own(sight, fixed: constexpr):
   """Returns where this program's runs begin, and what is known of its row."""
+  low_ptr, high_ptr, ends_ptr, positions_ptr = sight
   row = tl.program_id(2)
   runs = (row * tl.num_programs(0) + tl.program_id(0)) * _RUNS
-  sight = row * length
-  return (
-    low_ptr + runs,
-    high_ptr + runs,
-    ends_ptr + sight,
-    positions_ptr + sight,
-  )
+  row *= fixed.t
+  return low_ptr + runs, high_ptr + runs, (ends_ptr + row, positions_ptr + row)
 
 
 @triton.jit
-def _head(x_ptr, head, heads: constexpr, shape: constexpr):
+def _head(x_ptr, head, heads: constexpr, fixed: constexpr):
   """Returns where a head of this program's row begins, its tokens far apart."""
-  token = tl.program_id(2).to(tl.int64) * shape.t
-  return x_ptr + (token * heads + head) * shape.h
+  token = tl.program_id(2).to(tl.int64) * fixed.t
+  return x_ptr + (token * heads + head) * fixed.h
 
 
 @triton.jit
-def _vector(x_ptr, head, heads: constexpr, shape: constexpr):
+def _vector(x_ptr, head, heads: constexpr, fixed: constexpr):
   """As `_head`, of an array of one number a token, x_BKGT."""
-  return x_ptr + (tl.program_id(2) * heads + head) * shape.t
+  return x_ptr + (tl.program_id(2) * heads + head) * fixed.t
 
 
 @triton.jit
-def _sees(ends_ptr, positions_ptr, query, key, window: constexpr):
+def _sees(sight, query, key, fixed: constexpr):
   """Returns whether each sees each, where one are rows, the other columns."""
+  ends_ptr, positions_ptr = sight
   seen = (key <= query) & (query < tl.load(ends_ptr + key))
-  if window:
+  if fixed.static.window > 0:
     ahead = tl.load(positions_ptr + query) - tl.load(positions_ptr + key)
-    seen = seen & (ahead < window)
+    seen = seen & (ahead < fixed.static.window)
   return seen
 
 
 @triton.jit
-def _scores(a, b, seen, static: constexpr):
+def _scores(a, b, seen, fixed: constexpr):
   """Returns scores of rows with rows, and how logits change with products.
 
   A score times `static.unit` is a logit in units of log 2.
   """
   product = tl.dot(a, b.T)
-  if static.cap > 0:
-    squashed = squash(product, static.cap / static.scale)
+  if fixed.static.cap > 0:
+    squashed = squash(product, fixed.static.cap / fixed.static.scale)
     score, slope = squashed, 1 - squashed * squashed
   else:
     score, slope = product, 1.0

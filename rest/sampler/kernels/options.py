@@ -52,22 +52,28 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Shape:
-  """Sizes of what a kernel reads.
+class Fixed:
+  """What one kernel is compiled for.
 
   Attributes:
-    m: Queries that share a key head, of those that a program may have.
+    options: For all three.
     k: Key heads.
     g: Queries of a row that share one.
     h: Width of a head.
     s: Keys that there is room for.
+    tile: Queries of a program.
+    keys: That it reads at once.
+    parts: Of the prefix, where they are merged.
   """
 
-  m: int
+  options: Options
   k: int
   g: int
   h: int
   s: int
+  tile: int
+  keys: int
+  parts: int = 0
 
 
 def tile_for(queries: int) -> int:

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from rest.model.launch import begin, constexpr, launch, places
-from rest.sampler.kernels.options import Options, Shape, block_of, tile_for
+from rest.sampler.kernels.options import Fixed, Options, block_of, tile_for
 from rest.sampler.kernels.softmax import (
   MeanPart,
   load_queries,
@@ -39,35 +39,29 @@ def attend_prefix(
   parts = min(_PARTS, s // keys, wanted)
   position_QR = pick(where.question_QE, where.buffer_QR) + where.drawn_QR
   position_B = where.prefix + position_QR.reshape(-1)
+  one = where.prefix.reshape(1)
   part = launch(
     prefix_attention,
     (tiles, k, parts),
-    [where.prefix.reshape(1), position_B, q_BKGH, cache.k0_KHS, cache.v0_KSH],
+    [(one, position_B), m, q_BKGH, cache.k0_KHS, cache.v0_KSH],
     part_structs(q_BKGH.dtype, parts, k, m, h),
-    warps=blocks.prefix_warps,
-    stages=blocks.prefix_stages,
-    options=options,
-    shape=Shape(m, k, g, h, s),
-    tile=tile,
-    keys=keys,
+    Fixed(options, k, g, h, s, tile, keys),
+    (blocks.prefix_warps, blocks.prefix_stages),
   )
   return MeanPart(*part)
 
 
 @triton.jit
 def prefix_attention(
-  prefix_ptr,
-  position_ptr,
+  where,
+  queries,
   q_ptr,
   k_ptr,
   v_ptr,
   out_ptr,
   max_ptr,
   sum_ptr,
-  options: constexpr,
-  shape: constexpr,
-  tile: constexpr,
-  keys: constexpr,
+  fixed: constexpr,
 ):
   """Runs over every A-th block of keys, for a tile of queries of one head.
 
@@ -77,24 +71,24 @@ def prefix_attention(
   seen, the second block 1.
   """
   head, part, parts = tl.program_id(1), tl.program_id(2), tl.num_programs(2)
-  q_MH, row_M, is_query_M = load_queries(q_ptr, tile, shape)
+  prefix_ptr, position_ptr = where
+  q_MH, row_M, is_query_M = load_queries(q_ptr, queries, fixed)
   position_M = tl.load(position_ptr + row_M, mask=is_query_M, other=0)
   prefix = tl.load(prefix_ptr)
-  k_ptr += head * shape.h * shape.s
-  v_ptr += head * shape.h * shape.s
-  out_MH, top_M, total_M = begin(tile, shape.h)
-  for block in range(part, tl.cdiv(prefix, keys), parts):
-    start = block * keys
-    key_S = start + tl.arange(0, keys)
+  k_ptr += head * fixed.h * fixed.s
+  v_ptr += head * fixed.h * fixed.s
+  out_MH, top_M, total_M = begin(fixed.tile, fixed.h)
+  for block in range(part, tl.cdiv(prefix, fixed.keys), parts):
+    start = block * fixed.keys
+    key_S = start + tl.arange(0, fixed.keys)
     seen_MS = (key_S < prefix)[None, :]
-    if options.window > 0:
+    if fixed.options.window > 0:
       ahead_MS = position_M[:, None] - key_S[None, :]
-      seen_MS = seen_MS & (ahead_MS < options.window)
-    k_HS = tl.load(places(k_ptr + start, 0, shape.h, shape.s, keys))
-    v_SH = tl.load(places(v_ptr, start, keys, shape.h, shape.h))
+      seen_MS = seen_MS & (ahead_MS < fixed.options.window)
+    k_HS = tl.load(places(k_ptr + start, 0, fixed.h, fixed.s, fixed.keys))
+    v_SH = tl.load(places(v_ptr, start, fixed.keys, fixed.h, fixed.h))
     out_MH, top_M, total_M = read(
-      out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, options
+      out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, fixed.options
     )
-  at = part * shape.k + head
-  state = out_MH, top_M, total_M
-  store(state, is_query_M, at, out_ptr, max_ptr, sum_ptr, options, shape)
+  at, state = part * fixed.k + head, (out_MH, top_M, total_M)
+  store(state, at, queries, out_ptr, max_ptr, sum_ptr, fixed)

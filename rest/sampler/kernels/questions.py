@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from rest.model.launch import begin, constexpr, launch, places
-from rest.sampler.kernels.options import Options, Shape, block_of, tile_for
+from rest.sampler.kernels.options import Fixed, Options, block_of, tile_for
 from rest.sampler.kernels.softmax import (
   MeanPart,
   load_queries,
@@ -38,41 +38,31 @@ def attend_questions(
   is_used_QE = jnp.stack(
     [(where.buffer_QR == e).any(axis=1) for e in range(BUFFERS)], axis=1
   )
-  rows = where.question_QE, where.buffer_QR, where.drawn_QR
-  caches = cache.k1_QEKHS, cache.v1_QEKSH
+  used_QE = where.question_QE * is_used_QE
+  slots = used_QE, where.question_QE, where.buffer_QR, where.drawn_QR
+  keys = block_of(s, blocks.question_keys)
   part = launch(
     question_attention,
     (-(-m // tile), k, q),
-    [where.question_QE * is_used_QE, *rows, q_BKGH, *caches],
+    [slots, m, q_BKGH, cache.k1_QEKHS, cache.v1_QEKSH],
     part_structs(q_BKGH.dtype, k, q, m, h),
-    warps=blocks.question_warps,
-    stages=blocks.question_stages,
-    options=options,
-    shape=Shape(m, k, g, h, s),
-    rows=r,
-    tile=tile,
-    keys=block_of(s, blocks.question_keys),
+    Fixed(options, k, g, h, s, tile, keys),
+    (blocks.question_warps, blocks.question_stages),
   )
   return MeanPart._make(x.reshape(1, k, b * g, *x.shape[3:]) for x in part)
 
 
 @triton.jit
 def question_attention(
-  used_ptr,
-  question_ptr,
-  buffer_ptr,
-  drawn_ptr,
+  slots,
+  queries,
   q_ptr,
   k_ptr,
   v_ptr,
   out_ptr,
   max_ptr,
   sum_ptr,
-  options: constexpr,
-  shape: constexpr,
-  rows: constexpr,
-  tile: constexpr,
-  keys: constexpr,
+  fixed: constexpr,
 ):
   """Runs over both questions of a slot.
 
@@ -81,31 +71,33 @@ def question_attention(
   second: `used` is (0, 5), and blocks 0 and 1 of it are read.
   """
   head, slot = tl.program_id(1), tl.program_id(2)
-  q_ptr += slot.to(tl.int64) * shape.m * shape.k * shape.h
-  q_MH, row_M, is_query_M = load_queries(q_ptr, tile, shape)
-  row_M += slot * rows
+  used_ptr, question_ptr, buffer_ptr, drawn_ptr = slots
+  q_ptr += slot * queries * fixed.k * fixed.h
+  q_MH, row_M, is_query_M = load_queries(q_ptr, queries, fixed)
+  row_M += slot * (queries // fixed.g)
   buffer_M = tl.load(buffer_ptr + row_M, mask=is_query_M, other=0)
   drawn_M = tl.load(drawn_ptr + row_M, mask=is_query_M, other=0)
   first = slot * _BUFFERS
   own_M = tl.load(question_ptr + first + buffer_M)
-  out_MH, top_M, total_M = begin(tile, shape.h)
+  out_MH, top_M, total_M = begin(fixed.tile, fixed.h)
   for e in range(_BUFFERS):
-    level = (first + e).to(tl.int64) * shape.k + head
-    k_level_ptr = k_ptr + level * shape.h * shape.s
-    v_level_ptr = v_ptr + level * shape.h * shape.s
+    level = (first + e).to(tl.int64) * fixed.k + head
+    k_level_ptr = k_ptr + level * fixed.h * fixed.s
+    v_level_ptr = v_ptr + level * fixed.h * fixed.s
     used = tl.load(used_ptr + first + e)
-    for block in range(tl.cdiv(used, keys)):
-      start = block * keys
-      key_S = start + tl.arange(0, keys)
+    for block in range(tl.cdiv(used, fixed.keys)):
+      start = block * fixed.keys
+      key_S = start + tl.arange(0, fixed.keys)
       seen_MS = (key_S < used)[None, :] & (buffer_M == e)[:, None]
-      if options.window > 0:
+      if fixed.options.window > 0:
         ahead_MS = (own_M + drawn_M)[:, None] - key_S[None, :]
-        seen_MS = seen_MS & (ahead_MS < options.window)
-      k_HS = tl.load(places(k_level_ptr + start, 0, shape.h, shape.s, keys))
-      v_SH = tl.load(places(v_level_ptr, start, keys, shape.h, shape.h))
-      out_MH, top_M, total_M = read(
-        out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, options
+        seen_MS = seen_MS & (ahead_MS < fixed.options.window)
+      k_HS = tl.load(
+        places(k_level_ptr + start, 0, fixed.h, fixed.s, fixed.keys)
       )
-  at = head * tl.num_programs(2) + slot
-  state = out_MH, top_M, total_M
-  store(state, is_query_M, at, out_ptr, max_ptr, sum_ptr, options, shape)
+      v_SH = tl.load(places(v_level_ptr, start, fixed.keys, fixed.h, fixed.h))
+      out_MH, top_M, total_M = read(
+        out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, fixed.options
+      )
+  at, state = head * tl.num_programs(2) + slot, (out_MH, top_M, total_M)
+  store(state, at, queries, out_ptr, max_ptr, sum_ptr, fixed)

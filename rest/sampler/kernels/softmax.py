@@ -48,7 +48,7 @@ def read(out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, options: constexpr):
 
 
 @triton.jit
-def merge(out_MH, top_M, total_M, out_ptr, max_ptr, sum_ptr, at_M, is_query_M):
+def merge(out_MH, top_M, total_M, part, at_M, is_query_M):
   """Adds what another kernel found of the queries at some places; in log 2.
 
   Invariant: out_MH / total_M is the attention over the keys of both. Example: a
@@ -56,6 +56,7 @@ def merge(out_MH, top_M, total_M, out_ptr, max_ptr, sum_ptr, at_M, is_query_M):
   maximum log2(3) and the sum 1. Together (28/3, log2(3), 4/3), and 28/4 = 7 =
   (1 x 4 + 3 x 8) / 4.
   """
+  out_ptr, max_ptr, sum_ptr = part
   width: tl.constexpr = out_MH.shape[1]
   at_MH = at_M[:, None] * width + tl.arange(0, width)[None, :]
   mean_MH = tl.load(out_ptr + at_MH, mask=is_query_M[:, None], other=0.0)
@@ -69,7 +70,7 @@ def merge(out_MH, top_M, total_M, out_ptr, max_ptr, sum_ptr, at_M, is_query_M):
 
 
 @triton.jit
-def load_queries(q_ptr, tile: constexpr, shape: constexpr):
+def load_queries(q_ptr, queries, fixed: constexpr):
   """Returns a program's queries, of which rows they are, and if they exist.
 
   Example: of rows with G = 3 heads, and a tile of 16, the second program has
@@ -77,47 +78,37 @@ def load_queries(q_ptr, tile: constexpr, shape: constexpr):
 
   Args:
     q_ptr: q_BKGH, from the first row that the grid's first axis goes over.
-    tile: Queries of a program.
-    shape: Their sizes.
+    queries: How many share a head, of all that it goes over.
+    fixed: Static.
   """
-  query_M = tl.program_id(0) * tile + tl.arange(0, tile)
-  row_M, is_query_M = query_M // shape.g, query_M < shape.m
-  head_M = (row_M * shape.k + tl.program_id(1)) * shape.g + query_M % shape.g
-  at_MH = head_M[:, None] * shape.h + tl.arange(0, shape.h)[None, :]
+  query_M = tl.program_id(0) * fixed.tile + tl.arange(0, fixed.tile)
+  row_M, is_query_M = query_M // fixed.g, query_M < queries
+  head_M = (row_M * fixed.k + tl.program_id(1)) * fixed.g + query_M % fixed.g
+  at_MH = head_M[:, None] * fixed.h + tl.arange(0, fixed.h)[None, :]
   q_MH = tl.load(q_ptr + at_MH, mask=is_query_M[:, None], other=0.0)
   return q_MH, row_M, is_query_M
 
 
 @triton.jit
-def store(
-  state,
-  is_query_M,
-  part,
-  out_ptr,
-  max_ptr,
-  sum_ptr,
-  options: constexpr,
-  shape: constexpr,
-):
+def store(state, part, queries, out_ptr, max_ptr, sum_ptr, fixed: constexpr):
   """Writes a softmax as a program's tile of a `MeanPart`.
 
   Args:
     state: out_MH, top_M and total_M.
-    is_query_M: As from `load_queries`.
-    part: Which it is of all that lie one behind another, of M queries each.
+    part: Which it is of all that lie one behind another.
+    queries: Of a part.
     out_ptr: All means; likewise the two others.
     max_ptr: The largest logits.
     sum_ptr: The sums of weights.
-    options: Static.
-    shape: Of the queries.
+    fixed: Static.
   """
   out_MH, top_M, total_M = state
-  tile: tl.constexpr = top_M.shape[0]
-  at_M = part * shape.m + tl.program_id(0) * tile + tl.arange(0, tile)
+  query_M = tl.program_id(0) * fixed.tile + tl.arange(0, fixed.tile)
+  is_query_M, at_M = query_M < queries, part * queries + query_M
   # There may be no key.
   mean_MH = out_MH / tl.where(total_M > 0, total_M, 1.0)[:, None]
-  at_MH = at_M.to(tl.int64)[:, None] * shape.h + tl.arange(0, shape.h)[None, :]
+  at_MH = at_M[:, None] * fixed.h + tl.arange(0, fixed.h)[None, :]
   mean_MH = mean_MH.to(out_ptr.dtype.element_ty)
   tl.store(out_ptr + at_MH, mean_MH, mask=is_query_M[:, None])
-  tl.store(max_ptr + at_M, top_M * options.unit, mask=is_query_M)
+  tl.store(max_ptr + at_M, top_M * fixed.options.unit, mask=is_query_M)
   tl.store(sum_ptr + at_M, total_M, mask=is_query_M)
