@@ -132,8 +132,7 @@ def _launch(
   writes: list[Struct],
   by_keys: bool = False,
 ) -> list[jax.Array]:
-  b, *axes = arrays[0].shape
-  t, k, g, _ = axes
+  b, t, k, g, h = arrays[0].shape
   queries, keys = sizes(cut, t)
   if by_keys:
     runs, grid = query_runs(static, sight, queries, keys), (t // keys, k, b)
@@ -143,7 +142,7 @@ def _launch(
       (t // queries, k * g, b),
     )
   reads = [(*runs, *sight), *arrays]
-  fixed = Fixed(static, *axes, queries, keys)
+  fixed = Fixed(static, t, k, g, h, queries, keys)
   return launch(kernel, grid, reads, writes, fixed, (cut.warps, cut.stages))
 
 
