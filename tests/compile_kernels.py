@@ -1,4 +1,4 @@
-"""Compiles every kernel for a GPU that is not here: python compile_kernels.py 90.
+"""Compiles every kernel for a GPU that is not here: compile_kernels.py 90.
 
 Stands in for jax-triton, which wants a newer Python than Triton does: it takes
 what `rest.model.launch` gives, and prints a line of JSON a kernel.
@@ -63,7 +63,7 @@ def resources(cubin: bytes) -> dict[str, int]:
 def main() -> None:
   target = GPUTarget('cuda', int(sys.argv[1]), 32)
   call = functools.partial(compile_kernel, target)
-  sys.modules['jax_triton'] = types.SimpleNamespace(triton_call=call)  # type: ignore
+  sys.modules['jax_triton'] = types.SimpleNamespace(triton_call=call)
 
   from rest.model.flash import flash_attention
   from rest.model.transformer import ModelConfig

@@ -23,7 +23,11 @@ def test_every_kernel_compiles_and_fits(tmp_path, capability, shared):
   }
   done = subprocess.run(
     [sys.executable, PROGRAM, str(capability)],
-    env={**environment, 'TRITON_CACHE_DIR': str(tmp_path)},
+    env={
+      **environment,
+      'JAX_PLATFORMS': 'cpu',
+      'TRITON_CACHE_DIR': str(tmp_path),
+    },
     cwd=PROGRAM.parents[1],
     capture_output=True,
     text=True,

@@ -1,6 +1,5 @@
 """The attention kernels, interpreted: values, gradients, sight, meshes."""
 
-import dataclasses
 import functools
 import math
 from typing import Any
@@ -156,9 +155,7 @@ def test_the_row_that_the_module_draws():
   assert keys == [[0], [0, 1], [0, 1, 2], [0, 3], [0, 3, 4]]
   queries = visited(sight.query_runs(static, row, 2, 2))
   assert queries == [[0, 1, 2, 3, 4], [1, 2], [2], [3, 4], [4]]
-  near = visited(
-    sight.key_runs(dataclasses.replace(static, window=2), row, 2, 2)
-  )
+  near = visited(sight.key_runs(static._replace(window=2), row, 2, 2))
   assert near == [[0], [0, 1], [1, 2], [0, 3], [0, 3, 4]]
 
 

@@ -44,8 +44,7 @@ WIDE = Blocks(
 )
 
 
-@dataclass(frozen=True)
-class Static:
+class Static(NamedTuple):
   """What the kernels are compiled for.
 
   Attributes:

@@ -77,7 +77,7 @@ def forward(
   b, t, k, g, _ = q_BTKGH.shape
   sums = Struct((b, k, g, t), jnp.float32)
   sight = Sight(ends_BT, positions_BT)
-  arrays = q_BTKGH, k_BTKH, v_BTKH
+  arrays = ((q_BTKGH, k_BTKH, v_BTKH),)
   out_BTKGH, sums_BKGT = _launch(
     *(flash_forward, static, static.blocks.forward),
     *(sight, arrays, [_like(q_BTKGH), sums]),
@@ -111,7 +111,7 @@ def backward(
       dout with what came out.
   """
   sight = Sight(ends_BT, positions_BT)
-  arrays = q_BTKGH, k_BTKH, v_BTKH, *others
+  arrays = (q_BTKGH, k_BTKH, v_BTKH), others
   (dq_BTKGH,) = _launch(
     flash_dq, static, static.blocks.dq, sight, arrays, [_like(q_BTKGH)]
   )
@@ -128,11 +128,11 @@ def _launch(
   static: Static,
   cut: Cut,
   sight: Sight,
-  arrays: tuple[jax.Array, ...],
+  arrays: tuple[tuple[jax.Array, ...], ...],
   writes: list[Struct],
   by_keys: bool = False,
 ) -> list[jax.Array]:
-  b, t, k, g, h = arrays[0].shape
+  b, t, k, g, h = arrays[0][0].shape
   queries, keys = sizes(cut, t)
   if by_keys:
     runs, grid = query_runs(static, sight, queries, keys), (t // keys, k, b)
@@ -151,9 +151,7 @@ def _like(x: jax.Array) -> Struct:
 
 
 @triton.jit
-def flash_forward(
-  sight, q_ptr, k_ptr, v_ptr, out_ptr, sums_ptr, fixed: constexpr
-):
+def flash_forward(sight, inputs, out_ptr, sums_ptr, fixed: constexpr):
   """Attention of a block of queries, from the blocks of keys that it sees.
 
   Invariant: that of `grow`, whose example is one query here. Padding sees
@@ -162,6 +160,7 @@ def flash_forward(
   head = tl.program_id(1)
   heads: tl.constexpr = fixed.k * fixed.g
   low_ptr, high_ptr, sight = _own(sight, fixed)
+  q_ptr, k_ptr, v_ptr = inputs
   first = tl.program_id(0) * fixed.queries
   at = places(0, first, fixed.queries, heads * fixed.h, fixed.h)
   q = tl.load(_head(q_ptr, head, heads, fixed) + at)
@@ -187,17 +186,7 @@ def flash_forward(
 
 
 @triton.jit
-def flash_dq(
-  sight,
-  q_ptr,
-  k_ptr,
-  v_ptr,
-  dout_ptr,
-  sums_ptr,
-  delta_ptr,
-  dq_ptr,
-  fixed: constexpr,
-):
+def flash_dq(sight, inputs, others, dq_ptr, fixed: constexpr):
   """Gradient of a block of queries, from the blocks of keys that it sees.
 
   Invariant: `dq` is the sum over the keys met so far of dlogit x key, where
@@ -209,6 +198,7 @@ def flash_dq(
   head = tl.program_id(1)
   heads: tl.constexpr = fixed.k * fixed.g
   low_ptr, high_ptr, sight = _own(sight, fixed)
+  (q_ptr, k_ptr, v_ptr), (dout_ptr, sums_ptr, delta_ptr) = inputs, others
   first = tl.program_id(0) * fixed.queries
   at = places(0, first, fixed.queries, heads * fixed.h, fixed.h)
   q = tl.load(_head(q_ptr, head, heads, fixed) + at)
@@ -234,18 +224,7 @@ def flash_dq(
 
 
 @triton.jit
-def flash_dkv(
-  sight,
-  q_ptr,
-  k_ptr,
-  v_ptr,
-  dout_ptr,
-  sums_ptr,
-  delta_ptr,
-  dk_ptr,
-  dv_ptr,
-  fixed: constexpr,
-):
+def flash_dkv(sight, inputs, others, dk_ptr, dv_ptr, fixed: constexpr):
   """Gradients of a block of keys and values, from the queries that see it.
 
   Invariant: over the heads and blocks of queries met so far, `dv` is the sum of
@@ -255,6 +234,7 @@ def flash_dkv(
   """
   heads: tl.constexpr = fixed.k * fixed.g
   low_ptr, high_ptr, sight = _own(sight, fixed)
+  (q_ptr, k_ptr, v_ptr), (dout_ptr, sums_ptr, delta_ptr) = inputs, others
   first = tl.program_id(0) * fixed.keys
   at = places(0, first, fixed.keys, fixed.k * fixed.h, fixed.h)
   k = tl.load(_head(k_ptr, tl.program_id(1), fixed.k, fixed) + at)

@@ -28,11 +28,7 @@ class Blocks(NamedTuple):
   suffix_stages: int = 3
 
 
-BLOCKS = Blocks()
-
-
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
   """What the three kernels are compiled for, beside the shapes.
 
   Attributes:
@@ -43,7 +39,7 @@ class Options:
 
   window: int
   cap: float
-  blocks: Blocks = BLOCKS
+  blocks: Blocks = Blocks()
 
   @property
   def unit(self) -> float:

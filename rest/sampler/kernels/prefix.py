@@ -88,7 +88,7 @@ def prefix_attention(
     k_HS = tl.load(places(k_ptr + start, 0, fixed.h, fixed.s, fixed.keys))
     v_SH = tl.load(places(v_ptr, start, fixed.keys, fixed.h, fixed.h))
     out_MH, top_M, total_M = read(
-      out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, fixed.options
+      out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, fixed
     )
   at, state = part * fixed.k + head, (out_MH, top_M, total_M)
   store(state, at, queries, out_ptr, max_ptr, sum_ptr, fixed)

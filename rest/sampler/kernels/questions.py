@@ -97,7 +97,7 @@ def question_attention(
       )
       v_SH = tl.load(places(v_level_ptr, start, fixed.keys, fixed.h, fixed.h))
       out_MH, top_M, total_M = read(
-        out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, fixed.options
+        out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, fixed
       )
   at, state = head * tl.num_programs(2) + slot, (out_MH, top_M, total_M)
   store(state, at, queries, out_ptr, max_ptr, sum_ptr, fixed)

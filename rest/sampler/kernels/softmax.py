@@ -35,16 +35,13 @@ def part_structs(dtype: jnp.dtype, *axes: int) -> list[Struct]:
 
 
 @triton.jit
-def read(out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, options: constexpr):
-  """Adds a block of keys.
-
-  A score times `options.unit` is a logit in units of log 2.
-  """
+def read(out_MH, top_M, total_M, q_MH, k_HS, v_SH, seen_MS, fixed: constexpr):
+  """Adds a block of keys; a score times `unit` is a logit, in log 2."""
   score_MS = tl.dot(q_MH, k_HS)
-  if options.cap > 0:
-    score_MS = squash(score_MS, options.cap)
+  if fixed.options.cap > 0:
+    score_MS = squash(score_MS, fixed.options.cap)
   score_MS = tl.where(seen_MS, score_MS, NEVER)
-  return grow(out_MH, top_M, total_M, score_MS, v_SH, options.unit)
+  return grow(out_MH, top_M, total_M, score_MS, v_SH, fixed.options.unit)
 
 
 @triton.jit
@@ -91,16 +88,9 @@ def load_queries(q_ptr, queries, fixed: constexpr):
 
 @triton.jit
 def store(state, part, queries, out_ptr, max_ptr, sum_ptr, fixed: constexpr):
-  """Writes a softmax as a program's tile of a `MeanPart`.
+  """Writes out, top and total as a program's tile of a `MeanPart`.
 
-  Args:
-    state: out_MH, top_M and total_M.
-    part: Which it is of all that lie one behind another.
-    queries: Of a part.
-    out_ptr: All means; likewise the two others.
-    max_ptr: The largest logits.
-    sum_ptr: The sums of weights.
-    fixed: Static.
+  Parts, of so many queries each, lie one behind another: this is of one.
   """
   out_MH, top_M, total_M = state
   query_M = tl.program_id(0) * fixed.tile + tl.arange(0, fixed.tile)

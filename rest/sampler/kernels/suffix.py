@@ -34,13 +34,13 @@ def attend_suffix(
   """
   b, k, g, h = q_BKGH.shape
   s, blocks = cache.v2_BKSH.shape[2], options.blocks
-  question, prefix = (tuple(part) for part in (parts[0], parts[-1]))
+  found = tuple(parts[0]), tuple(parts[-1])
   count = len(parts[-1].sum_AKM) if len(parts) > 1 else 0
   keys = block_of(s, blocks.suffix_keys)
   out_BKGH, k2_BKSH, v2_BKSH = launch(
     suffix_attention,
     (1, k, b),
-    [where.drawn_QR.reshape(-1), q_BKGH, newest, question, prefix],
+    [where.drawn_QR.reshape(-1), q_BKGH, newest, found],
     [Struct(q_BKGH.shape, q_BKGH.dtype)],
     Fixed(options, k, g, h, s, tile_for(g), keys, count),
     (blocks.suffix_warps, blocks.suffix_stages),
@@ -51,15 +51,7 @@ def attend_suffix(
 
 @triton.jit
 def suffix_attention(
-  drawn_ptr,
-  q_ptr,
-  newest,
-  question,
-  prefix,
-  k_ptr,
-  v_ptr,
-  out_ptr,
-  fixed: constexpr,
+  drawn_ptr, q_ptr, newest, found, k_ptr, v_ptr, out_ptr, fixed: constexpr
 ):
   """Begins with the newest key, runs over what is filled, and adds the parts.
 
@@ -72,7 +64,7 @@ def suffix_attention(
   q_MH, _, is_query_M = load_queries(q_ptr, fixed.g, fixed)
   drawn = tl.load(drawn_ptr + row)
   own, h = row * fixed.k + head, tl.arange(0, fixed.h)
-  new_k_ptr, new_v_ptr = newest
+  (new_k_ptr, new_v_ptr), (question, prefix) = newest, found
   new_k_H = tl.load(new_k_ptr + own * fixed.h + h)
   new_v_H = tl.load(new_v_ptr + own * fixed.h + h)
   k_ptr += own.to(tl.int64) * fixed.s * fixed.h
@@ -94,7 +86,7 @@ def suffix_attention(
     if fixed.options.window > 0:
       seen_S = seen_S & (drawn - key_S < fixed.options.window)
     out_MH, top_M, total_M = read(
-      out_MH, top_M, total_M, q_MH, k_SH.T, v_SH, seen_S[None, :], fixed.options
+      out_MH, top_M, total_M, q_MH, k_SH.T, v_SH, seen_S[None, :], fixed
     )
   top_M *= fixed.options.unit
   # Parts lie as [A, K, B * G].
