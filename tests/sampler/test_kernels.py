@@ -25,6 +25,7 @@ begin, grow = shared.begin, shared.grow
     (2, 6, 32, 8, 64, 'float32', 0, 0.0),
     (2, 3, 32, 4, 0, 'bfloat16', 0, 0.0),
     (1, 2, 16, 1, 64, 'float32', 37, 5.0),
+    (1, 2, 16, 4, 64, 'float32', 70, 0.0),
   ],
 )
 def test_the_kernels_equal_plain_attention(

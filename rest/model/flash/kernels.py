@@ -198,7 +198,8 @@ def flash_dq(sight, inputs, others, dq_ptr, fixed: constexpr):
   head = tl.program_id(1)
   heads: tl.constexpr = fixed.k * fixed.g
   low_ptr, high_ptr, sight = _own(sight, fixed)
-  (q_ptr, k_ptr, v_ptr), (dout_ptr, sums_ptr, delta_ptr) = inputs, others
+  q_ptr, k_ptr, v_ptr = inputs
+  dout_ptr, sums_ptr, delta_ptr = others
   first = tl.program_id(0) * fixed.queries
   at = places(0, first, fixed.queries, heads * fixed.h, fixed.h)
   q = tl.load(_head(q_ptr, head, heads, fixed) + at)
@@ -234,7 +235,8 @@ def flash_dkv(sight, inputs, others, dk_ptr, dv_ptr, fixed: constexpr):
   """
   heads: tl.constexpr = fixed.k * fixed.g
   low_ptr, high_ptr, sight = _own(sight, fixed)
-  (q_ptr, k_ptr, v_ptr), (dout_ptr, sums_ptr, delta_ptr) = inputs, others
+  q_ptr, k_ptr, v_ptr = inputs
+  dout_ptr, sums_ptr, delta_ptr = others
   first = tl.program_id(0) * fixed.keys
   at = places(0, first, fixed.keys, fixed.k * fixed.h, fixed.h)
   k = tl.load(_head(k_ptr, tl.program_id(1), fixed.k, fixed) + at)

@@ -64,7 +64,8 @@ def suffix_attention(
   q_MH, _, is_query_M = load_queries(q_ptr, fixed.g, fixed)
   drawn = tl.load(drawn_ptr + row)
   own, h = row * fixed.k + head, tl.arange(0, fixed.h)
-  (new_k_ptr, new_v_ptr), (question, prefix) = newest, found
+  new_k_ptr, new_v_ptr = newest
+  question, prefix = found
   new_k_H = tl.load(new_k_ptr + own * fixed.h + h)
   new_v_H = tl.load(new_v_ptr + own * fixed.h + h)
   k_ptr += own.to(tl.int64) * fixed.s * fixed.h
