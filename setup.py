@@ -45,8 +45,7 @@ setuptools.setup(
       'jax-triton>=0.4.1,<0.5; '
       'sys_platform == "linux" and python_version >= "3.12"',
       # Compiles them; its releases change the language, and these were tried.
-      'triton>=3.8,<3.10; '
-      'sys_platform == "linux" and python_version >= "3.12"',
+      'triton>=3.8,<3.10; sys_platform == "linux" and python_version >= "3.12"',
     ],
     # TPUs; and their compiler for tests, which needs no chip. Not among 'dev':
     # where no TPU is, JAX says so at every start.
