@@ -126,11 +126,16 @@ def squash(product, cap):
 
 
 @triton.jit
+def zeros(rows: constexpr, width: constexpr):
+  """Returns zeros; Triton 3.7 makes arrays of its constants only so."""
+  return tl.zeros((rows, width), tl.float32)
+
+
+@triton.jit
 def begin(queries: constexpr, width: constexpr):
   """Returns a softmax over no keys: see `grow`."""
-  out_MH = tl.zeros((queries, width), tl.float32)
-  total_M = tl.zeros((queries,), tl.float32)
-  return out_MH, tl.full((queries,), LEAST, tl.float32), total_M
+  top_M = tl.full((queries,), LEAST, tl.float32)
+  return zeros(queries, width), top_M, tl.zeros((queries,), tl.float32)
 
 
 @triton.jit

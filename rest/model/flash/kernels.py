@@ -47,6 +47,7 @@ from rest.model.launch import (
   launch,
   places,
   squash,
+  zeros,
 )
 
 _RUNS = tl.constexpr(RUNS)
@@ -209,7 +210,7 @@ def flash_dq(sight, inputs, others, dq_ptr, fixed: constexpr):
   query = first + tl.arange(0, fixed.queries)
   sums = tl.load(_vector(sums_ptr, head, heads, fixed) + query)
   delta = tl.load(_vector(delta_ptr, head, heads, fixed) + query)
-  dq = tl.zeros((fixed.queries, fixed.h), tl.float32)
+  dq = zeros(fixed.queries, fixed.h)
   for run in range(_RUNS):
     for j in range(tl.load(low_ptr + run), tl.load(high_ptr + run)):
       key = j * fixed.keys + tl.arange(0, fixed.keys)
@@ -242,8 +243,8 @@ def flash_dkv(sight, inputs, others, dk_ptr, dv_ptr, fixed: constexpr):
   k = tl.load(_head(k_ptr, tl.program_id(1), fixed.k, fixed) + at)
   v = tl.load(_head(v_ptr, tl.program_id(1), fixed.k, fixed) + at)
   key = first + tl.arange(0, fixed.keys)
-  dk = tl.zeros((fixed.keys, fixed.h), tl.float32)
-  dv = tl.zeros((fixed.keys, fixed.h), tl.float32)
+  dk = zeros(fixed.keys, fixed.h)
+  dv = zeros(fixed.keys, fixed.h)
   for g in range(fixed.g):
     head = tl.program_id(1) * fixed.g + g
     for run in range(_RUNS):
