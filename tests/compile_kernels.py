@@ -1,7 +1,8 @@
-"""Compiles every kernel for a GPU that is not here: compile_kernels.py 90.
+"""Compiles every kernel for GPUs that are not here: compile_kernels.py 90 128.
 
 Stands in for jax-triton, which wants a newer Python than Triton does: it takes
-what `rest.model.launch` gives, and prints a line of JSON a kernel.
+what `rest.model.launch` gives, and prints a line of JSON a kernel. The number
+behind the GPU's capability is the width of a head.
 """
 
 import functools
@@ -61,7 +62,8 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 
 def main() -> None:
-  target = GPUTarget('cuda', int(sys.argv[1]), 32)
+  capability, h = map(int, sys.argv[1:])
+  target = GPUTarget('cuda', capability, 32)
   call = functools.partial(compile_kernel, target)
   sys.modules['jax_triton'] = types.SimpleNamespace(triton_call=call)
 
@@ -74,8 +76,8 @@ def main() -> None:
     return jnp.zeros(shape, dtype)
 
   integers = functools.partial(zeros, dtype='int32')
-  config = ModelConfig(8, 8, 1, 12, 2, 128, 8)
-  b, t, k, g, h = 1, 256, 2, 6, 128
+  b, t, k, g = 1, 256, 2, 6
+  config = ModelConfig(8, 8, 1, k * g, k, h, 8)
   q, kv = zeros(b, t, k, g, h), zeros(b, t, k, h)
   run = flash_attention(config, integers(b, t), integers(b, t))
   _, pull = jax.vjp(lambda q, k, v: run(q, k, v, 0, None)[0], q, kv, kv)

@@ -13,16 +13,19 @@ pytest.importorskip('triton', reason='Triton has no wheels for this machine.')
 PROGRAM = pathlib.Path(__file__).parents[1] / 'compile_kernels.py'
 
 
+@pytest.mark.parametrize(('width', 'spilt'), [(128, 64), (256, 256)])
 @pytest.mark.parametrize(
   ('capability', 'shared'), [(90, 227 * 1024), (80, 163 * 1024)]
 )
-def test_every_kernel_compiles_and_fits(tmp_path, capability, shared):
-  """Into the memory that its warps share, with next to nothing spilt."""
+def test_every_kernel_compiles_and_fits(
+  tmp_path, capability, shared, width, spilt
+):
+  """Into the memory that its warps share, with few bytes of a thread spilt."""
   environment = {
     key: value for key, value in os.environ.items() if key != 'TRITON_INTERPRET'
   }
   done = subprocess.run(
-    [sys.executable, PROGRAM, str(capability)],
+    [sys.executable, PROGRAM, str(capability), str(width)],
     env={
       **environment,
       'JAX_PLATFORMS': 'cpu',
@@ -40,4 +43,4 @@ def test_every_kernel_compiles_and_fits(tmp_path, capability, shared):
     *('question_attention', 'prefix_attention', 'suffix_attention'),
   ]
   for kernel in kernels:
-    assert kernel['shared'] <= shared and kernel['stack'] <= 64, kernel
+    assert kernel['shared'] <= shared and kernel['stack'] <= spilt, kernel
