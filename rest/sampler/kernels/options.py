@@ -15,7 +15,7 @@ class Blocks(NamedTuple):
   """
 
   prefix_queries: int = 64
-  prefix_keys: int = 64
+  prefix_keys: int = 32
   prefix_warps: int = 4
   prefix_stages: int = 3
   prefix_programs: int = 256
