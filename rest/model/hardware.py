@@ -71,6 +71,8 @@ _SHEETS = {
   'h200': _Sheet(('H200',), 141, 990, 4800, 8, 'gpu'),
 }
 _TPU_SHARE = 0.97  # The runtime keeps the rest.
+# JAX that calls a rule of jax-triton 0.4.1 otherwise than it is written.
+_TOO_NEW = (0, 12)
 
 
 def parse(name: str) -> tuple[Device, int]:
@@ -128,6 +130,18 @@ def runs_kernels(platform: str, dtype: str, width: int) -> bool:
   )
 
 
+def compiler_options(platform: str) -> dict[str, bool]:
+  """Returns what XLA is told of the programs that sample and train.
+
+  Of Triton's matrix products few are quicker here than the library's, and
+  trying them takes up to half of the compilation (bench/NOTES.md).
+
+  Args:
+    platform: JAX's name for the devices' family.
+  """
+  return {'xla_gpu_enable_triton_gemm': False} if platform == 'gpu' else {}
+
+
 def cpu(devices: int) -> Device:
   """Returns this host as one of so many devices that share its memory."""
   total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
@@ -139,6 +153,9 @@ def _has_triton() -> bool:
   """Whether there is what the kernels stand on; says so once if not."""
   try:
     importlib.import_module('jax_triton')  # It imports Triton.
+    jax = importlib.import_module('jax')
+    if jax.__version_info__ >= _TOO_NEW:
+      raise ImportError(f'jax-triton 0.4 fails with JAX {jax.__version__}')
   except ImportError as error:
     logging.warning('Plain attention runs, not our kernels: %s', error)
     return False
