@@ -20,6 +20,7 @@ from rest.m_step import packing
 from rest.m_step.batches import draw_batches
 from rest.m_step.loss import batch_loss, row_shards
 from rest.m_step.packing import Batch, Example
+from rest.model.hardware import compiler_options
 from rest.model.lora import attach
 from rest.model.sharding import ACTIVATIONS, leaf_name, spec
 from rest.model.transformer import Transformer
@@ -237,10 +238,12 @@ def _compiled(
   Left to itself the compiler calls the same places by other names, and the
   second step would be compiled anew.
   """
+  device = next(iter(leaves[0].device_set))
   return jax.jit(
     functools.partial(_update, config),
     donate_argnums=(0, 1),
     out_shardings=(*jax.tree.unflatten(tree, leaves), None),
+    compiler_options=compiler_options(device.platform),
   )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rest.config import Decoding
+from rest.model.hardware import compiler_options
 from rest.model.transformer import Transformer
 from rest.sampler import rearrange
 from rest.sampler.attention import reads
@@ -62,13 +63,10 @@ def jitted(mesh: Mesh, layers: int) -> Jitted:
   of the same place, all would be compiled again.
   """
   table = table_shardings(layers, mesh)
-  options: dict[str, bool] = {}
-  if mesh.devices.flat[0].platform == 'gpu':
-    # Of Triton's matrix products few are quicker here than the library's, and
-    # trying them takes half of the compilation (bench/NOTES.md).
-    options['xla_gpu_enable_triton_gemm'] = False
   jit = functools.partial(
-    jax.jit, donate_argnames='table', compiler_options=options
+    jax.jit,
+    donate_argnames='table',
+    compiler_options=compiler_options(mesh.devices.flat[0].platform),
   )
   return Jitted(
     jit(load_prefix, out_shardings=table),
