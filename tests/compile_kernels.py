@@ -1,6 +1,6 @@
 """Compiles every kernel for GPUs that are not here: compile_kernels.py 90 128.
 
-Stands in for jax-triton, which wants a newer Python than Triton does: it takes
+Stands in jax-triton's place, which wants a newer Python than Triton does: takes
 what `rest.model.launch` gives, and prints a line of JSON a kernel. The number
 behind the GPU's capability is the width of a head.
 """

@@ -5,9 +5,12 @@ times: it is left out, unless XLA_FLAGS is set. Processes that a test starts
 compile as users do.
 """
 
+import importlib
 import os
+import sys
 
 import jax
+import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -19,3 +22,12 @@ if 'XLA_FLAGS' not in os.environ:
 
 if jax.devices()[0].platform == 'cpu':
   os.environ['TRITON_INTERPRET'] = '1'  # Read where kernels are defined.
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+  """On CPUs, kernels are interpreted."""
+  if jax.devices()[0].platform == 'cpu':
+    pytest.importorskip('torch')
+    module = importlib.import_module('tests.interpreted')
+    monkeypatch.setitem(sys.modules, 'jax_triton', module)

@@ -1,19 +1,15 @@
 """Calls Triton's kernels from jitted functions, and what the kernels share.
 
-Kernels are compiled for GPUs by jax-triton. Where the variable
-TRITON_INTERPRET is 1, Triton interprets them on the host, for tests; it wants
-PyTorch for that. Only modules with kernels import this one, and they are only
-imported where kernels run.
+Kernels are compiled for GPUs by jax-triton; in tests something else stands in
+its place. Only modules with kernels import this one, and they are only imported
+where kernels run.
 """
 
 import importlib
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import triton
 import triton.language as tl
 
@@ -32,7 +28,6 @@ _OPTIONS = {
   'enable_fp_fusion': True,  # `grow` wants it; its default is about to change.
   'ptx_version': 87,  # CUDA 12.8's: JAX's assembler may be older than Triton's.
 }
-_INTERPRETER = threading.Lock()  # It has one grid, whoever calls.
 
 
 def launch(
@@ -57,8 +52,6 @@ def launch(
       waits for.
     changes: Arrays of which the kernel changes a part; they are given away.
   """
-  if not isinstance(kernel, triton.JITFunction):
-    return _interpret(kernel, grid, reads, writes, fixed, changes)
   call = importlib.import_module('jax_triton').triton_call
   changed = [jax.new_ref(x) for x in changes]
   written = call(
@@ -73,39 +66,6 @@ def launch(
     fixed=fixed,
   )
   return [*written, *map(jax.freeze, changed)]
-
-
-def _interpret(
-  kernel: Any,
-  grid: tuple[int, ...],
-  reads: Sequence[Any],
-  writes: Sequence[Struct],
-  fixed: Any,
-  changes: Sequence[jax.Array],
-) -> list[jax.Array]:
-  """As `launch`; the program calls back for it.
-
-  NumPy has no bfloat16: it becomes float32 here, and is rounded at the end.
-  Integers arrive as arrays without axes.
-  """
-  results = [*writes, *(Struct(x.shape, x.dtype) for x in changes)]
-
-  def tensor(x: Any) -> Any:
-    if not np.ndim(x):
-      return int(x)
-    wide = np.float32 if x.dtype == jnp.bfloat16 else x.dtype
-    x = np.zeros(x.shape, wide) if isinstance(x, Struct) else np.array(x, wide)
-    return importlib.import_module('torch').from_numpy(x)
-
-  def run(reads: Sequence[Any], changes: Sequence[Any]) -> list[np.ndarray]:
-    reads, *found = jax.tree.map(tensor, (reads, changes, writes))
-    with _INTERPRETER:
-      kernel[grid](*reads, *found[0], *found[1], fixed)
-    pairs = zip([*found[1], *found[0]], results, strict=True)
-    return [x.numpy().astype(result.dtype) for x, result in pairs]
-
-  run.__name__ = kernel.__name__
-  return jax.pure_callback(run, results, list(reads), list(changes))
 
 
 @triton.jit

@@ -19,8 +19,8 @@ from tests.model.packed import distance, loss, make_config, make_model
 from tests.programs import equations
 
 flash = pytest.importorskip('rest.model.flash')
-pytest.importorskip('torch')  # Triton's interpreter wants it.
 Blocks, Cut, sight = flash.Blocks, flash.Cut, flash.sight
+pytestmark = pytest.mark.usefixtures('interpreted')
 
 LENGTH = 64
 # A tree is its trunk's length and its branches. Sequences shorter than a block,

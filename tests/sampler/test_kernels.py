@@ -11,12 +11,12 @@ from rest.sampler import attention
 from rest.sampler.table import TableShape, Where, empty_table
 
 triton = pytest.importorskip('triton')
-pytest.importorskip('torch')  # Triton's interpreter wants it.
 tl = triton.language
 kernels = pytest.importorskip('rest.sampler.kernels')
 options, softmax = kernels.options, kernels.softmax
 shared = pytest.importorskip('rest.model.launch')
 begin, grow = shared.begin, shared.grow
+pytestmark = pytest.mark.usefixtures('interpreted')
 
 
 @pytest.mark.parametrize(
