@@ -120,17 +120,9 @@ def _backward(
     ),
     ('dq_BTKGH', 'dk_BTKH', 'dv_BTKH'),
   )
-  dq_BTKGH, dk_BTKH, dv_BTKH = run(
-    kept.q_BTKGH,
-    kept.k_BTKH,
-    kept.v_BTKH,
-    kept.ends_BT,
-    kept.positions_BT,
-    dout_BTKGH,
-    kept.sums_BKGT,
-    jnp.moveaxis(delta_BTKG, 1, 3),
-  )
-  return dq_BTKGH, dk_BTKH, dv_BTKH, None, None
+  delta_BKGT = jnp.moveaxis(delta_BTKG, 1, 3)
+  gradients = run(*kept[:5], dout_BTKGH, kept.sums_BKGT, delta_BKGT)
+  return *gradients, None, None
 
 
 _attention.defvjp(_forward, _backward)
