@@ -25,7 +25,10 @@ def test_every_kernel_compiles_and_fits(
     key: value for key, value in os.environ.items() if key != 'TRITON_INTERPRET'
   }
   done = subprocess.run(
-    [sys.executable, PROGRAM, str(capability), str(width)],
+    [
+      *(sys.executable, '-W', 'error::DeprecationWarning', PROGRAM),
+      *(str(capability), str(width)),
+    ],
     env={
       **environment,
       'JAX_PLATFORMS': 'cpu',
