@@ -18,7 +18,7 @@ from rest.model import tokenizer
 from rest.model.completion import complete
 from rest.run import dataset
 from rest.run.dataset import read_dataset, says, to_lines
-from rest.sampler.order import Draft
+from rest.sampler.order import Draft, Track
 from rest.sampler.stops import Stops
 from rest.types import Completion, Graded, Kept, Tokenizer, Verdict
 
@@ -78,13 +78,13 @@ def _has_stop(
   codec: Tokenizer, tokens: list[int], new: int, stop: tuple[str, ...]
 ) -> bool:
   """Whether the host sees a stop when the last `new` tokens come in."""
-  stops, draft = Stops(codec, stop, codec.vocab_size + 20), Draft(0)
-  tokens_T = np.int32(tokens)
-  logprobs_T = np.zeros(len(tokens), np.float32)
-  draft.add(tokens_T[:-new], logprobs_T[:-new])
-  draft.add(tokens_T[-new:], logprobs_T[-new:])
-  may_end_BT = stops.may_end(tokens_T[None, -new:])
-  return bool(may_end_BT.any()) and stops.has_stop(draft, new)
+  stops, draft = Stops(codec, stop, codec.vocab_size + 20), Draft(0, 0, 0)
+  token_TB, count = np.int32(tokens)[:, None], len(tokens)
+  track = Track(rows=1, limit=count)
+  track.file(token_TB, np.zeros_like(token_TB, np.float32))
+  track.begin(draft, 0)
+  may_end_TB = stops.may_end(token_TB[-new:])
+  return bool(may_end_TB.any()) and stops.has_stop(draft, track, count, new)
 
 
 def _check(codec: Tokenizer, tokens: list[int], stop: tuple[str, ...]):
