@@ -1,4 +1,4 @@
-"""What is asked of the sampler, and how far each completion has come."""
+"""What is asked of the sampler, and what was drawn of each completion."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -18,7 +18,7 @@ from rest.model.transformer import (
   backbone,
   logits,
 )
-from rest.sampler import Ask, Decoding, Sampler, SamplerConfig
+from rest.sampler import Ask, Decoding, Sampler, SamplerConfig, rearrange
 from rest.sampler.ahead import Ahead
 from rest.sampler.programs import jitted
 from rest.sampler.table import empty_table
@@ -277,7 +277,8 @@ def test_a_shrinking_table_draws_the_same():
 
 @pytest.mark.parametrize('devices', [1, 4])
 def test_what_is_compiled_ahead_is_what_a_list_calls(devices):
-  jax.clear_caches()  # Of what other tests have compiled.
+  for program in rearrange.move_cache, rearrange.move_rows:
+    program.clear_cache()  # Of what other tests have compiled.
   least = dataclasses.replace(
     SETTINGS, steps_per_call=4, min_rows=4, max_tokens=40
   )
