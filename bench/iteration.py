@@ -12,8 +12,9 @@ drawing nor steps of training.
 """
 
 import itertools
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -25,6 +26,8 @@ from rest.plan.estimate import Rates
 from rest.plan.outline import rates_of
 from rest.plan.world import Run
 from rest.run.log import read_journal
+from rest.sampler import Sampler
+from rest.sampler.order import Sampled
 
 Entry = dict[str, Any]
 
@@ -34,11 +37,29 @@ _HEAD = (
 )
 
 
+class _Watched(Sampler):
+  """A sampler that notes when its first sample is there.
+
+  Attributes:
+    first: Then, in seconds since the epoch; inf before.
+  """
+
+  first = math.inf
+
+  def draw(self, *given: Any, **named: Any) -> Iterator[list[Sampled]]:
+    """As that of a sampler."""
+    for call in super().draw(*given, **named):
+      if call:
+        _Watched.first = min(_Watched.first, time.time())
+      yield call
+
+
 def bench(argv: Sequence[str]) -> None:
   """Runs what the flags say, and prints what it took."""
   del argv
   logging.set_verbosity(logging.WARNING)
   started = time.time() - sampling.age()
+  main.Sampler = _Watched
   workdir = epath.Path(main.WORKDIR.value or '')
   run = main.prepare(main.CONFIG.value, workdir)
   with main.hold(run):
@@ -56,11 +77,8 @@ def show(run: Run, started: float) -> None:
   found = rates_of(run)
   entries = [*read_journal(run.workdir)]
   phases = [e for e in entries if e['kind'].startswith('phase/')]
-  files = (run.workdir / 'iteration_0').glob('*/*/*')
-  first = min((path.stat().mtime for path in files), default=started)
-  print(
-    f'first verdict on disk {first - started:.1f} s after the process began'
-  )
+  first = _Watched.first - started
+  print(f'first sample {first:.1f} s after the process began')
   print(_HEAD)
   begun = started
   for iteration, group in itertools.groupby(phases, lambda e: e['iteration']):

@@ -34,13 +34,17 @@ class Checkpoints:
 
   def __init__(self, directory: epath.PathLike):
     """Opens a directory, made if it is missing; removes half-written steps."""
+    handlers = ocp.DefaultCheckpointHandlerRegistry()
+    handlers.add(None, ocp.args.PyTreeSave, _handler())
+    handlers.add(None, ocp.args.JsonSave, ocp.JsonCheckpointHandler())
+    handlers.add(None, ocp.args.JsonRestore, ocp.JsonCheckpointHandler())
     self._manager = ocp.CheckpointManager(
       _absolute(directory),
       options=ocp.CheckpointManagerOptions(
         create=True, cleanup_tmp_directories=True
       ),
+      handler_registry=handlers,
     )
-
     self.directory = self._manager.directory
 
   def latest(self) -> int | None:
@@ -81,7 +85,7 @@ class Checkpoints:
           position=ocp.args.JsonSave(position),
           digests=ocp.args.JsonSave(digests),
           **{
-            name: ocp.args.StandardSave(_by_path(tree))
+            name: ocp.args.PyTreeSave(_by_path(tree))
             for name, tree in trees.items()
           },
         ),
@@ -148,7 +152,10 @@ class Checkpoints:
 
 def save_model(path: epath.PathLike, model: Any) -> None:
   """Writes a model, or another tree; the directory appears only when whole."""
-  with _naming(path, 'written to'), ocp.StandardCheckpointer() as checkpointer:
+  with (
+    _naming(path, 'written to'),
+    ocp.Checkpointer(_handler()) as checkpointer,
+  ):
     checkpointer.save(_absolute(path), _by_path(model), force=True)
 
 
@@ -199,6 +206,11 @@ def remove(path: epath.PathLike) -> None:
   path = epath.Path(path)
   if jax.process_index() == 0 and path.exists():
     path.rmtree()
+
+
+def _handler() -> ocp.PyTreeCheckpointHandler:
+  """Returns what writes a tree, as it is: see bench/NOTES.md, 'Checkpoints'."""
+  return ocp.PyTreeCheckpointHandler(use_compression=False)
 
 
 @contextlib.contextmanager
