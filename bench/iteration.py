@@ -12,7 +12,6 @@ drawing nor steps of training.
 """
 
 import itertools
-import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -38,19 +37,16 @@ _HEAD = (
 
 
 class _Watched(Sampler):
-  """A sampler that notes when its first sample is there.
+  """A sampler that tells when its first sample is there."""
 
-  Attributes:
-    first: Then, in seconds since the epoch; inf before.
-  """
-
-  first = math.inf
+  _has_told = False
 
   def draw(self, *given: Any, **named: Any) -> Iterator[list[Sampled]]:
     """As that of a sampler."""
     for call in super().draw(*given, **named):
-      if call:
-        _Watched.first = min(_Watched.first, time.time())
+      if call and not self._has_told:
+        self._has_told = True
+        print(f'first sample {sampling.age():.1f} s after the process began')
       yield call
 
 
@@ -77,8 +73,6 @@ def show(run: Run, started: float) -> None:
   found = rates_of(run)
   entries = [*read_journal(run.workdir)]
   phases = [e for e in entries if e['kind'].startswith('phase/')]
-  first = _Watched.first - started
-  print(f'first sample {first:.1f} s after the process began')
   print(_HEAD)
   begun = started
   for iteration, group in itertools.groupby(phases, lambda e: e['iteration']):
