@@ -84,7 +84,8 @@ def _draw(
   logits_V = np.asarray(
     _last_logits(model, jnp.asarray([prefix + parts[0][1]]))
   )
-  sampler = Sampler(model, codec, config, mesh, seed=0)
+  sampler = Sampler(model.config, codec, config, mesh, seed=0)
+  sampler.set_weights(model)
   del model
   asks = [Ask(i, tuple(q), (0,)) for i, (_, q) in enumerate(parts)]
   drawn = {

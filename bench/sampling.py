@@ -91,10 +91,8 @@ class Bench:
       min_rows=flags.min_rows,
       steps_per_call=flags.steps,
     )
-    model = self.model()
-    _print('weights ready', f'{age():.1f} s after the process began')
     self.sampler = Sampler(
-      model,
+      self.config,
       Numbers(),
       settings,
       self.mesh,
@@ -102,7 +100,8 @@ class Bench:
       decoding=Decoding(top_k=TOP_K),
     )
     self.capacity = self.sampler.capacity(len(self.load.prefix), flags.samples)
-    del model
+    self.sampler.set_weights(self.model())
+    _print('weights ready', f'{age():.1f} s after the process began')
     self.peak = _peak(self.mesh)  # Of making weights; often less than later.
 
   def model(self) -> Transformer:

@@ -6,6 +6,7 @@ that was killed finds them and goes on with the first phase that has none.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from typing import NamedTuple
@@ -67,7 +68,7 @@ def run_em(run: Run, tools: Tools) -> None:
 
 
 def make_policy(run: Run, tools: Tools) -> Policy:
-  """Returns the base model as the first policy; `tools` hold its weights."""
+  """Returns what knows whose weights the sampler of `tools` holds."""
   mesh = run.world.mesh
   assert isinstance(mesh, Mesh)  # Only a plan may be for other devices.
   policy = Policy(tools, mesh, lambda iteration: load(run, policy, iteration))
@@ -188,30 +189,32 @@ def improve(run: Run, policy: Policy, iteration: int) -> None:
     if here.done:
       return
     config, tools = run.config, policy.tools
-    examples = training_examples(
-      run.workdir,
-      tools.task,
-      tools.tokenizer,
-      config.em,
-      config.mstep.row_length,
-      iteration,
-      tools.live.journal.say,
-    )
+    start = 0 if config.em.start_from == 'base' else iteration - 1
+    policy.release()
+    with ThreadPoolExecutor(1) as behind:  # One reads, one encodes.
+      model = behind.submit(policy.load, start)
+      examples = training_examples(
+        run.workdir,
+        tools.task,
+        tools.tokenizer,
+        config.em,
+        config.mstep.row_length,
+        iteration,
+        tools.live.journal.say,
+      )
     if not examples:
       raise Halted(
         f'Iteration {iteration} has no solution to train on: see '
         f'{here.folder / "e_step.json"} for what became of the samples.'
       )
-    start = 0 if config.em.start_from == 'base' else iteration - 1
     carries = config.em.start_from == 'previous_state'
     before = iteration_folder(run.workdir, start) / 'optimizer'
     tools.live.journal.say(
       f'iteration {iteration}: fine-tuning {_name(start)} on '
       f'{len(examples):,} solutions'
     )
-    policy.release()
     result = fine_tune(
-      policy.load(start),
+      model.result(),
       examples,
       config.mstep,
       policy.mesh,

@@ -31,7 +31,6 @@ from ml_collections import config_flags
 from rest import config, em, report
 from rest.e_step.draw import Tools
 from rest.e_step.graders import Graders
-from rest.model import weights
 from rest.model.together import together
 from rest.plan import compiled, outline
 from rest.plan.survey import survey
@@ -43,7 +42,6 @@ from rest.run.log import Journal
 from rest.run.progress import Live
 from rest.run.record import compare, flat, is_finished, record
 from rest.sampler import Sampler
-from rest.sampler.hand_over import local_copy
 from rest.tasks import SPLITS
 from rest.types import Halted, Preempted
 
@@ -257,7 +255,7 @@ def show(run: Run) -> None:
 def _tools(
   run: Run, should_stop: Callable[[], bool], profile: bool
 ) -> Iterator[Tools]:
-  """Starts what draws, judges and tells; the sampler holds the base model."""
+  """Starts what draws, judges and tells; the sampler holds no weights yet."""
   config, world = run.config, run.world
   assert isinstance(world.local_mesh, Mesh)  # Not of a plan.
   _keep_programs(config.compilation_cache)
@@ -268,7 +266,6 @@ def _tools(
     _journal(run) as journal,
     contextlib.closing(_sampler(run, world.local_mesh)) as sampler,
   ):
-    graders.ready()  # They have started while weights were read.
     yield Tools(
       sampler,
       world.local_mesh,
@@ -281,17 +278,9 @@ def _tools(
 
 
 def _sampler(run: Run, mesh: Mesh) -> Sampler:
-  """Returns a sampler that holds the base model."""
   config, world = run.config, run.world
-  assert isinstance(world.mesh, Mesh)
-  base = weights.load(
-    config.model.path,
-    world.mesh,
-    config.model.dtype,
-    config.sampling.longest,
-  )
   return Sampler(
-    local_copy(base, world.mesh),
+    world.model,
     world.tokenizer,
     config.sampling,
     mesh,

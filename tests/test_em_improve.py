@@ -47,8 +47,9 @@ def make_run(workdir: epath.Path, **fields: Any) -> tuple[Run, Tools]:
   world = run.world
   mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
   world = dataclasses.replace(world, mesh=mesh, local_mesh=mesh)
-  base = weights.load(BASE, mesh, 'float32')
-  sampler = Sampler(base, world.tokenizer, run.config.sampling, mesh, seed=0)
+  sampler = Sampler(
+    world.model, world.tokenizer, run.config.sampling, mesh, seed=0
+  )
   tools = Tools(
     sampler,
     mesh,

@@ -15,7 +15,7 @@ class Policy:
   def __init__(
     self, tools: Tools, mesh: Mesh, load: Callable[[int], Transformer]
   ):
-    """Starts with a sampler that was made with the base model.
+    """Starts with a sampler that holds no weights.
 
     Args:
       tools: Among them the sampler, which holds one model at a time.
@@ -24,7 +24,7 @@ class Policy:
     """
     self.tools, self.load = tools, load
     self.mesh = mesh
-    self._held: int | None = 0
+    self._held: int | None = None
 
   def use(self, iteration: int) -> None:
     """Gives the sampler the weights of an iteration; 0 is the base model."""

@@ -21,7 +21,12 @@ from rest.model.transformer import ModelConfig, Transformer
 from rest.plan import estimate
 from rest.sampler.capacity import Capacity, size_table, sizes
 from rest.sampler.decode import program_for
-from rest.sampler.hand_over import gather, hand_over, in_compute_type
+from rest.sampler.hand_over import (
+  gather,
+  hand_over,
+  handed_over,
+  in_compute_type,
+)
 from rest.sampler.programs import Programs
 from rest.sampler.table import placed, shards_of
 
@@ -182,9 +187,7 @@ def _model(setup: Setup) -> Transformer:
 def _sampling(setup: Setup) -> Programs:
   """Returns the sampler's programs, for weights that need not be there."""
   mesh = setup.local_mesh
-  shapes = jax.eval_shape(hand_over(setup.model, mesh), _model(setup))
-  places = sharding.shardings(shapes, mesh, sharding.COPIES)
-  weights = jax.tree.map(placed, shapes, places)
+  weights = handed_over(setup.model, mesh)
   decoding = Decoding(top_k=setup.top_k)
   return Programs(weights, setup.capacity(), mesh, decoding, setup.prefix)
 

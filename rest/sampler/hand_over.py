@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from rest.model.sharding import COPIES, leaf_name, local_mesh, shardings
 from rest.model.transformer import ModelConfig, Transformer, unstack
+from rest.sampler.table import placed
 
 
 def local_copy(model: Transformer, mesh: Mesh) -> Transformer:
@@ -52,11 +53,18 @@ def hand_over(config: ModelConfig, mesh: Mesh) -> Any:
   same place, all programs of decoding would be compiled again.
   """
 
-  def handed_over(model: Transformer) -> Transformer:
-    return unstack(in_compute_type(model))
+  places = jax.tree.map(lambda x: x.sharding, handed_over(config, mesh))
+  return jax.jit(_as_decoding_has_it, out_shardings=places)
 
-  shapes = jax.eval_shape(lambda: handed_over(Transformer(config)))
-  return jax.jit(handed_over, out_shardings=shardings(shapes, mesh, COPIES))
+
+def handed_over(config: ModelConfig, mesh: Mesh) -> Transformer:
+  """Returns shapes and places of weights as `hand_over` leaves them."""
+  shapes = jax.eval_shape(lambda: _as_decoding_has_it(Transformer(config)))
+  return jax.tree.map(placed, shapes, shardings(shapes, mesh, COPIES))
+
+
+def _as_decoding_has_it(model: Transformer) -> Transformer:
+  return unstack(in_compute_type(model))
 
 
 def in_compute_type(model: Transformer) -> Transformer:

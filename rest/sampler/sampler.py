@@ -19,7 +19,7 @@ from rest.sampler.ahead import Ahead
 from rest.sampler.capacity import Capacity, room, size_table
 from rest.sampler.decode import ENDS
 from rest.sampler.drawing import Drawing
-from rest.sampler.hand_over import hand_over
+from rest.sampler.hand_over import hand_over, handed_over
 from rest.sampler.order import Ask, Sampled
 from rest.sampler.programs import Programs
 from rest.sampler.scheduler import Scheduler
@@ -41,23 +41,24 @@ class Sampler:
   """Draws completions of prompts that share a prefix.
 
   Attributes:
-    model: The weights as decoding has them: a list of layers.
+    model: The weights as decoding has them: a list of layers; where it holds
+      none, their shapes.
     stats: Sums over all sampling so far.
   """
 
   def __init__(
     self,
-    model: Transformer,
+    model: ModelConfig,
     tokenizer: Tokenizer,
     config: SamplerConfig,
     mesh: Mesh,
     seed: int,
     decoding: Decoding = AS_PUBLISHED,
   ):
-    """Takes the weights over; nothing is compiled yet.
+    """Holds no weights yet, which `prepare` does not need.
 
     Args:
-      model: Stacked, as the trainer has it; see `set_weights`.
+      model: The model's shape.
       tokenizer: Decodes completions, and names the end tokens.
       config: The longest completions, and the size of the table.
       mesh: Devices of this process. Rows are shared out over `data` and `fsdp`
@@ -67,14 +68,15 @@ class Sampler:
 
     Raises:
       ValueError: More end tokens than the programs provide for, or one that the
-        model has not.
+        model has not; or its positions are turned for shorter sequences.
     """
     if len(tokenizer.eos) > ENDS:
       raise ValueError(
         f'A tokenizer may have {ENDS} end tokens; this one has '
         f'{len(tokenizer.eos)}.'
       )
-    check_ids(tokenizer.eos, model.config.vocab, 'End tokens')
+    check_ids(tokenizer.eos, model.vocab, 'End tokens')
+    check_reach(model.rope_scaling, config.longest, 'A sample')
     self.stats = Stats()
     self._tokenizer = tokenizer
     self._config, self._decoding = config, decoding
@@ -83,26 +85,22 @@ class Sampler:
     self._table: Table | None = None
     self._capacity: Capacity | None = None
     self._ahead = Ahead()
-    self.set_weights(model)
+    self._model_config = model
+    self._no_weights = handed_over(model, mesh)
+    self.model: Transformer = self._no_weights
 
   def set_weights(self, model: Transformer) -> None:
-    """Takes new weights from the trainer.
+    """Takes weights from the trainer.
 
     Args:
       model: Stacked layers, of any type and sharding; it is not kept.
-
-    Raises:
-      ValueError: Its positions are turned for shorter sequences.
     """
-    check_reach(model.config.rope_scaling, self._config.longest, 'A sample')
-    self._model_config = model.config
     with jax.set_mesh(self._mesh):
-      self.model: Transformer = hand_over(model.config, self._mesh)(model)
+      self.model = hand_over(self._model_config, self._mesh)(model)
 
   def release(self) -> None:
-    """Frees weights and table for the trainer; `set_weights` must come next."""
-    self._table = None
-    del self.model
+    """Frees weights and table for the trainer."""
+    self._table, self.model = None, self._no_weights
 
   def capacity(self, prefix: int, samples: int) -> Capacity:
     """Returns the table for prompts behind so many shared tokens.
@@ -174,13 +172,15 @@ class Sampler:
 
     Raises:
       ValueError: A prompt that is too long, or not of the model's vocabulary,
-        before any work; a table that does not fit.
+        before any work; a table that does not fit; no weights.
     """
     if stop and not self._tokenizer.eos:
       raise ValueError(
         'Stop texts need a tokenizer with an end token, which takes their '
         'place in the completion; tokenizer.eos is empty.'
       )
+    if self.model is self._no_weights:
+      raise ValueError('The sampler holds no weights: call set_weights first.')
     config, _ = self._settings(**options)
     before, model = len(prefix), self._model_config
     check_ids(prefix, model.vocab, 'The prefix of the prompts')

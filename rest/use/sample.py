@@ -299,9 +299,11 @@ def _answer_lines(
 def _make_sampler(
   source: Source, config: SamplerConfig, mesh: Mesh, seed: int
 ) -> Sampler:
-  return Sampler(
-    source.model, source.tokenizer, config, mesh, seed, source.decoding
+  sampler = Sampler(
+    source.model.config, source.tokenizer, config, mesh, seed, source.decoding
   )
+  sampler.set_weights(source.model)
+  return sampler
 
 
 def _read(path: str) -> list[dict[str, Any]]:

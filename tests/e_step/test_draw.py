@@ -171,13 +171,15 @@ def tools():
     tasks.TaskConfig(name='arithmetic', prompt='zero_shot', num_train=10)
   )
   letters = tokenizer.load(BASE)
+  base = weights.load(BASE, mesh, 'float32')
   sampler = Sampler(
-    weights.load(BASE, mesh, 'float32'),
+    base.config,
     letters,
     SamplerConfig(max_tokens=96, max_prompt_tokens=128, rows=8),
     mesh,
     seed=0,
   )
+  sampler.set_weights(base)
   with Graders(VerifyConfig(workers=1), ('math',), letters) as graders:
     yield Tools(sampler, mesh, graders, task, letters, lambda: False)
 

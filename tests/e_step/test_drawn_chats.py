@@ -31,13 +31,15 @@ def _draw(model, task, folder):
   """Draws 4 samples of 6 problems; returns the dataset and the examples."""
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
   codec = tokenizer.load(model, task.turn_end)
+  base = weights.load(model, mesh, 'float32')
   sampler = Sampler(
-    weights.load(model, mesh, 'float32'),
+    base.config,
     codec,
     SamplerConfig(max_tokens=96, max_prompt_tokens=256, rows=8),
     mesh,
     seed=0,
   )
+  sampler.set_weights(base)
   with Graders(VerifyConfig(workers=1), ('math',), codec) as graders:
     tools = Tools(sampler, mesh, graders, task, codec, lambda: False)
     problems = task.problems('train')

@@ -132,7 +132,9 @@ def test_greedy_tokens_are_those_of_generate(family):
     max_tokens=20, max_prompt_tokens=20, rows=4, rows_per_slot=1
   )
   assert settings.longest == families.LONGEST
-  sampler = Sampler(load(path), Letters(), settings, one_device(), seed=0)
+  model = load(path)
+  sampler = Sampler(model.config, Letters(), settings, one_device(), seed=0)
+  sampler.set_weights(model)
   asks = [Ask(i, e.question, (0,)) for i, e in enumerate(EXAMPLES)]
   drawn = {
     i: completion.tokens
@@ -164,11 +166,11 @@ def test_nothing_is_longer_than_the_factors_of_its_model(tmp_path):
   families.write('phi4_mini_short', tmp_path)
   model = weights.load(str(tmp_path), one_device(), 'float32', longest=48)
   settings = SamplerConfig(max_tokens=24, max_prompt_tokens=24)
-  Sampler(model, Letters(), settings, one_device(), seed=0)
+  Sampler(model.config, Letters(), settings, one_device(), seed=0)
   longer = dataclasses.replace(settings, max_tokens=25)
   message = r'may have 49 tokens.* up to 48: .*sampling\.max_tokens'
   with pytest.raises(ValueError, match=f'A sample {message}'):
-    Sampler(model, Letters(), longer, one_device(), seed=0)
+    Sampler(model.config, Letters(), longer, one_device(), seed=0)
   solution = Example((3,) * 10, (4,) * 40)  # Whose last token has no position.
   config = dataclasses.replace(CONFIG, row_length=64)
   with pytest.raises(ValueError, match=f'A solution to train on {message}'):

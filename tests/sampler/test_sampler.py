@@ -68,9 +68,13 @@ ASKS = [
 ]
 
 
-def make_sampler(config=CONFIG, settings=SETTINGS, devices=1, tensor=1, **more):
+def make_sampler(
+  config=CONFIG, settings=SETTINGS, codec=Letters, devices=1, tensor=1
+):
   mesh = make_mesh(MeshConfig(tensor=tensor), jax.devices()[:devices])
-  return Sampler(make_model(config), Letters(), settings, mesh, seed=3, **more)
+  sampler = Sampler(config, codec(), settings, mesh, seed=3)
+  sampler.set_weights(make_model(config))
+  return sampler
 
 
 def make_model(config, seed=0):
@@ -391,9 +395,8 @@ def test_long_prompts_and_completions_match_teacher_forcing():
     rows_per_slot=1,
     steps_per_call=300,
   )
-  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  model = make_model(dataclasses.replace(CONFIG, context=2500))
-  sampler = Sampler(model, Endless(), settings, mesh, seed=3)
+  config = dataclasses.replace(CONFIG, context=2500)
+  sampler = make_sampler(config, settings, Endless)
   prompt = RANDOM.integers(3, 96, 2000).tolist()
   ask = Ask(0, tuple(prompt), (0,), (500,))
   ((_, _, completion),) = sampler.sample([], [ask])
@@ -436,11 +439,19 @@ def test_a_budget_of_8192_tokens_draws_the_same_beginnings():
   assert {key: c.tokens[:24] for key, c in drawn.items()} == tokens(small)
 
 
+def test_weights_come_before_samples():
+  sampler = make_sampler()
+  sampler.release()
+  with pytest.raises(ValueError, match='holds no weights: call set_weights'):
+    sampler.sample(PREFIX, ASKS)
+  sampler.set_weights(make_model(CONFIG))
+  assert draw(sampler)
+
+
 def test_a_call_is_read_while_the_next_one_is_under_way():
   # The example of `Drawing.run`: 8 tokens, 4 a call.
   settings = dataclasses.replace(SETTINGS, steps_per_call=4)
-  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  sampler = Sampler(make_model(CONFIG), Endless(), settings, mesh, seed=3)
+  sampler = make_sampler(CONFIG, settings, Endless)
   ((_, _, completion),) = sampler.sample([], [Ask(0, (5,), (0,), (8,))])
   assert len(completion.tokens) == 8
   assert sampler.stats.calls == 3

@@ -81,7 +81,8 @@ def test_transformers_writes_the_same_greedy_text(
   codec = tokenizer.load(str(exported))
   config = SamplerConfig(max_tokens=64, max_prompt_tokens=64, rows=2)
   model = weights.load(str(exported), _mesh(), 'float32')
-  sampler = Sampler(model, codec, config, _mesh(), seed=0)
+  sampler = Sampler(model.config, codec, config, _mesh(), seed=0)
+  sampler.set_weights(model)
   names = _run_the_code_of_the_card(exported, monkeypatch)
   questions = (*QUESTIONS, names['question'])
   asks = [Ask(i, tuple(codec.encode(q)), (0,)) for i, q in enumerate(questions)]
