@@ -4,9 +4,10 @@ import re
 
 from rest.types import Verdict
 
-VERSION = 'exact-1'
+VERSION = 'exact-2'
 
 _ANSWER = re.compile(r'the answer is\b[:\s]*', re.IGNORECASE)
+_MARKS = '"\'*`'  # Quotes and emphasis around an answer.
 _OPTION = re.compile(r'\(([A-Z])\)')
 
 
@@ -25,15 +26,22 @@ def extract(text: str) -> str | None:
 
 
 def judge(gold: str, answer: str) -> Verdict:
-  """Returns whether two answers are the same words or the same option."""
+  """Returns whether two answers are the same words or the same option.
+
+  Behind the answer, its line may go on with another sentence, as models do that
+  were taught to explain: 'valid. Let us sum up:' is 'valid'.
+  """
   if not gold.strip():
     return Verdict(None, 'empty reference', VERSION)
-  equal = _normalise(gold) == _normalise(answer)
+  wanted, said = _normalise(gold), _normalise(answer)
+  sentence = re.escape(wanted) + rf'[{_MARKS}]*\.\s'
+  equal = said == wanted or re.match(sentence, said) is not None
   return Verdict(float(equal), 'equal' if equal else 'different', VERSION)
 
 
 def _normalise(answer: str) -> str:
+  answer = answer.lstrip(f' {_MARKS}')
   options = set(_OPTION.findall(answer))
-  if len(options) == 1 and _OPTION.match(answer.strip()):
+  if len(options) == 1 and _OPTION.match(answer):
     return options.pop().lower()
-  return ' '.join(answer.lower().split()).rstrip('.').strip(' "\'')
+  return ' '.join(answer.lower().split()).rstrip(f' .{_MARKS}')

@@ -336,6 +336,13 @@ def test_a_config_out_of_range_names_its_field(field, value):
     ('the answer is ] ) }.', '] } )', 0),
     ('The answer is -13.', '-13', 1),
     ('the answer is 13', '-13', 0),
+    ("So the answer is valid. Let's sum up the results:", 'valid', 1),
+    ("So the answer is invalid. Let's see whether it is valid.", 'valid', 0),
+    ('The answer is **True**. It is not False.', 'True', 1),
+    ('The answer is **(B)**.', '(B)', 1),
+    ('The answer is St. Louis. It is a city.', 'St. Louis', 1),
+    ('The answer is St. Louis.', 'St', 1),  # The price.
+    ('the answer is 3.5.', '3', 0),
     ('So the answer is add Banana cherry.', 'add banana cherry', 1),
     ('So the answer is (A) or (B).', '(A)', 0),
     ('yes', 'Yes', 1),

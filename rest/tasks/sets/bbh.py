@@ -55,9 +55,9 @@ class Bbh(ProblemSet):
   """
 
   name = 'bbh'
-  version = '1'
+  version = '2'
   verifier = 'exact'
-  stop = ('\n\nQ:', '\nQ:')
+  stop = ('\n\n', '\nQ:')  # No example has an empty line in its answer.
   splits = ('test',)
   prompts = ('cot', 'direct')
   variants = ('all', *TASKS)
