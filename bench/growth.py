@@ -5,7 +5,8 @@
 
 The E-step itself (graders, verdicts, part files, dataset) with a sampler that
 takes its tokens from a table, about 200 a sample; then an E-step that finds
-its part files written, the report, and what the M-step reads. Each phase runs
+its part files written, the report, and what the M-step reads and plans. Each
+phase runs
 in a process of its own, so that its peak of memory is its own. Half of the
 samples are right.
 
@@ -34,13 +35,15 @@ from etils import epath
 
 from bench import slow_gcs
 from bench.table import Repeated, Table
-from rest.config import EMConfig, EStepConfig, VerifyConfig
+from rest.config import EMConfig, EStepConfig, MStepConfig, VerifyConfig
 from rest.e_step.draw import Tools, e_step
 from rest.e_step.graders import Graders
 from rest.m_step.examples import training_examples
+from rest.m_step.schedule import Schedule
 from rest.model import tokenizer
 from rest.report.page import write_page
 from rest.run import store
+from rest.run.spool import spool
 from rest.types import Tokenizer
 
 _MODEL = 'rest/model/assets/arithmetic-1m'
@@ -184,11 +187,18 @@ def _report(
 def _examples(
   load: Load, task: Repeated, codec: Tokenizer
 ) -> tuple[float, float]:
-  workdir, em = epath.Path(load.workdir), EMConfig()
+  """Reads what the M-step trains on, and plans its rows."""
+  workdir, em, mstep = epath.Path(load.workdir), EMConfig(), MStepConfig()
   task.problems('train')  # They are made once.
-  return _timed(
-    lambda: training_examples(workdir, task, codec, em, 2048, 1, print)
-  )
+
+  def read() -> None:
+    with spool(workdir) as disk:
+      examples = training_examples(
+        disk, workdir, task, codec, em, mstep.row_length, 1, print
+      )
+      Schedule(examples, mstep, 0).fingerprint()
+
+  return _timed(read)
 
 
 # Of a test set of two problems.

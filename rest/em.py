@@ -32,6 +32,7 @@ from rest.plan.world import Run
 from rest.run import digests, processes, store
 from rest.run.opened import iteration_folder, load_model, open_run
 from rest.run.phase import Phase, phase
+from rest.run.spool import spool
 from rest.types import Halted, Problem
 from rest.use.export import export_model
 
@@ -185,7 +186,10 @@ def choose_from(run: Run, policy: Policy, iteration: int) -> None:
 
 def improve(run: Run, policy: Policy, iteration: int) -> None:
   """The M-step: the base model, fine-tuned on the dataset of the iteration."""
-  with _phase(run, policy, iteration, 'train', 'm_step.json') as here:
+  with (
+    _phase(run, policy, iteration, 'train', 'm_step.json') as here,
+    spool(here.folder) as disk,
+  ):
     if here.done:
       return
     config, tools = run.config, policy.tools
@@ -194,6 +198,7 @@ def improve(run: Run, policy: Policy, iteration: int) -> None:
     with ThreadPoolExecutor(1) as behind:  # One reads, one encodes.
       model = behind.submit(policy.load, start)
       examples = training_examples(
+        disk,
         run.workdir,
         tools.task,
         tools.tokenizer,

@@ -110,7 +110,7 @@ def test_programs_that_pass_are_kept_and_no_others(
   assert summary['sampled'] == 12
   assert summary['correct'] == summary['kept'] == summary['solved'] == 3
   assert summary['unknown'] == 0
-  kept = read_dataset(tmp_path / 'dataset.jsonl')
+  kept = [*read_dataset(tmp_path / 'dataset.jsonl')]
   assert [row.sample for row in kept] == [0, 0, 0]
 
 
@@ -127,4 +127,4 @@ def test_a_stopped_e_step_goes_on_with_what_is_missing(
   _run(tools, task, tmp_path)
   # The graders may still have been at work on what was sent.
   assert tools.sampler.drawn <= (3 - done) * 4
-  assert len(read_dataset(tmp_path / 'dataset.jsonl')) == 3
+  assert len([*read_dataset(tmp_path / 'dataset.jsonl')]) == 3

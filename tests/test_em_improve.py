@@ -20,6 +20,7 @@ from rest.plan.world import Run, World
 from rest.run import store
 from rest.run.dataset import read_dataset, to_lines
 from rest.run.opened import iteration_folder
+from rest.run.spool import spool
 from rest.sampler import Sampler
 from rest.types import Kept, Problem
 
@@ -79,15 +80,19 @@ def _kept(problem: Problem, sample: int, text: str, world: World) -> Kept:
 
 def _examples(run: Run, row_length: int = 0) -> list[Example]:
   """Returns what iteration 2 trains on."""
-  return training_examples(
-    run.workdir,
-    run.world.task,
-    run.world.tokenizer,
-    run.config.em,
-    row_length or run.config.mstep.row_length,
-    2,
-    print,
-  )
+  with spool(run.workdir) as disk:
+    return [
+      *training_examples(
+        disk,
+        run.workdir,
+        run.world.task,
+        run.world.tokenizer,
+        run.config.em,
+        row_length or run.config.mstep.row_length,
+        2,
+        print,
+      )
+    ]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +135,7 @@ def test_solutions_longer_than_a_training_row_are_left_out(tmp_path, capsys):
 def test_a_solution_to_another_question_is_not_trained_on(tmp_path):
   run, _ = make_run(epath.Path(tmp_path))
   path = iteration_folder(run.workdir, 2) / 'dataset.jsonl'
-  rows = read_dataset(path)
+  rows = [*read_dataset(path)]
   changed = dataclasses.replace(rows[1], prompt=f'Now: {rows[1].prompt}')
   path.write_text(to_lines([rows[0], changed], run.world.tokenizer, path))
   with pytest.raises(ValueError, match=rf'{changed.problem_id}.*has changed'):

@@ -39,7 +39,7 @@ def draw_batches(
     epoch: How often the examples were seen before.
   """
   random = np.random.default_rng([seed, epoch])
-  problems: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+  problems: defaultdict[Sequence[int], list[int]] = defaultdict(list)
   for index in random.permutation(len(examples)).tolist():
     problems[examples[index].question].append(index)
   most = max(1, size // 4)

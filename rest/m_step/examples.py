@@ -1,21 +1,21 @@
 """What the M-step of an iteration trains on."""
 
-import dataclasses
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from etils import epath
 
 from rest.config import EMConfig
 from rest.e_step.draw import prefix_tokens, question_tokens
-from rest.m_step.packing import Example
+from rest.m_step.stored import Stored
 from rest.run import dataset
 from rest.run.opened import iteration_folder
+from rest.run.spool import Spool
 from rest.types import Kept, Problem, Task, Tokenizer
 
-# A problem, and the tokens that answer it.
-_Solution = tuple[str, tuple[int, ...]]
+# A problem, the tokens that answer it, and their weight.
+_Solution = tuple[str, tuple[int, ...], float]
 
 
 def asked(task: Task, em: EMConfig, seed: int, iteration: int) -> list[Problem]:
@@ -30,6 +30,7 @@ def asked(task: Task, em: EMConfig, seed: int, iteration: int) -> list[Problem]:
 
 
 def training_examples(
+  disk: Spool,
   workdir: epath.Path,
   task: Task,
   tokenizer: Tokenizer,
@@ -37,13 +38,14 @@ def training_examples(
   row_length: int,
   iteration: int,
   say: Callable[[str], None],
-) -> list[Example]:
+) -> Stored:
   """Returns what the M-step of an iteration trains on, in a fixed order.
 
   A solution that does not fit into a training row is left out, and the log says
   so: what was sampled for a week must not end in an error for one of them.
 
   Args:
+    disk: Gets their tokens.
     workdir: Has the datasets of all iterations so far.
     task: Says how a problem is asked, and what people answered.
     tokenizer: Of the model.
@@ -51,28 +53,41 @@ def training_examples(
     row_length: Positions in a training row.
     iteration: Counted from 1.
     say: Writes a line to the log.
+
+  Raises:
+    ValueError: A solution is not of this task or tokenizer; or none fits.
   """
   problems = {p.id: p for p in task.problems('train')}
+  examples = Stored(disk, training_prefix(task, tokenizer, em.train_prompt))
+  asked: dict[str, tuple[int, int, int]] = {}  # Number, question, its tokens.
+  questions: dict[int, int] = {}  # Problems may ask the same.
+  known: set[int] = set()  # Iterations may have drawn the same text.
+  owners = array('q')  # Of each example, the number of its problem.
+  too_long: list[int] = []
   solutions = _solutions(workdir, problems, task, tokenizer, em, iteration)
-  prefix = training_prefix(task, tokenizer, em.train_prompt)
-  questions = {
-    problem_id: tuple(question_tokens(task, tokenizer, problems[problem_id]))
-    for problem_id in dict.fromkeys(problem_id for problem_id, _ in solutions)
-  }
-  examples = {
-    (problem_id, tokens): Example(questions[problem_id], tokens, weight, prefix)
-    for (problem_id, tokens), weight in solutions.items()
-  }
-  examples = _fitting(examples, row_length, say)
-  if em.problem_weight != 'uniform':
-    return [*examples.values()]
-  sums: defaultdict[str, float] = defaultdict(float)
-  for (problem_id, _), example in examples.items():
-    sums[problem_id] += example.weight
-  return [
-    dataclasses.replace(example, weight=example.weight / sums[problem_id])
-    for (problem_id, _), example in examples.items()
-  ]
+  for problem_id, tokens, weight in solutions:
+    if problem_id not in asked:
+      ids = question_tokens(task, tokenizer, problems[problem_id])
+      same = hash(tuple(ids))  # Of integers: alike in all processes.
+      if same not in questions:
+        questions[same] = examples.ask(ids)
+      asked[problem_id] = len(asked), questions[same], len(ids)
+    number, question, size = asked[problem_id]
+    solution = hash((number, tokens))
+    if solution in known:
+      continue
+    known.add(solution)
+    length = len(examples.prefix) + size + len(tokens) - 1
+    if length > row_length:
+      too_long.append(length)
+      continue
+    examples.add(question, tokens, weight)
+    owners.append(number)
+  _tell(examples, too_long, row_length, say)
+  if em.problem_weight == 'uniform' and examples:
+    sums = np.bincount(owners, examples.weights)
+    examples.weights = array('d', np.array(examples.weights) / sums[owners])
+  return examples
 
 
 def human_tokens(
@@ -100,47 +115,41 @@ def _solutions(
   tokenizer: Tokenizer,
   em: EMConfig,
   iteration: int,
-) -> dict[_Solution, float]:
-  """Returns the weight of each solution: the model's own, then people's."""
-  # By problem and tokens: iterations may have drawn the same text.
-  weights: dict[_Solution, float] = {}
+) -> Iterator[_Solution]:
+  """Yields all solutions: the model's own, then people's."""
   if em.source != 'human':
     first = 1 if em.accumulate else iteration
     for index in range(first, iteration + 1):
       path = iteration_folder(workdir, index) / 'dataset.jsonl'
-      kept = dataset.read_dataset(path)
-      dataset.check(kept, tokenizer, path)
-      for row in kept:
+      for row in dataset.read_dataset(path):
+        dataset.check([row], tokenizer, path)
         _check_prompt(task, problems[row.problem_id], row)
-        weights.setdefault((row.problem_id, row.tokens), row.weight)
+        yield row.problem_id, row.tokens, row.weight
   if em.source == 'human' or em.include_human:
     for problem in problems.values():
       if problem.solution is not None:
-        tokens = human_tokens(task, tokenizer, problem)
-        weights.setdefault((problem.id, tokens), 1.0)
-  return weights
+        yield problem.id, human_tokens(task, tokenizer, problem), 1.0
 
 
-def _fitting(
-  examples: Mapping[_Solution, Example],
+def _tell(
+  examples: Stored,
+  too_long: Sequence[int],
   row_length: int,
   say: Callable[[str], None],
-) -> dict[_Solution, Example]:
-  """Returns the examples that a training row can hold; raises if none can."""
-  fitting = {k: e for k, e in examples.items() if e.length <= row_length}
-  if examples and not fitting:
-    shortest = min(example.length for example in examples.values())
+) -> None:
+  """Says what a training row cannot hold; raises if it is all there is."""
+  count = len(examples) + len(too_long)
+  if too_long and not examples:
     raise ValueError(
-      f'None of {len(examples):,} solutions fits into a training row: the '
-      f'shortest takes {shortest} positions, and mstep.row_length is '
+      f'None of {count:,} solutions fits into a training row: the '
+      f'shortest takes {min(too_long)} positions, and mstep.row_length is '
       f'{row_length}. Raise it.'
     )
-  if len(fitting) < len(examples):
+  if too_long:
     say(
-      f'{len(examples) - len(fitting):,} of {len(examples):,} solutions are '
-      f'left out: longer than a training row (mstep.row_length={row_length})'
+      f'{len(too_long):,} of {count:,} solutions are left out: longer than a '
+      f'training row (mstep.row_length={row_length})'
     )
-  return fitting
 
 
 def _check_prompt(task: Task, problem: Problem, row: Kept) -> None:

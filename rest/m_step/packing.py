@@ -43,8 +43,8 @@ class Example:
     prefix: Token ids before the question, the same in all examples.
   """
 
-  question: tuple[int, ...]
-  completion: tuple[int, ...]
+  question: Sequence[int]
+  completion: Sequence[int]
   weight: float = 1.0
   prefix: tuple[int, ...] = ()
 
@@ -103,6 +103,7 @@ def check(examples: Sequence[Example], row_length: int) -> None:
   """
   if not examples:
     raise ValueError('there are no examples to train on.')
+  prefix = examples[0].prefix
   for i, example in enumerate(examples):
     if not example.question or not example.completion:
       raise ValueError(
@@ -119,7 +120,7 @@ def check(examples: Sequence[Example], row_length: int) -> None:
       raise ValueError(
         f'example {i} must have a positive weight; got {example.weight}.'
       )
-    if example.prefix != examples[0].prefix:
+    if example.prefix != prefix:
       raise ValueError(
         f'example {i} must have the prefix of example 0, which all share.'
       )
@@ -289,7 +290,7 @@ def _write(
 ) -> None:
   """Writes trees into the arrays of a row, [T] each."""
 
-  def write(start: int, tokens: tuple[int, ...], position: int) -> int:
+  def write(start: int, tokens: Sequence[int], position: int) -> int:
     end = start + len(tokens)
     row.tokens_BT[start:end] = tokens
     row.positions_BT[start:end] = np.arange(position, position + len(tokens))
@@ -302,13 +303,14 @@ def _write(
     question = place
     if not share:
       place = write(place, prefix, 0)
-    place = write(place, tuple(trunk), len(prefix))
+    place = write(place, trunk, len(prefix))
     answers = place
     for index in tree:
       example, start = examples[index], place
-      tokens = (last, *example.completion[:-1])
+      completion = [*example.completion]  # Read once.
+      tokens = [last, *completion[:-1]]
       place = write(start, tokens, len(prefix) + len(trunk))
-      row.targets_BT[start:place] = example.completion
+      row.targets_BT[start:place] = completion
       row.weights_BT[start:place] = example.weight
       row.ends_BT[start:place] = place
     row.ends_BT[question:answers] = place

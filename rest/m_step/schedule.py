@@ -6,6 +6,7 @@ scores so far, so that a run that was killed goes on as if it had not been.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 
@@ -119,10 +120,11 @@ class Schedule:
     for name in ('save_every', 'rows', 'share_prefixes'):
       del config[name]
     hashed = hashlib.sha256(json.dumps([config, self.seed]).encode())
-    for tokens in (self._examples[0].prefix, *map(_tokens, self._examples)):
+    prefix = self._examples[0].prefix
+    for tokens in itertools.chain([prefix], map(_tokens, self._examples)):
       hashed.update(np.array([len(tokens), *tokens], np.int32).tobytes())
-    weights = [example.weight for example in self._examples]
-    hashed.update(np.array(weights, np.float64).tobytes())
+    weights = (example.weight for example in self._examples)
+    hashed.update(np.fromiter(weights, np.float64).tobytes())
     return hashed.hexdigest()[:16]
 
   def _draw(self, epoch: int) -> list[list[int]]:

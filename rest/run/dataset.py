@@ -1,7 +1,7 @@
 """Datasets on disk: what an M-step trains on, and a check of what it says."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
@@ -25,28 +25,20 @@ def to_lines(
   return ''.join(map(_line, rows))
 
 
-def read_dataset(path: epath.PathLike) -> list[Kept]:
-  """Reads the dataset of an iteration."""
-  rows = []
-  # Each of these once: JSON makes an object of every token, of 28 bytes.
-  ids: dict[int, int] = {}
-  texts: dict[str, str] = {}
+def read_dataset(path: epath.PathLike) -> Iterator[Kept]:
+  """Reads the dataset of an iteration, a row at a time."""
   with epath.Path(path).open('rb') as file:
     for line in file:
       fields = json.loads(line)
-      problem, prompt = fields['problem'], fields['prompt']
-      rows.append(
-        Kept(
-          problem_id=texts.setdefault(problem, problem),
-          sample=fields['sample'],
-          prompt=texts.setdefault(prompt, prompt),
-          text=fields['text'],
-          tokens=tuple(ids.setdefault(i, i) for i in fields['tokens']),
-          weight=fields['weight'],
-          hinted=fields['hinted'],
-        )
+      yield Kept(
+        problem_id=fields['problem'],
+        sample=fields['sample'],
+        prompt=fields['prompt'],
+        text=fields['text'],
+        tokens=tuple(fields['tokens']),
+        weight=fields['weight'],
+        hinted=fields['hinted'],
       )
-  return rows
 
 
 def check(

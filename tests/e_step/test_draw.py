@@ -293,7 +293,7 @@ def test_samples_of_another_run_are_encoded_anew_or_left_out(tools, tmp_path):
     0.0,
     tools.graders,
   )
-  kept = read_dataset(tmp_path / 'dataset.jsonl')
+  kept = [*read_dataset(tmp_path / 'dataset.jsonl')]
   codec = tools.tokenizer
   assert [row.text for row in kept] == ['#### 3', '#### 4']
   assert (summary.sampled, left_out) == (2, 1)

@@ -15,6 +15,7 @@ from rest.e_step.graders import Graders
 from rest.m_step.examples import training_examples
 from rest.model import tokenizer, weights
 from rest.model.sharding import MeshConfig, make_mesh
+from rest.run.spool import spool
 from rest.sampler import Sampler
 from rest.tasks.arithmetic.arithmetic import Arithmetic
 from rest.tasks.chat import Chat
@@ -45,9 +46,17 @@ def _draw(model, task, folder):
     problems = task.problems('train')
     config = EStepConfig(num_samples=4)
     e_step(tools, problems, config, epath.Path(folder / 'iteration_1'), 1, 0.0)
-  examples = training_examples(
-    epath.Path(folder), task, codec, EMConfig(), 512, 1, print
-  )
+  with spool(epath.Path(folder)) as disk:
+    examples = [
+      dataclasses.replace(
+        example,
+        question=tuple(example.question),
+        completion=tuple(example.completion),
+      )
+      for example in training_examples(
+        disk, epath.Path(folder), task, codec, EMConfig(), 512, 1, print
+      )
+    ]
   first = [prompt_tokens(task, codec, problem) for problem in problems]
   return (folder / 'iteration_1/dataset.jsonl').read_text(), examples, first
 

@@ -122,7 +122,7 @@ def test_hints_are_for_unsolved_problems_and_tagged(swept):
   assert solved.isdisjoint(hinted)
   assert len(solved) + len(hinted) == 12
   summary = json.loads((folder / 'e_step.json').read_text())
-  dataset = read_dataset(folder / 'dataset.jsonl')
+  dataset = [*read_dataset(folder / 'dataset.jsonl')]
   assert sum(row.hinted for row in dataset) == summary['hinted']
   for row in dataset:
     assert row.hinted == (row.problem_id not in solved)
@@ -133,7 +133,7 @@ def test_a_distilled_arm_keeps_its_own_choice_of_the_samples(swept):
   folder = swept.workdir / 'distilled/seed_0'
   theirs = store.Parts(swept.workdir / 'hints/seed_0/iteration_1/parts')
   drawn = {rows[0].problem_id: rows for rows in theirs.read_done()}
-  kept = read_dataset(folder / 'iteration_1/dataset.jsonl')
+  kept = [*read_dataset(folder / 'iteration_1/dataset.jsonl')]
   assert kept
   for row in kept:
     sample = drawn[row.problem_id][row.sample]

@@ -219,7 +219,7 @@ def test_a_dataset_whose_tokens_say_something_else_is_refused(tmp_path):
   with pytest.raises(ValueError, match=r"'a/1', sample 3.*'f\(x<1>'.*'f\(x\)'"):
     to_lines([right, wrong], letters, path)
   path.write_text(to_lines([right], letters, path))
-  assert read_dataset(path) == [right]
+  assert [*read_dataset(path)] == [right]
   with pytest.raises(ValueError, match='sample 3'):
     dataset.check([wrong], letters, path)
 
