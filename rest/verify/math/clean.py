@@ -23,19 +23,13 @@ _CHARACTERS = {
   'ℝ': r'\mathbb{R}', 'ℤ': r'\mathbb{Z}', '∠': r'\angle ', '△': r'\triangle ',
   'θ': r'\theta ', 'α': r'\alpha ', 'β': r'\beta ', 'γ': r'\gamma ',
   'λ': r'\lambda ', 'μ': r'\mu ', 'φ': r'\phi ', 'ω': r'\omega ',
-  '⟨': r'\langle ', '⟩': r'\rangle ', '′': "'", '’': "'", '₀': '_0',
-  '¢': r'\text{ cents}', '½': r'\frac{1}{2}',
-  '⅓': r'\frac{1}{3}', '⅔': r'\frac{2}{3}',
-  '¼': r'\frac{1}{4}', '¾': r'\frac{3}{4}', '⅕': r'\frac{1}{5}',
-  '⅛': r'\frac{1}{8}', '⅜': r'\frac{3}{8}', '⅝': r'\frac{5}{8}',
-  '⅞': r'\frac{7}{8}', '⅙': r'\frac{1}{6}', '⅚': r'\frac{5}{6}',
-  '⅖': r'\frac{2}{5}', '⅗': r'\frac{3}{5}', '⅘': r'\frac{4}{5}',
-  '⅐': r'\frac{1}{7}', '⅑': r'\frac{1}{9}', '⅒': r'\frac{1}{10}',
-  '⁄': '/', '∕': '/',
+  '⟨': r'\langle ', '⟩': r'\rangle ', '′': "'", '’': "'",
+  '¢': r'\text{ cents}', '⁄': '/', '∕': '/',
 }  # fmt: skip
-_SUPER = str.maketrans('⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ', '0123456789-n')
+for _fraction in '½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒':  # NFKC alone makes 11/2 of 1½.
+  _above, _below = unicodedata.normalize('NFKC', _fraction).split('⁄')
+  _CHARACTERS[_fraction] = rf'\frac{{{_above}}}{{{_below}}}'
 _SUPERSCRIPTS = re.compile('[⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ]+')
-_SUB = str.maketrans('₀₁₂₃₄₅₆₇₈₉', '0123456789')
 _SUBSCRIPTS = re.compile('[₀₁₂₃₄₅₆₇₈₉]+')
 _SPECIAL = re.compile('[' + ''.join(_CHARACTERS) + ']')
 
@@ -130,12 +124,8 @@ def unescaped(reference: str) -> str:
 
 
 def _characters(answer: str) -> str:
-  answer = _SUPERSCRIPTS.sub(
-    lambda m: '^{' + m.group().translate(_SUPER) + '}', answer
-  )
-  answer = _SUBSCRIPTS.sub(
-    lambda m: '_{' + m.group().translate(_SUB) + '}', answer
-  )
+  answer = _SUPERSCRIPTS.sub(r'^{\g<0>}', answer)  # NFKC lowers them, below.
+  answer = _SUBSCRIPTS.sub(r'_{\g<0>}', answer)
   answer = _SPECIAL.sub(lambda m: _CHARACTERS[m.group()], answer)
   if answer.isascii() and answer.isprintable():
     return answer

@@ -158,14 +158,11 @@ def _equal(left: Node, right: Node) -> bool:
     if _relations(left_items) != _relations(right_items):
       return False  # x = 1, y = 2 is not 1, 2.
     return _same_items(left_items, right_items)
-  if left.kind == 'relation' and right.kind == 'relation':
-    return _same_relation(left, right)
-  if left.kind == 'relation' or right.kind == 'relation':
-    # 'x + y = 5' was not named above; against 'y = 5 - x' it is an equation.
-    left = _renamed(left_name, left)
-    right = _renamed(right_name, right)
-    both = left.kind == right.kind == 'relation'
-    return both and _same_relation(left, right)
+  if 'relation' in (left.kind, right.kind):
+    if left.kind != right.kind:
+      # 'x + y = 5' was not named above; against 'y = 5 - x' it is an equation.
+      left, right = _renamed(left_name, left), _renamed(right_name, right)
+    return left.kind == right.kind and _same_relation(left, right)
   return _same_structure(left, right)
 
 
@@ -248,10 +245,7 @@ def _same_relation(left: Node, right: Node) -> bool:
       return factor is not None and factor * turned > 0
     if left.name == right.name and left.name in ('=', r'\ne'):
       return proportion(a, b) is not None
-  if left.name != right.name or len(left.parts) != len(right.parts):
-    return False
-  pairs = zip(left.parts, right.parts, strict=True)
-  return all(_equal(a, b) for a, b in pairs)
+  return _same_structure(left, right)
 
 
 def _unnamed(node: Node) -> tuple[Node | None, Node]:

@@ -196,7 +196,7 @@ def _end(node: Node, infinity: str = '') -> Value | None:
     return None
   if not is_scalar(node) or names(node):
     raise Unreadable('an end that is not a constant')
-  value = Value.constant(node)
+  value = Value.at(node, {})
   if value is None or not value.is_real:
     raise Unreadable('an end without a value')
   return value

@@ -56,39 +56,34 @@ def same(left: Node, right: Node) -> bool:
 
 def is_rounded(decimal: Node, exact: Node) -> bool:
   """Returns whether a decimal is what rounding an exact value may give."""
-  value = Value.constant(exact)
   if decimal.kind == 'negate':
     decimal, exact = decimal.parts[0], Node('negate', (exact,))
-    value = Value.constant(exact)
+  value = Value.at(exact, {})
   if decimal.kind != 'number' or value is None or not value.is_real:
     return False
-  places = _places(decimal.value) or 0
+  places = _places(decimal.value)
   error = abs(_float(value.number) - _float(decimal.value))
   return bool(error <= mpmath.mpf(10) ** -places)
 
 
-def _places(number: Fraction) -> int | None:
-  """Returns the digits behind the point; None if they are none or endless."""
+def _places(number: Fraction) -> int:
+  """Returns how many digits are behind the point; 0 if they have no end."""
   rest, twos, fives = number.denominator, 0, 0
   while rest % 2 == 0:
     rest, twos = rest // 2, twos + 1
   while rest % 5 == 0:
     rest, fives = rest // 5, fives + 1
-  return max(twos, fives) or None if rest == 1 else None
+  return max(twos, fives) if rest == 1 else 0
 
 
 def pairs(left: Node, right: Node) -> Iterator[tuple['Value', 'Value']]:
   """Yields the values of two expressions at the points where both have one."""
   variables = sorted(names(left) | names(right))
   for point in _points(variables) if variables else [{}]:
-    values = []
-    for node in (left, right):
-      try:
-        values.append(Value(node, point, left, right))
-      except (Undefined, ZeroDivisionError, OverflowError):
-        break
-    if len(values) == 2:
-      yield values[0], values[1]
+    x = Value.at(left, point, left, right)
+    y = x and Value.at(right, point, left, right)
+    if x and y:
+      yield x, y
 
 
 class Value:
@@ -102,10 +97,12 @@ class Value:
     self.number = self.to_digits(self.digits)
 
   @classmethod
-  def constant(cls, node: Node) -> 'Value | None':
-    """Returns the value of an expression without variables, if it has one."""
+  def at(
+    cls, node: Node, point: dict[str, Fraction], *others: Node
+  ) -> 'Value | None':
+    """Returns the value of an expression at a point, if it has one there."""
     try:
-      return cls(node, {})
+      return cls(node, point, *others)
     except (Undefined, ZeroDivisionError, OverflowError):
       return None
 
@@ -115,7 +112,8 @@ class Value:
     return not isinstance(self.number, mpmath.mpc)
 
   def to_digits(self, digits: int) -> Number:
-    return _Evaluator(self._point, digits, self._complex).value(self._node)
+    with mpmath.workdps(digits):
+      return _Evaluator(self._point, self._complex).value(self._node)
 
   @property
   def is_zero(self) -> bool:
@@ -179,19 +177,14 @@ def _points(variables: list[str]) -> list[dict[str, Fraction]]:
 
 
 class _Evaluator:
-  """Computes an expression at a point."""
+  """Computes an expression at a point, to the digits that mpmath is set to."""
 
-  def __init__(self, point: dict[str, Fraction], digits: int, complex_: bool):
+  def __init__(self, point: dict[str, Fraction], complex_: bool):
     self._point = point
-    self._digits = digits
     self._complex = complex_
     self._in_angle = False
 
   def value(self, node: Node) -> Number:
-    with mpmath.workdps(self._digits):
-      return self._value(node)
-
-  def _value(self, node: Node) -> Number:
     if node.kind == 'number':
       return node.value
     if node.kind == 'name':
@@ -200,13 +193,12 @@ class _Evaluator:
       return self._constant(node.name)
     if node.kind == 'call':
       return self._call(node)
-    parts = [self._value(part) for part in node.parts]
+    parts = [self.value(part) for part in node.parts]
     return self._checked(getattr(self, '_' + node.kind)(*parts))
 
   def _checked(self, number: Number) -> Number:
     if isinstance(number, Fraction):
-      size = number.numerator.bit_length() + number.denominator.bit_length()
-      return number if size <= _BITS else _float(number)
+      return number if _bits(number) <= _BITS else _float(number)
     if isinstance(number, mpmath.mpc):
       if not self._complex:
         raise Undefined('not real')
@@ -294,7 +286,7 @@ class _Evaluator:
   def _call(self, node: Node) -> Number:
     outer = self._in_angle
     self._in_angle = node.name in _ANGLE
-    x, *base = (_float(self._value(part)) for part in node.parts)
+    x, *base = (_float(self.value(part)) for part in node.parts)
     self._in_angle = outer
     function = _FUNCTIONS.get(node.name)
     if function is None or (base and node.name != 'log'):
