@@ -17,7 +17,9 @@ import threading
 import time
 from collections.abc import Mapping
 
-START_SECONDS = 60.0  # For a worker's imports, on a host that is overloaded.
+from rest.config import VerifyConfig
+
+_START_SECONDS = 60.0  # For a worker's imports, on a host that is overloaded.
 _LEAVE_SECONDS = 2.0  # For a worker that was told to leave.
 _KEPT = ('PATH', 'HOME', 'LANG', 'LD_LIBRARY_PATH', 'TMPDIR', 'VIRTUAL_ENV')
 
@@ -34,28 +36,19 @@ class Child:
       `jail.LEVELS`, or '' where it judges none.
   """
 
-  def __init__(
-    self,
-    verifiers: tuple[str, ...],
-    *,
-    memory: int,
-    nice: int,
-    allow_weak_sandbox: bool = False,
-  ):
+  def __init__(self, config: VerifyConfig, verifiers: tuple[str, ...]):
     """Starts the interpreter; does not wait until it is ready.
 
     Args:
+      config: Its limits.
       verifiers: Names of what it has to judge, imported before it is ready.
-      memory: MiB of address space that it may hold while it judges.
-      nice: Added to the niceness of this process.
-      allow_weak_sandbox: Whether programs may run behind rlimits alone.
     """
     setup = {
       'parent': os.getpid(),
       'verifiers': verifiers,
-      'memory': memory,
-      'nice': nice,
-      'allow_weak_sandbox': allow_weak_sandbox,
+      'memory': config.memory,
+      'nice': config.nice,
+      'allow_weak_sandbox': config.allow_weak_sandbox,
     }
     self._process = subprocess.Popen(
       [sys.executable, '-P', '-m', 'rest.verify.worker', json.dumps(setup)],
@@ -91,11 +84,11 @@ class Child:
     """Whether another than its pool killed it, as Linux out of memory does."""
     return self._left and self._process.returncode == -signal.SIGKILL
 
-  def wait_ready(self, seconds: float = START_SECONDS) -> bool:
+  def wait_ready(self) -> bool:
     """Returns whether the worker has finished its imports; kills it if not."""
     if self._ready:
       return True
-    reply = self._receive(time.monotonic() + seconds)
+    reply = self._receive(time.monotonic() + _START_SECONDS)
     self._ready = reply is not None and 'ready' in reply
     if reply is not None and self._ready:
       self.sandbox = reply['sandbox']

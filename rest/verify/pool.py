@@ -271,12 +271,7 @@ class Pool:
       self._changed.wait_for(lambda: self._closed or self._failure, seconds)
 
   def _start(self) -> Child:
-    child = Child(
-      self._verifiers,
-      memory=self._config.memory,
-      nice=self._config.nice,
-      allow_weak_sandbox=self._config.allow_weak_sandbox,
-    )
+    child = Child(self._config, self._verifiers)
     with self._changed:
       self._children[threading.current_thread().name] = child
     return child

@@ -6,7 +6,6 @@ kernel's signal, and by the end of its input.
 """
 
 import contextlib
-import ctypes
 import functools
 import json
 import os
@@ -18,12 +17,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
 from rest.types import Problem, Tests, Verdict
-from rest.verify import reward, user_file
+from rest.verify import exact, math, reward, user_file
+from rest.verify.sandbox import linux
 
 if TYPE_CHECKING:
   from rest.verify.program.judge import ProgramJudge
-
-_PR_SET_PDEATHSIG = 1
 
 _Judge = Callable[[dict], Verdict]
 
@@ -54,7 +52,7 @@ def _private_output() -> BinaryIO:
 
 
 def _confine(setup: dict) -> None:
-  ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+  linux.die_with_parent(signal.SIGKILL)
   if os.getppid() != setup['parent']:
     sys.exit(0)  # It died before the signal was asked for.
   os.nice(setup['nice'])
@@ -65,16 +63,12 @@ def _load(
   setup: dict, replies: BinaryIO, on_exit: contextlib.ExitStack
 ) -> tuple[dict[str, _Judge], str]:
   """Returns a judge for each verifier, and the level of the sandbox if any."""
-  judges: dict[str, _Judge] = {'hang': _hang}
+  judges: dict[str, _Judge] = {
+    'hang': _hang,
+    'math': lambda r: math.judge(r['gold'], r['text']),
+    'exact': lambda r: exact.judge(r['gold'], r['text']),
+  }
   sandbox = ''
-  if 'math' in setup['verifiers']:
-    from rest.verify import math
-
-    judges['math'] = lambda r: math.judge(r['gold'], r['text'])
-  if 'exact' in setup['verifiers']:
-    from rest.verify import exact
-
-    judges['exact'] = lambda r: exact.judge(r['gold'], r['text'])
   if 'program' in setup['verifiers']:
     from rest.verify.program import judge as program  # Enters the sandbox.
 
@@ -110,7 +104,7 @@ def _within(memory: int, judge: _Judge) -> _Judge:
 def _judge_program(
   judge: 'ProgramJudge', request: dict, replies: BinaryIO
 ) -> Verdict:
-  tests = read_tests(request['tests'])
+  tests = _read_tests(request['tests'])
   _write(replies, {'seconds': judge.deadline(tests)})
   return judge.judge(request['text'], tests)
 
@@ -120,14 +114,14 @@ def _judge_reward(
 ) -> Verdict:
   fields = request['problem']
   if fields['tests'] is not None:
-    fields['tests'] = read_tests(fields['tests'])
+    fields['tests'] = _read_tests(fields['tests'])
   return judge(Problem(**fields), request['text'])
 
 
-def read_tests(fields: dict) -> Tests:
+def _read_tests(fields: dict) -> Tests:
   """Returns the tests that a JSON object describes."""
   for name in ('inputs', 'outputs'):
-    fields[name] = tuple(fields.get(name, ()))
+    fields[name] = tuple(fields[name])
   return Tests(**fields)
 
 

@@ -14,7 +14,7 @@ _ASKED = {'verifier': 'exact', 'gold': 'yes', 'text': 'Yes'}
 
 @pytest.fixture
 def child():
-  child = Child(('exact',), memory=512, nice=0)
+  child = Child(VerifyConfig(nice=0), ('exact',))
   assert child.wait_ready()
   yield child
   child.close()
