@@ -258,11 +258,8 @@ class Session(SharedValues):
   def _raised(self, do: str, raised: list) -> BaseException:
     if len(raised) != 3:
       raise Violation('A message with no exception.')
-    own, kind, arguments = (
-      self.decode(raised[0]),
-      self.decode(raised[1]),
-      raised[2],
-    )
+    own, kind, arguments = raised
+    own, kind = self.decode(own), self.decode(kind)
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
       raise Violation('A message with no exception.')
     arguments = _field(arguments, list)

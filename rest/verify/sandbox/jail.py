@@ -141,7 +141,7 @@ class Warden:
       os.close(rules)
     if level != 'rlimits':
       seccomp.install(self._filter or self._build_filter())
-    linux.set_dumpable(True)  # Else /proc/self is not its own.
+    linux.make_dumpable()  # Else /proc/self is not its own.
 
   def end(self) -> None:
     """Kills and reaps every process of the sandbox but this one."""
@@ -218,12 +218,9 @@ def _count_threads() -> int:
   """Returns how many threads processes of our user have."""
   count = 0
   for name in os.listdir('/proc'):
-    if name.isdecimal():
-      try:
-        if os.stat(f'/proc/{name}').st_uid == os.getuid():
-          count += len(os.listdir(f'/proc/{name}/task'))
-      except OSError:
-        pass  # It has just ended.
+    with contextlib.suppress(OSError):  # It has just ended.
+      if name.isdecimal() and os.stat(f'/proc/{name}').st_uid == os.getuid():
+        count += len(os.listdir(f'/proc/{name}/task'))
   return count
 
 

@@ -110,9 +110,9 @@ def die_with_parent(signal: int) -> None:
   call('prctl', _PR_SET_PDEATHSIG, signal, 0, 0, 0)
 
 
-def set_dumpable(dumpable: bool) -> None:
-  """Says whether processes of the same user may look into this one."""
-  call('prctl', _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+def make_dumpable() -> None:
+  """Lets processes of the same user look into this one."""
+  call('prctl', _PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def adopt_orphans() -> None:

@@ -16,7 +16,7 @@ _SHARED_MEMORY = '/dev/shm'  # Semaphores live there.
 HOME = '/program'  # The folder in which a program's file stands.
 _ROOT = '/sys'  # Where the new root is built: exists, and is never shown.
 _SCRATCH_OPTIONS = 'size=64m,nr_inodes=4096,mode=1777'
-_SCRATCH_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 _DEVICES = ('null', 'zero', 'full', 'random', 'urandom')
 _DEVICE_LINKS = {
   'fd': '/proc/self/fd',
@@ -89,7 +89,7 @@ def renew_scratch(usual: str) -> None:
     os.chmod(path, 0o1777)  # The program may be its owner.
     if os.listdir(path):
       linux.unmount(path)
-      linux.mount('tmpfs', path, _SCRATCH_FLAGS, _SCRATCH_OPTIONS)
+      linux.mount('tmpfs', path, _FLAGS, _SCRATCH_OPTIONS)
   os.chdir(work)
 
 
@@ -105,12 +105,11 @@ def _build_root() -> None:
     _show(f'/dev/{name}')
   for name, target in _DEVICE_LINKS.items():
     os.symlink(target, f'{_ROOT}/dev/{name}')
-  flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
   # Some containers allow none: then programs see an empty folder.
   with contextlib.suppress(PermissionError):
-    linux.mount('proc', f'{_ROOT}/proc', flags, 'hidepid=2,subset=pid')
+    linux.mount('proc', f'{_ROOT}/proc', _FLAGS, 'hidepid=2,subset=pid')
   for path in writable:
-    linux.mount('tmpfs', f'{_ROOT}{path}', _SCRATCH_FLAGS, _SCRATCH_OPTIONS)
+    linux.mount('tmpfs', f'{_ROOT}{path}', _FLAGS, _SCRATCH_OPTIONS)
   linux.pivot_root(_ROOT)
   linux.make_read_only('/')
   os.chdir(writable[0])

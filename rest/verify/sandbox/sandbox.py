@@ -292,15 +292,10 @@ def _uid() -> int | None:
   if os.getuid() != 0:
     return None
   own = os.getpid() * USERS + 2 * next(_users) % USERS
-  first, _, count = _uid_map()
+  line = pathlib.Path('/proc/self/uid_map').read_text().splitlines()[0]
+  first, _, count = map(int, line.split())
   if count >= 1 << 31:
     return FIRST_USER + own
   # A user namespace: far from the container's own users, as far as it goes.
   start = first + count // 4
   return start + own % (count - count // 4 - 1)
-
-
-def _uid_map() -> tuple[int, int, int]:
-  line = pathlib.Path('/proc/self/uid_map').read_text().splitlines()[0]
-  inside, outside, count = map(int, line.split())
-  return inside, outside, count
