@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rest.types import without_thoughts
 from rest.verify.math import assertion, revision
-from rest.verify.math.clean import clean
+from rest.verify.math.clean import clean, group_end
 from rest.verify.math.conclusion import conclusion
 from rest.verify.math.lex import Unreadable
 from rest.verify.math.parse import parse
@@ -206,12 +206,10 @@ def _boxed(text: str, start: int) -> tuple[str, int]:
   if not text.startswith('{', start):
     token = _BOXED_TOKEN.match(text, start)
     return (token.group().rstrip('.,;'), token.end()) if token else ('', start)
-  depth = 0
-  for brace in re.compile(r'\\.|[{}]', re.DOTALL).finditer(text, start):
-    depth += {'{': 1, '}': -1}.get(brace.group(), 0)
-    if depth == 0:
-      return text[start + 1 : brace.start()].strip(), brace.end()
-  return '', len(text)
+  end = group_end(text, start)
+  if end is None:
+    return '', len(text)
+  return text[start + 1 : end - 1].strip(), end
 
 
 def _phrase_stands(text: str, box: Claim) -> bool:

@@ -82,6 +82,7 @@ _NAMES = {
 }  # fmt: skip
 _DELIMITERS = re.compile(r'\\[()\[\]]|(?<=¶)\s*\[[\d.]+(?:pt|em|ex|mm|cm)\]')
 _COMMAND = re.compile(r'\\[a-zA-Z]+')
+_BRACE = re.compile(r'\\.|[{}]')
 _CIRCLE = re.compile(r'\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*degrees?\s*\}')
 
 
@@ -123,6 +124,16 @@ def unescaped(reference: str) -> str:
   return re.sub(r'(?<!\\)\\\\(?=[a-zA-Z])', r'\\', reference)
 
 
+def group_end(text: str, start: int) -> int | None:
+  """Returns where a group that begins with a brace ends, or None."""
+  depth = 0
+  for brace in _BRACE.finditer(text, start):
+    depth += {'{': 1, '}': -1}.get(brace.group(), 0)
+    if depth == 0:
+      return brace.end()
+  return None
+
+
 def _characters(answer: str) -> str:
   answer = _SUPERSCRIPTS.sub(r'^{\g<0>}', answer)  # NFKC lowers them, below.
   answer = _SUBSCRIPTS.sub(r'_{\g<0>}', answer)
@@ -154,17 +165,8 @@ def _ends(answer: str) -> str:
       answer = answer[:-1].rstrip()
     answer = answer.removeprefix('**').removesuffix('**')
     inner = answer.removeprefix(r'\boxed')
-    if inner.startswith('{') and _closes_at_end(inner):
+    if inner.startswith('{') and group_end(inner, 0) == len(inner):
       answer = inner[1:-1]
     if answer == before:
       break
   return answer
-
-
-def _closes_at_end(answer: str) -> bool:
-  depth = 0
-  for brace in re.finditer(r'\\.|[{}]', answer):
-    depth += {'{': 1, '}': -1}.get(brace.group(), 0)
-    if depth == 0:
-      return brace.end() == len(answer)
-  return False

@@ -189,7 +189,7 @@ def _is_infinite(node: Node) -> bool:
 def _regions(left: Node, right: Node) -> bool | None:
   """Returns whether two regions are equal, or None where one is none."""
   plain = ('tuple', 'set', 'name')
-  if left.kind in plain and right.kind in plain and left.kind == right.kind:
+  if left.kind in plain and left.kind == right.kind:
     return None
   return region.same(left, right)
 

@@ -29,8 +29,7 @@ _OPERATORS = {
   '<=': r'\le', '>=': r'\ge', '!=': r'\ne', '**': '^', '+/-': r'\pm',
   '+-': r'\pm', '*': r'\cdot', r'\times': r'\cdot', r'\div': '/',
   r'\implies': '=>', r'\land': 'and', r'\wedge': 'and', r'\lor': 'or',
-  r'\vee': 'or', r'\|': '|', r'\setminus': r'\setminus',
-  r'\backslash': r'\setminus', '\u2223': '|',
+  r'\vee': 'or', r'\|': '|', '\u2223': '|', r'\backslash': r'\setminus',
 }  # fmt: skip
 _FUNCTIONS = (
   'sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan log ln exp lg'

@@ -1,5 +1,7 @@
 """Computes sums and products of matrices: `2A`, `A+B`, `AB`."""
 
+from collections.abc import Callable
+
 from rest.verify.math.lex import Unreadable
 from rest.verify.math.parse import Node
 from rest.verify.math.value import is_scalar
@@ -23,30 +25,25 @@ def _rows(node: Node) -> list[list[Node]]:
     if len({len(row) for row in rows}) == 1 and len(rows) <= _CELLS:
       return rows
   if node.kind == 'negate':
-    return _scaled(Node('negate', ()), node.parts[0])
+    return _changed(node.parts[0], lambda cell: Node('negate', (cell,)))
   if node.kind == 'add':
     total, *others = map(_rows, node.parts)
     for other in others:
       total = _each(total, other)
     return total
   if node.kind == 'multiply' and is_scalar(node.parts[0]):
-    return _scaled(Node('multiply', node.parts[:1]), node.parts[1])
+    factor, inner = node.parts
+    return _changed(inner, lambda cell: Node('multiply', (factor, cell)))
   if node.kind in ('multiply', 'divide') and is_scalar(node.parts[1]):
-    tail = node.parts[1:]
-    return [
-      [Node(node.kind, (cell, *tail)) for cell in row]
-      for row in _rows(node.parts[0])
-    ]
+    inner, factor = node.parts
+    return _changed(inner, lambda cell: Node(node.kind, (cell, factor)))
   if node.kind == 'multiply':
     return _product(*map(_rows, node.parts))
   raise Unreadable('no matrix')
 
 
-def _scaled(factor: Node, node: Node) -> list[list[Node]]:
-  return [
-    [Node(factor.kind, (*factor.parts, cell)) for cell in row]
-    for row in _rows(node)
-  ]
+def _changed(node: Node, change: Callable[[Node], Node]) -> list[list[Node]]:
+  return [[change(cell) for cell in row] for row in _rows(node)]
 
 
 def _each(left: list[list[Node]], right: list[list[Node]]) -> list[list[Node]]:

@@ -87,7 +87,7 @@ class _Parser:
   def take(self, *signs: str) -> str:
     """Skips one of these signs and returns it, or returns ''."""
     sign = self.peek()
-    if sign in signs and sign:
+    if sign in signs:
       self.position += 1
       return sign
     return ''

@@ -24,7 +24,7 @@ _DEGREES = re.compile(
   r'\s*(?:\^\\circ|\bdegrees?)\s*(?:\\text\{\s*([CF])\s*\}|([CF]))?$'
 )
 _SUFFIX = re.compile(
-  r'(?:\s*\\text\s*\{(?P<text>[^{}]*)\}|(?P<plain>(?:\s+[A-Za-z.²³/]+){1,4})'
+  r'(?:\s*\\text\s*\{(?P<text>[^{}]*)\}|(?P<plain>(?:\s+[A-Za-z./]+){1,4})'
   r'|(?<=[\d)}])(?P<close>[a-zA-Z]{2,5}))'
   r'\s*(?:\^\s*\{?\s*(?P<power>[23])\s*\}?)?$'
 )
@@ -107,7 +107,7 @@ def _suffix(answer: str) -> tuple[str, list[str], str | None]:
   text = match.group('text') or match.group('plain') or match.group('close')
   # 'a.m.' must not become 'a' and 'm'.
   text = text or ''
-  words = re.sub(r'(?<=[a-zA-Z])\.|[/²³-]', ' ', text).lower().split()
+  words = re.sub(r'(?<=[a-zA-Z])\.|[/-]', ' ', text).lower().split()
   if re.search(r'\b[BGKMT]\b', text):
     return answer, [], None  # 7 M is seven million.
   compact = text.replace('.', '').replace(' ', '').lower()
@@ -120,10 +120,7 @@ def _suffix(answer: str) -> tuple[str, list[str], str | None]:
   measured = _measured(words, core == '1')
   if measured is None:
     return answer, [], None
-  power = match.group('power')
-  if '²' in text or '³' in text:
-    power = '2' if '²' in text else '3'
-  return core, measured, power
+  return core, measured, match.group('power')
 
 
 def _measured(words: list[str], one: bool) -> list[str] | None:
@@ -134,8 +131,6 @@ def _measured(words: list[str], one: bool) -> list[str] | None:
     return multiple + [word for word in words if word not in _PER]
   nouns = counted(words, one)
   rest = words[nouns:]
-  if not nouns and not begins_remark(rest[0]):
-    return None
   if rest and not (begins_remark(rest[0]) and is_remark(rest)):
     return None
   rate = rest[1:2] if rest and rest[0] in _PER else []
