@@ -9,6 +9,7 @@ gigabytes, numbers of a million digits. Does not stop: a real number within
 TOLERANCE of the one expected, by whatever way it was found.
 """
 
+import functools
 import io
 import itertools
 import json
@@ -95,11 +96,8 @@ def equal(tree: Any, wanted: Any) -> bool:
   """Whether an encoded value is equal to a value, as Python compares them."""
   kind, content = _opened(tree)
   if type(wanted) in (list, tuple):
-    return (
-      kind is type(wanted)
-      and len(content) == len(wanted)
-      and all(map(equal, content, wanted))
-    )
+    as_long = kind is type(wanted) and len(content) == len(wanted)
+    return as_long and all(map(equal, content, wanted))
   if type(wanted) in (set, frozenset):
     return kind is set and _same_items(content, wanted)
   if type(wanted) is dict:
@@ -114,14 +112,9 @@ def close(tree: Any, wanted: Any, relative: float, absolute: float) -> bool:
   """Whether numbers are close to others, alone or in lists, as in NumPy."""
   kind, content = _opened(tree)
   if type(wanted) in (list, tuple):
-    return (
-      kind in (list, tuple)
-      and len(content) == len(wanted)
-      and all(
-        close(x, y, relative, absolute)
-        for x, y in zip(content, wanted, strict=True)
-      )
-    )
+    near = functools.partial(close, relative=relative, absolute=absolute)
+    as_long = kind in (list, tuple) and len(content) == len(wanted)
+    return as_long and all(map(near, content, wanted))
   found = number(tree)
   if found is None or type(wanted) not in _NUMBERS:
     return False
@@ -222,11 +215,8 @@ def _same_pairs(
 def _same_json(tree: Any, wanted: Any) -> bool:
   kind, content = _opened(tree)
   if type(wanted) is list:
-    return (
-      kind in (list, tuple)
-      and len(content) == len(wanted)
-      and all(map(_same_json, content, wanted))
-    )
+    as_long = kind in (list, tuple) and len(content) == len(wanted)
+    return as_long and all(map(_same_json, content, wanted))
   if type(wanted) is dict:
     return kind is dict and _same_pairs(content, wanted, _key, _same_json)
   if type(content) is bool or type(wanted) is bool:

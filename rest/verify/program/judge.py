@@ -90,12 +90,6 @@ class ProgramConfig:
   file_mib: int = 8
   allow_weak_sandbox: bool = False
 
-  def __post_init__(self):
-    for name in self.__slots__:
-      value = getattr(self, name)
-      if name != 'allow_weak_sandbox' and not value > 0:
-        raise ValueError(f'{name} must be positive, got {value}.')
-
 
 class ProgramJudge:
   """Judges one program at a time, in a sandbox of its own.
