@@ -44,7 +44,7 @@ def main() -> None:
 def _private_output() -> BinaryIO:
   """Moves the reply pipe away from descriptor 1, where libraries print."""
   # Never closed: its end is that of the process, whose status is known then.
-  replies = os.fdopen(os.dup(1), 'wb', buffering=0, closefd=False)
+  replies = os.fdopen(os.dup(1), 'wb', closefd=False)
   nothing = os.open(os.devnull, os.O_WRONLY)
   os.dup2(nothing, 1)
   os.close(nothing)
@@ -132,9 +132,8 @@ def _hang(request: dict) -> Verdict:
 
 
 def _write(replies: BinaryIO, message: dict) -> None:
-  line = json.dumps(message).encode() + b'\n'
-  while line:
-    line = line[replies.write(line) :]
+  replies.write(json.dumps(message).encode() + b'\n')
+  replies.flush()
 
 
 if __name__ == '__main__':

@@ -26,7 +26,6 @@ _REFUSAL = (
   'Landlock and an interpreter that other users may read; or set '
   'allow_weak_sandbox=True to run programs with hardly any protection.'
 )
-_SECRET = 'the expected output'
 _LIMITS = Limits(cpu=10, memory=256 << 20, processes=8, file=1 << 20)
 # Runs inside; prints the attacks that succeeded.
 _ATTACKS = """
@@ -126,7 +125,7 @@ def attack(sandbox: Sandbox) -> list[str]:
     os.chmod(folder, 0o777)
     secret = os.path.join(folder, 'secret')
     with open(secret, 'w') as file:
-      file.write(_SECRET)
+      file.write('the expected output')
     os.chmod(secret, 0o666)
     forks = _LIMITS.processes + 1
     if sandbox.level == 'landlock':

@@ -244,9 +244,8 @@ def memory_file(text: str, on_exit: contextlib.ExitStack) -> int:
   """Returns the descriptor of a new file to hand to a job, at its start."""
   descriptor = os.memfd_create('rest', os.MFD_CLOEXEC)
   on_exit.callback(os.close, descriptor)
-  data = memoryview(text.encode())
-  while data:
-    data = data[os.write(descriptor, data) :]
+  with open(descriptor, 'wb', closefd=False) as file:
+    file.write(text.encode())
   os.lseek(descriptor, 0, os.SEEK_SET)
   return descriptor
 
