@@ -69,7 +69,7 @@ WORKDIR = flags.DEFINE_string(
   'Folder (or gs:// path) for all files of the run. Default: a folder here, '
   'named after the config.',
 )
-_PROFILE = flags.DEFINE_bool(
+PROFILE = flags.DEFINE_bool(
   'profile',
   False,
   'Take a JAX profile of a few seconds of each phase, into WORKDIR/profile.',
@@ -101,29 +101,44 @@ def main(argv: Sequence[str]) -> None:
   workdir = epath.Path(WORKDIR.value or CONFIG.value.name)
   with contextlib.ExitStack() as stack:
     with refusing():
-      if _PLAN_FOR.value and not DRY_RUN.value:
-        raise ValueError('--plan_for plans only: add --dry_run.')
-      if _COMPILE.value and not _PLAN_FOR.value:
-        raise ValueError('--compile needs --plan_for, such as v5e-16.')
-      if not _PLAN_FOR.value:
+      devices = planned_for()
+      if not devices:
         processes.initialize()
       with together():
-        run = prepare(CONFIG.value, workdir, _PLAN_FOR.value)
-        if _PROFILE.value and '://' in str(workdir):
+        run = prepare(CONFIG.value, workdir, devices)
+        if PROFILE.value and '://' in str(workdir):
           raise ValueError('--profile needs a local --workdir.')
       if DRY_RUN.value:
-        print(outline.describe(run), flush=True)
-        if _COMPILE.value:
-          for text in compiled.of_run(run, _PLAN_FOR.value):
-            print(text, flush=True)
+        plan(run)
         return
       with together():
         finished = stack.enter_context(hold(run))
       finished = processes.first_says(finished)
     with ending():
       if not finished:
-        iterate(run, stop_on_sigterm(), _PROFILE.value)
+        iterate(run, stop_on_sigterm(), PROFILE.value)
       show(run)
+
+
+def planned_for() -> str:
+  """Returns the devices to plan for; '' for those that are here.
+
+  Raises:
+    ValueError: A flag is missing that another needs.
+  """
+  if _PLAN_FOR.value and not DRY_RUN.value:
+    raise ValueError('--plan_for plans only: add --dry_run.')
+  if _COMPILE.value and not _PLAN_FOR.value:
+    raise ValueError('--compile needs --plan_for, such as v5e-16.')
+  return _PLAN_FOR.value
+
+
+def plan(run: Run) -> None:
+  """Prints what a run would take, and with --compile what a compiler says."""
+  print(outline.describe(run), flush=True)
+  if _COMPILE.value:
+    for text in compiled.of_run(run, _PLAN_FOR.value):
+      print(text, flush=True)
 
 
 @contextlib.contextmanager

@@ -15,17 +15,13 @@ docs/experiments.md tells the rest. What to train on is another recipe:
 gsm8k_data.py.
 """
 
-from configs import ablations
+from configs import ablations, results
 
 
 def get_config():
-  run = ablations.start('gsm8k')
-  run.task.num_validation = 300
+  run = results.start()
   run.sampling.max_prompt_tokens = 1536  # Those of MATH-500 are longer.
   run.em.iterations = 3
-  run.estep.num_samples = 16
-  run.estep.cap = 4
-  run.mstep.epochs = 1
   run.eval.num_samples = 16
   run.eval.num_problems = 300
   run.eval.pass_k = (1, 4, 16)

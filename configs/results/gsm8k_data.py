@@ -8,9 +8,9 @@ to all; one or many; of fewer questions; or those of a larger model.
       --config.run.model.path=/models/Qwen2.5-Coder-0.5B-Instruct \
       --config.run.task.path=/data/gsm8k --config.run.verify.workers=12
 
-TEACHER is the folder of the 1.5B's run in docs/experiments.md: of it, text is
-enough. Without a larger model, leave out what is behind the colon and the two
-arms: --config.arms="('rest_em','human_one_each',...)".
+TEACHER is the folder of the 1.5B's run (gsm8k_1_5b.py): of it, text is enough.
+Without a larger model, leave out what is behind the colon and the two arms:
+--config.arms="('rest_em','human_one_each',...)".
 
 Hardware: one GPU of 80 GB; 16 CPU cores. Measured on one NVIDIA H200, from
 4-bit copies made bfloat16 again, seed 0, in 11 minutes but for `all_kept`,
@@ -22,16 +22,14 @@ which was not run; greedy test accuracy, 1,319 problems, 95 % intervals: base
 `human_all` 29.9 [27.5, 32.5]. docs/experiments.md tells the rest.
 """
 
-from configs import ablations
+from configs import ablations, results
+
+_TEACHER = 'results_gsm8k_1_5b/rest_em/seed_0/iteration_1/dataset.jsonl'
 
 
-def get_config(teacher: str = 'runs/gsm8k_1_5b/iteration_1/dataset.jsonl'):
-  run = ablations.start('gsm8k')
-  run.task.num_validation = 300
+def get_config(teacher: str = _TEACHER):
+  run = results.start()
   run.em.iterations = 1
-  run.estep.num_samples = 16
-  run.estep.cap = 4
-  run.mstep.epochs = 1
   run.eval.num_samples = 0
   run.eval.pass_k = ()
   same = {'solved_by': '{rest_em}/iteration_1'}

@@ -16,16 +16,12 @@ intervals: base 2.0 [1.3, 2.9], `rest_em` 2.7 [2.0, 3.8]; pass@64 (300 problems)
 second iteration, Gemma 3 270M, a GPU of 24 GB.
 """
 
-from configs import ablations
+from configs import ablations, results
 
 
 def get_config():
-  run = ablations.start('gsm8k')
-  run.task.num_validation = 300
+  run = results.start()
   run.em.iterations = 2
-  run.estep.num_samples = 16
-  run.estep.cap = 4
-  run.mstep.epochs = 1
   run.sampling.max_tokens = 256  # Human solutions end before 400, most by 150.
   run.eval.num_problems = 300
   return ablations.compare(

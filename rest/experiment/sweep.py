@@ -25,7 +25,6 @@ from rest import main
 from rest.config import FREE_FIELDS, make
 from rest.e_step.evaluate import asked_often
 from rest.experiment import compare, share
-from rest.plan import outline
 from rest.plan.world import Run
 from rest.run import store
 from rest.run.command import refuse, refusing
@@ -46,20 +45,24 @@ def sweep(argv: Sequence[str]) -> None:
   workdir = pathlib.Path(place)
   with refusing():
     check(config, place)
+    devices = main.planned_for()
     if main.DRY_RUN.value:
       for arm, _, changed in arms(config, workdir):
-        run = main.prepare(changed, epath.Path(workdir / arm))
-        text = outline.describe(run)
-        print(f'{arm}\n{text}\n')
+        run = main.prepare(changed, epath.Path(workdir / arm), devices)
+        print(arm)
+        main.plan(run)
+        print()
       return
   with main.ending():
-    run_arms(config, workdir, main.stop_on_sigterm())
+    stop = main.stop_on_sigterm()
+    run_arms(config, workdir, stop, main.PROFILE.value)
 
 
 def run_arms(
   config: Any,
   workdir: pathlib.Path,
   should_stop: Callable[[], bool] = lambda: False,
+  profile: bool = False,
 ) -> None:
   """Runs all arms and seeds that are not finished, and compares.
 
@@ -80,7 +83,7 @@ def run_arms(
             print(f'{arm} is left out: {error}', flush=True)
             continue
           _share(run, workdir, arm, seed, config.arms)
-        main.iterate(run, should_stop)
+        main.iterate(run, should_stop, profile)
         main.show(run)
     if any(_unfinished(config, workdir, seed)):
       print(f'Others work on seed {seed}: the last of them has its table.')

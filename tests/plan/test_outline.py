@@ -116,6 +116,26 @@ def test_a_plan_touches_no_device(qwen, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_the_plan_of_a_sweep_is_for_the_devices_that_are_named(tmp_path):
+  command = [
+    *(sys.executable, '-m', 'rest.experiment', '--plan_for=h200-2'),
+    '--config=configs/ablations/reset_vs_continue.py',
+    f'--workdir={tmp_path}/sweep',
+  ]
+  told = subprocess.run(
+    [*command, '--dry_run', '--config.seeds=(0,)'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert told.returncode == 0, told.stderr
+  assert told.stdout.count('2 x h200 in 1 processes') == 3  # Arms.
+  refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert refused.returncode == 2
+  assert 'add --dry_run' in refused.stderr
+  assert not (tmp_path / 'sweep').exists()
+
+
 @pytest.mark.parametrize(
   ('devices', 'mesh', 'count', 'processes'),
   [
