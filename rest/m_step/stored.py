@@ -4,8 +4,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-import numpy as np
-
 from rest.m_step.packing import Example
 from rest.run.spool import Spool
 
@@ -25,8 +23,7 @@ class Tokens(Sequence[int]):
     return self._size
 
   def __iter__(self) -> Iterator[int]:
-    tokens = np.frombuffer(self._disk.get(self._place), np.int32)
-    return iter(tokens.tolist())
+    return iter(array('i', self._disk.get(self._place)))
 
   def __getitem__(self, index: Any) -> Any:
     return tuple(self)[index]
@@ -96,4 +93,4 @@ class Stored(Sequence[Example]):
     )
 
   def _put(self, tokens: Sequence[int]) -> int:
-    return self._disk.put(np.array(tokens, np.int32).tobytes())
+    return self._disk.put(array('i', tokens).tobytes())
