@@ -77,7 +77,7 @@ def make_policy(run: Run, tools: Tools) -> Policy:
 
 
 def prepare_all(run: Run, tools: Tools) -> None:
-  """Has the sampler's programs compiled behind the first list it draws."""
+  """Has the sampler's programs compiled while weights are read, and after."""
   for measured in _measured(run, tools):
     prepare_lists(measured.tools, measured.config, measured.temperature)
   if run.config.em.source == 'model' or run.config.eval.on_train:
