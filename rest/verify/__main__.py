@@ -150,7 +150,7 @@ def _regrade_iteration(
   now = [replace(row, verdict=verdict) for row, verdict in judged]
   path = folder / 'dataset.jsonl'
   # An iteration that was interrupted has no dataset yet.
-  kept = dataset.read_dataset(path) if path.exists() else None
+  kept = [*dataset.read_dataset(path)] if path.exists() else None
   # Hinted samples are not judged again.
   was_in = (
     _kept(before, estep, pool)
