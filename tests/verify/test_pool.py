@@ -124,6 +124,7 @@ def _killing(pool: Pool):
         _signal(pool, signal.SIGKILL)
       time.sleep(0.02)
 
+  _signal(pool, signal.SIGKILL)  # Those that could answer at once.
   killer = threading.Thread(target=kill_workers)
   killer.start()
   try:
