@@ -57,6 +57,7 @@ def hand_over(config: ModelConfig, mesh: Mesh) -> Any:
   return jax.jit(_as_decoding_has_it, out_shardings=places)
 
 
+@functools.cache
 def handed_over(config: ModelConfig, mesh: Mesh) -> Transformer:
   """Returns shapes and places of weights as `hand_over` leaves them."""
   shapes = jax.eval_shape(lambda: _as_decoding_has_it(Transformer(config)))
