@@ -38,7 +38,7 @@ def check(run: Run) -> None:
       f'{_gib(both)} GiB a device, as weights and optimizer stay while the '
       f'sampler works ({_gib(_sampling(run))}), but '
       f'{_gib(world.device.memory)} GiB are there: lower sampling.rows '
-      f"(now {world.table.shape.size}), set em.validation='loss' or "
+      f"(now {world.tables[0].shape.size}), set em.validation='loss' or "
       'mstep.eval_every=0, or raise mesh.fsdp (now '
       f'{world.mesh.shape["fsdp"]}).'
     )
@@ -71,7 +71,8 @@ def describe(run: Run) -> str:
       'tokens',
       f'E-step    {samples:,} samples an iteration, at most '
       f'{splits["train"] * most:,} kept',
-      f'sampler   {world.table}',
+      f'sampler   {world.tables[0]}',
+      *(f'          longer ones in {table}' for table in world.tables[1:]),
       f'M-step    {mstep.batch} solutions a step, in rows of at most '
       f'{mstep.row_length} tokens, at most {mstep.rows} a device at a time, '
       f'{mstep.epochs} epochs, {mstep.optimizer}; {_step(run)} of '
@@ -128,11 +129,11 @@ def _step(run: Run) -> StepMemory:
 
 def _sampling(run: Run) -> int:
   """Returns what the sampler adds to what the trainer holds."""
-  world, table = run.world, run.world.table
+  world, tables = run.world, run.world.tables
   weights = estimate.hand_over_memory(
-    _processes(run), table.weight_bytes, world.device
+    _processes(run), tables[0].weight_bytes, world.device
   )
-  return max(table.total_bytes, weights)
+  return max(weights, *(table.total_bytes for table in tables))
 
 
 def _advice(run: Run, step: StepMemory) -> str:
@@ -169,7 +170,7 @@ def _scored(run: Run) -> int:
 def _programs(run: Run) -> str:
   """Returns how many programs will be compiled, of which kind."""
   config, world = run.config, run.world
-  shape, vocab = world.table.shape, world.model.vocab
+  vocab = world.model.vocab
   top_ks = [
     config.estep.top_k,
     config.estep.top_k or 1,
@@ -179,14 +180,15 @@ def _programs(run: Run) -> str:
   kernels = runs_kernels(
     world.device.platform, world.model.dtype, world.model.head_width
   )
-  lengths = len(reads(shape.suffix, kernels))
-  tables = len(list(sizes(world.table, world.local_mesh)))
-  prefill = 1 + len(widths(shape.question))
-  decoding = tables * lengths * len(choices)
+  shrunk = [len([*sizes(table, world.local_mesh)]) for table in world.tables]
+  lengths = [len(reads(table.shape.suffix, kernels)) for table in world.tables]
+  prefill = sum(1 + len(widths(table.shape.question)) for table in world.tables)
+  decoding = sum(s * n for s, n in zip(shrunk, lengths, strict=True))
   return (
     f'training 2, hand-over {min(_processes(run), 2)}, prefill at most '
-    f'{prefill}, decoding at most {decoding} (sizes of the table {tables}, '
-    f'lengths read {lengths}, ways to choose a token {len(choices)})'
+    f'{prefill}, decoding at most {decoding * len(choices)} (sizes of tables '
+    f'{sum(shrunk)}, lengths read {max(lengths)}, ways to choose a token '
+    f'{len(choices)})'
   )
 
 

@@ -19,7 +19,7 @@ from rest.model import lora, sharding
 from rest.model.hardware import Device
 from rest.model.transformer import ModelConfig, Transformer
 from rest.plan import estimate
-from rest.sampler.capacity import Capacity, size_table, sizes
+from rest.sampler.capacity import Capacity, size_tables, sizes
 from rest.sampler.decode import program_for
 from rest.sampler.hand_over import (
   gather,
@@ -60,15 +60,15 @@ class Setup:
   in_parts: bool = False
 
   def capacity(self) -> Capacity:
-    """Returns the sampler's table, as planned."""
-    return size_table(
+    """Returns the sampler's first table, as planned."""
+    return size_tables(
       self.sampling,
       self.model,
       self.local_mesh,
       self.prefix,
       self.samples,
       self.device,
-    )
+    )[0]
 
 
 class Lowered(NamedTuple):

@@ -19,7 +19,7 @@ from rest.model import hardware, sharding, tokenizer, weights
 from rest.model.hardware import Device
 from rest.model.transformer import ModelConfig
 from rest.plan.world import World
-from rest.sampler.capacity import find_device, size_table
+from rest.sampler.capacity import find_device, size_tables
 from rest.tasks import leaks, suites
 from rest.tasks.suites import Suite
 from rest.types import Problem, Task, Tokenizer
@@ -81,7 +81,7 @@ def survey(config: Config, plan_for: str = '') -> World:
     device=device,
     prefix=prefix,
     questions=questions,
-    table=size_table(
+    tables=size_tables(
       config.sampling,
       model,
       local_mesh,

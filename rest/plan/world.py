@@ -30,7 +30,7 @@ class World:
     device: What kind they are.
     prefix: Tokens of the shared prefix.
     questions: Tokens of each question, by split.
-    table: The sampler's.
+    tables: The sampler's, in the order in which a list is drawn in them.
   """
 
   task: Task
@@ -43,7 +43,7 @@ class World:
   device: Device
   prefix: int
   questions: Mapping[str, Sequence[int]]
-  table: Capacity
+  tables: Sequence[Capacity]
 
 
 @dataclass(frozen=True, slots=True)

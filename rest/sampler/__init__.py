@@ -31,7 +31,9 @@ loads the next question there. The life of one sample:
               the last draft of an order its buffer falls free
 
 At the end of the list nothing is left to be loaded: then the table shrinks, and
-what is left is shared out anew among its slots (`rearrange.py`).
+what is left is shared out anew among its slots (`rearrange.py`). Where long
+completions would take most of the memory, there are several tables one after
+the other, and what a table has no room for goes on in the next (`size_tables`).
 
   sampler.py       weights, checks, a table that is kept for the next list
   drawing.py       the loop: load, decode, collect, rearrange

@@ -14,7 +14,8 @@ from rest.model import hardware
 from rest.model.transformer import ModelConfig
 from rest.sampler.table import BUFFERS, TableShape, shards_of
 
-_USUAL = 1024  # Tokens; questions that are longer have a table of their own.
+_USUAL = 1024  # Tokens; what is longer may have a table of its own.
+_LONGER = 4  # Times as long are the completions of the next table.
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Capacity:
 
   Attributes:
     shape: The table.
+    begun: Tokens of a completion that were drawn in the table before.
+    limit: Tokens of the longest that it is for, these included.
     least_rows: Rows down to which it shrinks.
     steps: Steps a call.
     questions: Questions prefilled at once.
@@ -36,6 +39,8 @@ class Capacity:
   """
 
   shape: TableShape
+  begun: int
+  limit: int
   least_rows: int
   steps: int
   questions: int
@@ -91,6 +96,7 @@ def size_table(
   samples: int,
   device: hardware.Device | None = None,
   question: int = 0,
+  begun: int = 0,
 ) -> Capacity:
   """Chooses the table for a list of problems.
 
@@ -100,7 +106,7 @@ def size_table(
 
   Invariant: slots are shared out evenly, and rows over all devices. Example: 30
   samples a problem on one H200 of 141 GB, a 1.5B model: R = 16 rows a slot, and
-  of 2048 rows 128 slots; where they do not fit, 64 slots, and so on.
+  of 2048 rows 128 slots; where they do not fit, 96, 64, 48, and so on.
 
   Args:
     config: What the user set.
@@ -110,6 +116,8 @@ def size_table(
     samples: Most samples asked of one problem.
     device: Of what kind they are; None: as JAX finds them.
     question: Tokens of the longest question; 0: the usual.
+    begun: Tokens of a completion that lie behind its question: what was drawn
+      of it in a table for shorter ones.
 
   Raises:
     ValueError: The table does not fit the devices or their memory.
@@ -128,7 +136,7 @@ def size_table(
   per_slot = config.rows_per_slot or min(
     8 if is_cpu else 16, _power(samples // 2 + 1)
   )
-  rows = config.rows or (64 if is_cpu else 2048 * shards)
+  rows = config.rows or _most_rows(device, shards)
   unit = per_slot * shards * (tensor if per_slot % tensor else 1)
 
   def attempt(rows: int) -> Capacity:
@@ -136,18 +144,72 @@ def size_table(
       slots=max(1, rows // unit) * unit // per_slot,
       rows=per_slot,
       prefix=bucket(prefix),
-      question=room(config, prefix, question),
-      suffix=bucket(config.max_tokens),
+      question=bucket(room(config, prefix, question) + begun),
+      suffix=bucket(config.max_tokens - begun),
       samples=_power(2 * samples - 1),
     )
-    return _weigh(config, model, mesh, device, shape)
+    return _weigh(config, model, mesh, device, shape, begun)
 
-  capacity = attempt(rows)
+  capacity, fewer = attempt(rows), rows
   while not config.rows and not capacity.fits and capacity.shape.size > unit:
-    capacity = attempt(capacity.shape.size // 2)
+    # A quarter less, and then a third: 2048, 1536, 1024, 768 ...
+    fewer -= rows // 4
+    rows = rows // 2 if fewer == rows // 2 else rows
+    capacity = attempt(fewer)
   if not capacity.fits:
     raise ValueError(_too_large(capacity, config))
   return capacity
+
+
+def size_tables(
+  config: SamplerConfig,
+  model: ModelConfig,
+  mesh: Mesh | AbstractMesh,
+  prefix: int,
+  samples: int,
+  device: hardware.Device | None = None,
+  question: int = 0,
+) -> list[Capacity]:
+  """Chooses the tables that a list is drawn in, one after the other.
+
+  A row has room for as many tokens as it may draw, and few completions become
+  as long as they may. So where the longest would leave less than half of the
+  rows, all are begun in a table for shorter ones; what is not at its end there
+  is read by the next table, behind its question, and goes on.
+
+  Example: a 1.5B model on one H200 of 141 GB. For up to 2,048 tokens there are
+  1536 rows, and one table; for up to 8,192 there would be 384 rows: all are
+  begun in the former, and of those with a median of 1,200 tokens a quarter goes
+  on.
+
+  Args:
+    config: As in `size_table`, as are all others. A number of rows is taken as
+      it is.
+    model: The model's shape.
+    mesh: Of the devices.
+    prefix: Tokens of the shared prefix.
+    samples: Most samples asked of one problem.
+    device: Of what kind they are; None: as JAX finds them.
+    question: Tokens of the longest question; 0: the usual.
+
+  Raises:
+    ValueError: As `size_table` does.
+  """
+  device = device or find_device()
+
+  def table(limit: int, question: int = 0, begun: int = 0) -> Capacity:
+    own, asked = replace(config, max_tokens=limit), 1 if begun else samples
+    return size_table(own, model, mesh, prefix, asked, device, question, begun)
+
+  # Of the usual questions, so that the limits do not depend on the list.
+  limit, enough = config.max_tokens, _most_rows(device, shards_of(mesh)) // 2
+  while not config.rows and limit > _USUAL and table(limit).shape.size < enough:
+    limit = max(_USUAL, limit // 2)
+  found = [table(limit, question)]
+  while limit < config.max_tokens:
+    begun, limit = limit, min(_LONGER * limit, config.max_tokens)
+    found.append(table(limit, question, begun))
+  return found
 
 
 def room(config: SamplerConfig, prefix: int, question: int) -> int:
@@ -155,7 +217,7 @@ def room(config: SamplerConfig, prefix: int, question: int) -> int:
 
   There are two tables, or every slot would be as wide as the longest prompt of
   a set: with prompts of at most 5,120 tokens and a prefix of 650, one for
-  questions of up to 1,024, and one for those of up to 8,192.
+  questions of up to 1,024, and one for those of up to 5,120.
 
   Args:
     config: What the user set.
@@ -176,10 +238,14 @@ def find_device() -> hardware.Device:
 
 
 def bucket(tokens: int) -> int:
-  """Returns the capacity for so many tokens: few sizes, little waste."""
-  if tokens > 1024:
-    return 1 << (tokens - 1).bit_length()
+  """Returns the capacity for so many tokens: few sizes, little waste.
+
+  Up to 1,024 by steps of 64, then by four to an octave: 1,280, 1,536, 1,792,
+  2,048, 2,560 ...
+  """
   step = 64 if tokens > 64 else 32
+  if tokens > _USUAL:
+    step = 1 << ((tokens - 1).bit_length() - 3)
   return -(-tokens // step) * step
 
 
@@ -233,6 +299,11 @@ def sizes(
       shape = replace(shape, slots=shape.slots // 2)
 
 
+def _most_rows(device: hardware.Device, shards: int) -> int:
+  """Returns the rows of a table that has the memory for them."""
+  return 64 if device.platform == 'cpu' else 2048 * shards
+
+
 def _too_large(capacity: Capacity, config: SamplerConfig) -> str:
   available = capacity.available_bytes / 2**30
   return (
@@ -284,6 +355,7 @@ def _weigh(
   mesh: Mesh | AbstractMesh,
   device: hardware.Device,
   shape: TableShape,
+  begun: int,
 ) -> Capacity:
   """Returns what a table takes on each device.
 
@@ -305,6 +377,8 @@ def _weigh(
   work = 2 * model.vocab // tensor + 2 * model.heads // tensor * keys
   return Capacity(
     shape=shape,
+    begun=begun,
+    limit=config.max_tokens,
     least_rows=min(max(least, mesh.size), shape.size),
     steps=config.steps_per_call or _steps(weight_bytes, device),
     questions=shards * max(1, min(8, 8192 // shape.question, slots)),

@@ -180,6 +180,7 @@ def _draw(
   key_QRW = jnp.where(
     buffer_QR[..., None] > 0, slots.key_QEW[:, 1:], slots.key_QEW[:, :1]
   )
+  drawn_QR = rows.drawn_QR + pick(slots.begun_QE, buffer_QR)
   by_row, whole = PartitionSpec(AXES), PartitionSpec()
   token_B, logprob_B = jax.shard_map(
     functools.partial(_choose, program.candidates),
@@ -191,7 +192,7 @@ def _draw(
     logits_BV,
     key_QRW.reshape(-1, 2),
     sample_QR.reshape(-1),
-    rows.drawn_QR.reshape(-1),
+    drawn_QR.reshape(-1),
     knobs.temperature,
     knobs.top_k,
     knobs.top_p,

@@ -9,6 +9,18 @@ from numpy.typing import NDArray
 _ALL = 1 << 62
 
 
+class Begun(NamedTuple):
+  """What a table for shorter completions drew of one.
+
+  Attributes:
+    tokens_T: It goes on behind them.
+    logprobs_T: Their log-probabilities, float32.
+  """
+
+  tokens_T: NDArray[np.int32]
+  logprobs_T: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
   """Samples wanted of one problem.
@@ -16,16 +28,24 @@ class Ask:
   Attributes:
     key: Names the problem for the random numbers: the same key gives the same
       samples, whatever else is asked.
-    tokens: The question, which follows the prefix; at least one token.
+    tokens: The question, which follows the prefix, at least one token; behind
+      it, what is begun.
     samples: Which samples to draw.
     limits: Longest completion of each sample; () is the sampler's limit for
       all. For loads with imposed lengths.
+    begun: What there is of its one sample; None where all are to be begun.
   """
 
   key: tuple[int, ...] | int
   tokens: tuple[int, ...]
   samples: tuple[int, ...]
   limits: tuple[int, ...] = ()
+  begun: Begun | None = None
+
+  @property
+  def drawn(self) -> int:
+    """How many tokens of its sample there are."""
+    return 0 if self.begun is None else len(self.begun.tokens_T)
 
 
 class Sampled(NamedTuple):
@@ -52,6 +72,7 @@ class Draft:
     place: Which of the ask's samples it is, by place.
     row: Of the table, where it is drawn, once it has begun.
     entry: What that row calls it (`Rows`).
+    begun: See `Ask`.
     is_done: Whether no more of it is wanted.
     spans: Where its tokens are, in their order; the last is the row's.
   """
@@ -59,6 +80,7 @@ class Draft:
   place: int
   row: int = -1
   entry: int = -1
+  begun: Begun | None = None
   is_done: bool = False
   spans: 'list[Span]' = field(default_factory=lambda: list[Span]())
 
@@ -81,6 +103,10 @@ class Draft:
       most -= end - start
       if not most:
         break
+    if most and self.begun:
+      pieces.append(
+        (self.begun.tokens_T[-most:], self.begun.logprobs_T[-most:])
+      )
     tokens, logprobs = zip(*reversed(pieces), strict=True)
     return np.concatenate(tokens), np.concatenate(logprobs)
 

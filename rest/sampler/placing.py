@@ -66,7 +66,7 @@ class Placing:
     if shard is None:
       return False
     own = self._sources[shard]
-    source = own.setdefault(order.index, len(own))
+    source = own.setdefault(id(order.ask), len(own))
     self.filled.append(
       Filled(
         order,
@@ -85,11 +85,11 @@ class Placing:
     def has_room(shard: int) -> bool:
       own = self._sources[shard]
       is_full = self._used[shard] == COPIES * self._questions
-      fits = order.index in own or len(own) < self._questions
+      fits = id(order.ask) in own or len(own) < self._questions
       return bool(self._free[shard]) and not is_full and fits
 
     def cost(shard: int) -> int:
-      has_question = order.index in self._sources[shard]
+      has_question = id(order.ask) in self._sources[shard]
       return self._left[shard] - COPIES * order.left * has_question
 
     shards = range(len(self._free))

@@ -72,7 +72,7 @@ class Queue:
         continue
       for start in range(0, len(ask.samples), self._chunk):
         stop = min(start + self._chunk, len(ask.samples))
-        drafts = [Draft(place) for place in range(start, stop)]
+        drafts = [Draft(place, begun=ask.begun) for place in range(start, stop)]
         self._orders.append(Order(index, ask, drafts, len(drafts), len(drafts)))
       if ask.samples:
         return True

@@ -163,13 +163,16 @@ def move_rows(rows: Rows, move: Move, mesh: Mesh) -> Rows:
 
 
 def _by_ask(owners: Owners, slots: range) -> list[_Left]:
-  """Returns what is left of each ask, by size."""
+  """Returns what is left of each ask, by size.
+
+  Asks that go on where another table ended may have one index.
+  """
   found: dict[int, tuple[_Left, list[Draft]]] = {}
   for slot in slots:
     for buffer, order in enumerate(owners[slot]):
       if order:
         first = _Left((slot, buffer), order)
-        _, drafts = found.setdefault(order.index, (first, []))
+        _, drafts = found.setdefault(id(order.ask), (first, []))
         drafts.extend(draft for draft in order.drafts if not draft.is_done)
   for _, drafts in found.values():
     drafts.sort(key=lambda draft: draft.row < 0)  # What has begun first.

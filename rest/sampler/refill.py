@@ -48,6 +48,7 @@ def fill(
     key_QEW=put(old.key_QEW, load.key_YW),
     sample_QEI=put(old.sample_QEI, load.sample_YI),
     limit_QEI=put(old.limit_QEI, load.limit_YI),
+    begun_QE=put(old.begun_QE, load.begun_Y),
     count_QE=put(old.count_QE, load.count_Y),
     next_QE=put(old.next_QE, jnp.zeros_like(load.count_Y)),
     front_Q=old.front_Q,

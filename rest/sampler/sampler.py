@@ -16,11 +16,11 @@ from rest.model.rope import check_reach
 from rest.model.tokenizer import check_ids
 from rest.model.transformer import ModelConfig, Transformer
 from rest.sampler.ahead import Ahead
-from rest.sampler.capacity import Capacity, room, size_table
+from rest.sampler.capacity import Capacity, room, size_tables
 from rest.sampler.decode import ENDS
 from rest.sampler.drawing import Drawing
 from rest.sampler.hand_over import hand_over, handed_over
-from rest.sampler.order import Ask, Sampled
+from rest.sampler.order import Ask, Begun, Sampled
 from rest.sampler.programs import Programs
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Stats
@@ -103,7 +103,7 @@ class Sampler:
     self._table, self.model = None, self._no_weights
 
   def capacity(self, prefix: int, samples: int) -> Capacity:
-    """Returns the table for prompts behind so many shared tokens.
+    """Returns the first table for prompts behind so many shared tokens.
 
     Args:
       prefix: Tokens of the prefix.
@@ -112,9 +112,7 @@ class Sampler:
     Raises:
       ValueError: It does not fit.
     """
-    return size_table(
-      self._config, self._model_config, self._mesh, prefix, samples
-    )
+    return self.programs(prefix, samples)[0].capacity
 
   def sample(
     self,
@@ -155,7 +153,7 @@ class Sampler:
     Args:
       prefix: Tokens that all prompts begin with; may be empty.
       asks: What to draw. Those with long questions come last, in a table of
-        their own.
+        their own, as may what is long of completions (see `size_tables`).
       samples: Most samples of one ask; 0: what the first ask has. It shapes
         the table, so give it where asks may be what a killed run left over.
       withdrawn: Indices of asks that no more is wanted of. The consumer may add
@@ -207,22 +205,65 @@ class Sampler:
     stop: tuple[str, ...],
     options: Mapping[str, Any],
   ) -> Iterator[list[Sampled]]:
-    """Returns what draws asks, with their index, in a table of their own."""
+    """Returns what draws asks, with their index, in tables of their own."""
     longest = max(len(ask.tokens) for _, ask in asks)
-    programs = self.programs(len(prefix), samples, longest, **options)
-    self._compile_ahead(programs)
-    capacity = programs.capacity
-    scheduler = Scheduler(
-      capacity.shape,
-      iter(asks),
-      _chunk(sum(len(ask.samples) for _, ask in asks), capacity.shape),
-      capacity.questions,
-      self._settings(**options)[0].max_tokens,
-      self._seed,
-      withdrawn,
-      shards_of(self._mesh),
+    tables = self.programs(len(prefix), samples, longest, **options)
+    for programs in tables:
+      self._compile_ahead(programs)
+    stops = Stops(self._tokenizer, stop, self._model_config.vocab)
+    return self._draw_in(tables, prefix, asks, withdrawn, stops)
+
+  def _draw_in(
+    self,
+    tables: Sequence[Programs],
+    prefix: Sequence[int],
+    asks: Sequence[tuple[int, Ask]],
+    withdrawn: Collection[int],
+    stops: Stops,
+  ) -> Iterator[list[Sampled]]:
+    """Draws asks, with their index, in one table after the other.
+
+    Invariant: what is yielded is at its end; what has come to a table's limit
+    alone is asked for again in the next one. Example: with limits of 1,024 and
+    4,096, a completion of 3,000 tokens is drawn up to 1,024, and then the other
+    1,976 behind a question that ends with these.
+    """
+    whole = dict(asks)
+    for programs in tables:
+      here = programs.capacity.limit
+      longer: list[tuple[int, Ask]] = []
+      for call in self._run(programs, prefix, asks, withdrawn, stops):
+        ended: list[Sampled] = []
+        for sampled in call:
+          ask = whole[sampled.ask]
+          limit = tables[-1].capacity.limit
+          if ask.limits:
+            limit = ask.limits[ask.samples.index(sampled.sample)]
+          if self._is_over(sampled, min(limit, here), limit, stops):
+            ended.append(sampled)
+          else:
+            longer.append((sampled.ask, _rest(ask, sampled, limit)))
+        yield ended
+      asks = longer
+
+  def _is_over(
+    self, sampled: Sampled, here: int, limit: int, stops: Stops
+  ) -> bool:
+    """Whether a completion is at its end, or at a table's alone.
+
+    Args:
+      sampled: The completion.
+      here: How long it can become in this table.
+      limit: How long it can become.
+      stops: Finds stop strings; a table that is full does not look for them.
+    """
+    tokens_T = sampled.tokens_T
+    return (
+      here == limit
+      or len(tokens_T) < here
+      or tokens_T[-1] in self._tokenizer.eos
+      or stops.ends(tokens_T)
     )
-    return self._run(prefix, scheduler, capacity, programs.decoding, stop)
 
   def prepare(self, prefix: int, samples: int, **options: Any) -> None:
     """Has the programs of a list compiled behind whatever is drawn before it.
@@ -235,7 +276,7 @@ class Sampler:
     Raises:
       ValueError: The table does not fit.
     """
-    self._compile_ahead(self.programs(prefix, samples, **options))
+    self._compile_ahead(self.programs(prefix, samples, **options)[0])
 
   def close(self) -> None:
     """Waits for what is being compiled; nothing is to be drawn any more."""
@@ -243,23 +284,15 @@ class Sampler:
 
   def programs(
     self, prefix: int, samples: int, question: int = 0, **options: Any
-  ) -> Programs:
-    """Returns the programs of a list; see `size_table` and `prepare`."""
+  ) -> list[Programs]:
+    """Returns the programs of a list; see `size_tables` and `prepare`."""
     config, decoding = self._settings(**options)
-    return Programs(
-      jax.tree.map(lambda x: placed(x, x.sharding), self.model),
-      size_table(
-        config,
-        self._model_config,
-        self._mesh,
-        prefix,
-        samples,
-        question=question,
-      ),
-      self._mesh,
-      decoding,
-      prefix,
+    model, mesh = self._model_config, self._mesh
+    weights = jax.tree.map(lambda x: placed(x, x.sharding), self.model)
+    tables = size_tables(
+      config, model, mesh, prefix, samples, question=question
     )
+    return [Programs(weights, t, mesh, decoding, prefix) for t in tables]
 
   def _compile_ahead(self, programs: Programs) -> None:
     # A CPU would compile on the cores that it draws with; and XLA's crashes
@@ -285,20 +318,34 @@ class Sampler:
 
   def _run(
     self,
+    programs: Programs,
     prefix: Sequence[int],
-    scheduler: Scheduler,
-    capacity: Capacity,
-    decoding: Decoding,
-    stop: tuple[str, ...],
+    asks: Sequence[tuple[int, Ask]],
+    withdrawn: Collection[int],
+    stops: Stops,
   ) -> Iterator[list[Sampled]]:
+    """Draws asks, with their index, in a table."""
+    if not asks:
+      return
     begin = time.monotonic()
+    capacity = programs.capacity
+    scheduler = Scheduler(
+      capacity.shape,
+      iter(asks),
+      _chunk(sum(len(ask.samples) for _, ask in asks), capacity.shape),
+      capacity.questions,
+      capacity.limit - capacity.begun,
+      self._seed,
+      withdrawn,
+      shards_of(self._mesh),
+    )
     drawing = Drawing(
       model=self.model,
       ends=self._tokenizer.eos,
       mesh=self._mesh,
       ahead=self._ahead,
-      decoding=decoding,
-      stops=Stops(self._tokenizer, stop, self._model_config.vocab),
+      decoding=programs.decoding,
+      stops=stops,
       stats=self.stats,
       scheduler=scheduler,
       capacity=capacity,
@@ -332,6 +379,13 @@ class Sampler:
 def _chunk(samples: int, shape: TableShape) -> int:
   """Returns the most samples of an order; few problems go to several slots."""
   return min(shape.samples, max(shape.rows, samples // (2 * shape.slots)))
+
+
+def _rest(ask: Ask, sampled: Sampled, limit: int) -> Ask:
+  """Returns an ask for what is left of a sample, up to a limit."""
+  begun = Begun(sampled.tokens_T, sampled.logprobs_T)
+  tokens = (*ask.tokens, *begun.tokens_T.tolist())
+  return Ask(ask.key, tokens, (sampled.sample,), (limit,), begun)
 
 
 def _check(

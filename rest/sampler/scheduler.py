@@ -48,7 +48,7 @@ class Scheduler:
       asks: With their index.
       chunk: Most samples in an order.
       questions: Questions in a load, the same number for each shard.
-      limit: Longest completion.
+      limit: Most tokens that are drawn of a completion.
       seed: Of all random numbers.
       withdrawn: Indices of asks that no more is wanted of; may grow.
       shards: Into how many parts the devices split slots; each keeps its own.
@@ -314,6 +314,7 @@ class Scheduler:
     """Writes an order into the state of its buffer."""
     slots.length_QE[at] = len(order.ask.tokens) - 1
     slots.last_QE[at] = order.ask.tokens[-1]
+    slots.begun_QE[at] = order.ask.drawn
     slots.key_QEW[at] = random_key(self._seed, order.ask.key)
     slots.sample_QEI[at], slots.limit_QEI[at] = self._samples(order)
     slots.count_QE[at], slots.next_QE[at] = len(order.drafts), order.begun
@@ -363,6 +364,7 @@ class Scheduler:
       load.slot_Y[y], load.buffer_Y[y] = slot % self._own, buffer
       load.key_YW[y] = random_key(self._seed, order.ask.key)
       load.sample_YI[y], load.limit_YI[y] = self._samples(order)
+      load.begun_Y[y] = order.ask.drawn
       load.count_Y[y] = len(order.drafts)
     return load
 
@@ -372,13 +374,13 @@ class Scheduler:
     return next(w for w in widths(self.shape.question) if w >= tokens)
 
   def _samples(self, order: Order) -> NDArray[np.int32]:
-    """Returns which samples an order is of, and their limits, as a buffer's."""
+    """Returns which samples an order is of, and how many tokens of each."""
     ask = order.ask
-    limits = ask.limits or (self._limit,) * len(ask.samples)
+    limits = ask.limits or (ask.drawn + self._limit,) * len(ask.samples)
     found = np.zeros((2, self.shape.samples), np.int32)
     for place, draft in enumerate(order.drafts):
       found[0, place] = ask.samples[draft.place]
-      found[1, place] = min(limits[draft.place], self._limit)
+      found[1, place] = min(limits[draft.place] - ask.drawn, self._limit)
     return found
 
 

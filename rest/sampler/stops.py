@@ -52,8 +52,19 @@ class Stops:
       stop: The step behind the last.
       new: How many tokens are new.
     """
-    tokens, _ = draft.drawn(track, stop, new + self._reach)
-    tail = self._tokenizer.decode(tokens.tolist(), follows=True)
+    return self.ends(draft.drawn(track, stop, new + self._reach)[0], new)
+
+  def ends(self, tokens_T: NDArray[np.int32], new: int = 1) -> bool:
+    """Whether a stop string is in the text that the last tokens touch.
+
+    Args:
+      tokens_T: Of a completion, at least its last ones.
+      new: How many tokens are new.
+    """
+    if not self._stop:
+      return False
+    last = tokens_T[-new - self._reach :].tolist()
+    tail = self._tokenizer.decode(last, follows=True)
     return any(text in tail for text in self._stop)
 
   def _ends(self, token: int) -> bool:

@@ -87,7 +87,8 @@ class Slots(NamedTuple):
     last_QE: Its last token.
     key_QEW: Its random key.
     sample_QEI: Which samples are asked.
-    limit_QEI: Longest completion of each.
+    limit_QEI: Most tokens that are drawn here of each.
+    begun_QE: Tokens of the completion that the question ends with.
     count_QE: How many are asked.
     next_QE: How many were given to rows.
     front_Q: The buffer whose samples are given out first.
@@ -98,6 +99,7 @@ class Slots(NamedTuple):
   key_QEW: jax.Array
   sample_QEI: jax.Array
   limit_QEI: jax.Array
+  begun_QE: jax.Array
   count_QE: jax.Array
   next_QE: jax.Array
   front_Q: jax.Array
@@ -109,7 +111,7 @@ class Rows(NamedTuple):
   Attributes:
     entry_QR: The sample, as buffer * I + place; -1 where the row is idle.
     token_QR: The token to read next.
-    drawn_QR: Tokens of the completion so far; 0 where the row is idle.
+    drawn_QR: Tokens that it drew of the completion; 0 where it is idle.
   """
 
   entry_QR: jax.Array
@@ -159,6 +161,7 @@ class Load(NamedTuple):
     key_YW: Likewise the following, as in `Slots`.
     sample_YI: See `Slots`.
     limit_YI: See `Slots`.
+    begun_Y: See `Slots`.
     count_Y: See `Slots`.
   """
 
@@ -171,6 +174,7 @@ class Load(NamedTuple):
   key_YW: jax.Array
   sample_YI: jax.Array
   limit_YI: jax.Array
+  begun_Y: jax.Array
   count_Y: jax.Array
 
 
@@ -267,6 +271,7 @@ def idle_state(shape: TableShape) -> tuple[Slots, Rows]:
     key_QEW=zeros(q, e, 2).astype(np.uint32),
     sample_QEI=zeros(q, e, i),
     limit_QEI=zeros(q, e, i),
+    begun_QE=zeros(q, e),
     count_QE=zeros(q, e),
     next_QE=zeros(q, e),
     front_Q=zeros(q),
@@ -304,6 +309,7 @@ def idle_load(
     key_YW=zeros(y, 2).astype(np.uint32),
     sample_YI=zeros(y, i),
     limit_YI=zeros(y, i),
+    begun_Y=zeros(y),
     count_Y=zeros(y),
   )
 

@@ -166,9 +166,9 @@ def test_a_pod_holds_its_share(qwen, devices, mesh, count, processes):
   kept = 2 * 28 * tokens * (3 * width + heads + 2 * ffn + more)
   assert step.activations == pytest.approx(kept, rel=0.01)
   assert step.total < world.device.memory
-  cache = world.table.total_bytes - world.table.weight_bytes
+  cache = world.tables[0].total_bytes - world.tables[0].weight_bytes
   assert 0 < cache < world.device.memory
-  assert world.table.weight_bytes == pytest.approx(
+  assert world.tables[0].weight_bytes == pytest.approx(
     2 * 7.6156e9 / axes['tensor'], rel=0.01
   )
 
@@ -176,13 +176,15 @@ def test_a_pod_holds_its_share(qwen, devices, mesh, count, processes):
 def test_a_budget_of_8192_tokens_is_planned(qwen):
   axes = {'mesh__data': 1, 'mesh__fsdp': 8}
   run = plan_for(qwen, 'h200-8', sampling__max_tokens=8192, **axes)
-  table, usual = run.world.table, plan_for(qwen, 'h200-8', **axes).world.table
-  assert table.shape.suffix == 8192
-  assert table.total_bytes < run.world.device.memory
-  assert table.shape.rows * table.shape.slots > 0
-  assert table.shape.slots < usual.shape.slots  # As many as memory is for.
+  first, *_, last = run.world.tables
+  (usual,) = plan_for(qwen, 'h200-8', **axes).world.tables
+  assert first.limit < last.limit == 8192
+  assert max(first.total_bytes, last.total_bytes) < run.world.device.memory
+  # As many as memory is for.
+  assert last.shape.size < first.shape.size <= usual.shape.size
   text = outline.describe(run)
   assert 'after 8192 tokens' in text
+  assert f'longer ones in {last.shape.size} rows' in text
   # The longest prompt of a training problem, and one token too few behind it.
   prompt = run.world.prefix + max(run.world.questions['train'])
   assert f'solutions of more than {8193 - prompt} are left out' in text

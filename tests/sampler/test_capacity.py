@@ -9,7 +9,7 @@ from rest.model.hardware import known
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig
 from rest.sampler import SamplerConfig
-from rest.sampler.capacity import size_table, smallest
+from rest.sampler.capacity import size_table, size_tables, smallest
 
 CONFIG = ModelConfig(
   vocab=96, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn=48
@@ -58,4 +58,35 @@ def test_memory_is_that_of_three_levels():
   assert found.suffix_bytes == 28 * 2**30
   less = known('NVIDIA H200', 'gpu', 30 * 10**9)
   found = size_table(settings, config, mesh, 640, 30, less)
-  assert found.shape.slots == 64
+  assert found.shape.slots == 96
+
+
+@pytest.mark.parametrize(
+  'max_tokens, rows, expected',
+  [
+    (1024, 0, [(0, 1024)]),
+    (2048, 0, [(0, 2048)]),
+    (8192, 0, [(0, 2048), (2048, 8192)]),
+    (32768, 0, [(0, 2048), (2048, 8192), (8192, 32768)]),
+    (8192, 64, [(0, 8192)]),  # As many as were asked for.
+  ],
+)
+def test_long_completions_are_begun_in_a_table_for_short_ones(
+  max_tokens, rows, expected
+):
+  # The example of `size_tables`.
+  config = dataclasses.replace(
+    CONFIG, layers=28, head_width=128, dtype='bfloat16'
+  )
+  settings = SamplerConfig(
+    max_tokens=max_tokens, max_prompt_tokens=833, rows=rows
+  )
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  device = known('NVIDIA H200', 'gpu', 113 * 10**9)
+  tables = size_tables(settings, config, mesh, 640, 30, device)
+  assert [(table.begun, table.limit) for table in tables] == expected
+  for table in tables:
+    assert table.fits
+    assert table.shape.suffix >= table.limit - table.begun
+    assert table.shape.question >= 192 + table.begun
+    assert rows or table.begun or table.shape.size >= 1024

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from letters import Letters
 
+from rest.model import hardware
 from rest.model.attention import plain_attention
 from rest.model.sharding import MeshConfig, leaf_name, make_mesh
 from rest.model.transformer import (
@@ -18,7 +19,14 @@ from rest.model.transformer import (
   backbone,
   logits,
 )
-from rest.sampler import Ask, Decoding, Sampler, SamplerConfig, rearrange
+from rest.sampler import (
+  Ask,
+  Decoding,
+  Sampler,
+  SamplerConfig,
+  capacity,
+  rearrange,
+)
 from rest.sampler.ahead import Ahead
 from rest.sampler.programs import jitted
 from rest.sampler.table import empty_table
@@ -298,7 +306,7 @@ def test_what_is_compiled_ahead_is_what_a_list_calls(devices):
 
   jax.monitoring.register_event_duration_secs_listener(note)
   try:
-    programs = sampler.programs(len(PREFIX), 6)
+    (programs,) = sampler.programs(len(PREFIX), 6)
     for _, lower in programs.all():
       lower().compile()
     assert {*compiled} == {*ours}
@@ -423,6 +431,81 @@ def test_long_questions_have_a_table_of_their_own():
   wide = dataclasses.replace(settings, rows=2, rows_per_slot=1)
   alone = [draw(make_sampler(config, wide), asks=[ask]) for ask in asks]
   assert together == {k: v for one in alone for k, v in tokens(one).items()}
+
+
+@pytest.fixture
+def small(monkeypatch):
+  """A device whose memory is for few completions of 2,048 tokens."""
+  device = hardware.Device('cpu', 10 * 10**6)
+  monkeypatch.setattr(capacity, 'find_device', lambda: device)
+
+
+class Ending(Letters):
+  """Its end token is there, but never among the 20 best."""
+
+  eos = (95,)
+
+
+LONG = SamplerConfig(max_tokens=2048, max_prompt_tokens=48, steps_per_call=16)
+
+
+def make_long_samplers(codec):
+  """Returns one with a table for short completions, and one without."""
+  config = dataclasses.replace(CONFIG, context=2100)
+  in_two = make_sampler(config, LONG, codec)
+  in_one = make_sampler(config, dataclasses.replace(LONG, rows=16), codec)
+  model = make_model(config)
+  model.embed_VD[...][95] = 0.0
+  for sampler in (in_two, in_one):
+    sampler.set_weights(model)
+  limits = [
+    [one.capacity.limit for one in made.programs(len(PREFIX), 5)]
+    for made in (in_two, in_one)
+  ]
+  assert limits == [[1024, 2048], [2048]]
+  return in_two, in_one
+
+
+def test_long_completions_go_on_in_another_table(small):
+  lengths = (5, 1023, 1024, 1025, 2048)
+  asks = [dataclasses.replace(ask, limits=lengths) for ask in ASKS[:3]]
+  in_two, in_one = (
+    draw(sampler, asks=asks) for sampler in make_long_samplers(Endless)
+  )
+  assert tokens(in_two) == tokens(in_one)
+  assert {len(c.tokens) for c in in_two.values()} == {*lengths}
+  for key, completion in in_two.items():
+    expected = in_one[key].logprobs
+    np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+
+
+def test_stop_texts_are_found_where_a_table_ends(small):
+  in_two, in_one = make_long_samplers(Ending)
+  asks = [dataclasses.replace(ASKS[0], samples=(0,), limits=(1100,))]
+  ((_, _, whole),) = in_one.sample(PREFIX, asks, top_k=20)
+  # Whole before, with, and behind the first table's last token.
+  for end in (1023, 1024, 1025, 1026):
+    stop = (whole.text[end - 12 : end],)
+    assert whole.text.index(stop[0]) == end - 12
+    found = draw(in_two, asks=asks, stop=stop, top_k=20)
+    expected = draw(in_one, asks=asks, stop=stop, top_k=20)
+    assert tokens(found) == tokens(expected)
+    calls = in_two.draw(PREFIX, asks, stop=stop, top_k=20)
+    ((sampled,),) = (call for call in calls if call)
+    assert len(sampled.tokens_T) < end + 3 * LONG.steps_per_call
+
+
+def test_what_is_withdrawn_does_not_go_on(small):
+  in_two, _ = make_long_samplers(Endless)
+  asks = [dataclasses.replace(ask, limits=(20, 1500)) for ask in ASKS[:2]]
+  asks = [dataclasses.replace(ask, samples=(0, 1)) for ask in asks]
+  over, lengths = set(), []
+  for call in in_two.draw(PREFIX, asks, withdrawn=over):
+    for one in call:
+      lengths.append((one.ask, len(one.tokens_T)))
+      if len(lengths) == 2:  # All short ones: in the first table still.
+        over.add(0)
+  assert sorted(lengths) == [(0, 20), (1, 20), (1, 1500)]
 
 
 def test_a_budget_of_8192_tokens_draws_the_same_beginnings():

@@ -1,6 +1,7 @@
 """The host's side of the table: loads, what comes back, what is rearranged."""
 
 import dataclasses
+import functools
 from collections import deque
 
 import jax
@@ -89,7 +90,12 @@ def test_rows_that_are_left_fill_a_smaller_table_to_the_last():
 def begun(index, count, slot=0, rows=4):
   """Returns an order whose drafts are all being drawn in its slot."""
   drafts = [Draft(i, slot * rows + i, i) for i in range(count)]
-  return Order(index, Ask(index, (1, 2), (0,) * count), drafts, count, 0)
+  return Order(index, one_ask(index, count), drafts, count, 0)
+
+
+@functools.cache
+def one_ask(index, count):
+  return Ask(index, (1, 2), (0,) * count)
 
 
 def test_orders_of_one_width_are_taken_together():
