@@ -17,8 +17,14 @@ intervals: base 26.0 [24.8, 27.2], `rest_em` 27.0 [25.8, 28.2] and, in the
 second run, 28.5 [27.3, 29.8], `human_all` 23.2 [22.1, 24.4], `human_one_each`
 23.2 [22.0, 24.3], `model_one_each` 27.3 [26.1, 28.5]; GSM8K 50.0 [47.3, 52.7]
 before, and after these 50.1 [47.4, 52.8] (`rest_em`, second run), 48.7 [46.1,
-51.4], 48.5 [45.8, 51.2] and 52.0 [49.3, 54.7]. Not measured yet: the second
-iteration, `bbh`.
+51.4], 48.5 [45.8, 51.2] and 52.0 [49.3, 54.7].
+
+From 1,000 questions, one run of `rest_em`, with BIG-Bench Hard after each
+iteration (docs/experiments.md has the command; 10 minutes on a shared H200):
+25.7 [24.5, 26.9] before, then 27.7 [26.5, 28.9] and 26.9 [25.7, 28.1]; GSM8K
+49.7, 48.1, 47.9; BIG-Bench Hard, 1,319 questions, with reasoning 42.5, 41.4,
+40.0 and direct 32.7, 36.0, 36.2. Not measured yet: the second iteration from
+2,000, the arm `bbh`.
 
 At 512 tokens 25.6 % of the base's greedy answers are cut off, and 24.7 % of its
 samples (`estep.max_cut_off` is 50); 69.3 % were, before MATH's stop texts held
