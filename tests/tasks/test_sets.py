@@ -12,6 +12,7 @@ from excerpts import DATA, by_id, copy_with, make
 from rest import tasks
 from rest.tasks.sets import bbh
 from rest.tasks.sets.math import STOP, last_boxed
+from rest.verify import exact
 from rest.verify.math import is_equivalent
 
 
@@ -136,6 +137,19 @@ def test_bbh_examples_reason_or_do_not():
     answers = [part.split('\n')[0] for part in direct.split('\nA: ')[1:]]
     for answer in answers:
       assert f'So the answer is {answer}.' in cot
+
+
+def test_a_direct_answer_of_bbh_ends_with_its_line():
+  # As Qwen2.5-Coder-1.5B-Instruct answers.
+  text = ' No\nTo determine if the instructions return to the starting point'
+  direct = make('bbh', split='navigate', prompt='direct')
+  said = text[: min(text.index(stop) for stop in direct.stop)]
+  assert exact.judge('No', exact.extract(said)).reward == 1.0
+  for part in direct.prefix.split('\nA: ')[1:]:
+    answer, stop, rest = part.partition(direct.stop[0])
+    assert answer in ('Yes', 'No')
+    assert stop
+    assert rest.startswith('\n')
 
 
 def test_bbh_prompts_are_the_same_with_one_task_and_with_all():

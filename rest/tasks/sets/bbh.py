@@ -55,7 +55,9 @@ class Bbh(ProblemSet):
   """
 
   name = 'bbh'
-  version = '2'
+  # 1 had no stop text for an answer's empty line; 2 let direct answers go on
+  # behind their line.
+  version = '3'
   verifier = 'exact'
   stop = ('\n\n', '\nQ:')  # No example has an empty line in its answer.
   splits = ('test',)
@@ -68,6 +70,8 @@ class Bbh(ProblemSet):
 
   def __init__(self, config: TaskConfig):
     super().__init__(config)
+    if self.prompt == 'direct':  # Models that were taught to explain go on.
+      self.stop = ('\n',)
     if self.variant != 'all':
       self.prefix = shots(self.variant, self.prompt)
 
