@@ -20,6 +20,7 @@ of 0, is seen by nothing.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,10 +156,10 @@ def plan(
     """Returns those that each batch takes, none if one does not fit."""
     found = []
     for batch in batches:
-      forest = _place(examples, batch, count, length, share)
-      if forest is None:
+      placed = _place(examples, batch, count, length, share)
+      if placed is None:
         return []
-      found.append(_positions(examples, forest, share))
+      found.append(placed[1])
     return found
 
   count = shards
@@ -191,13 +192,13 @@ def pack(
     shape: Of the rows.
     share: Whether prefixes and questions are shared.
   """
-  forest = _place(examples, batch, shape.rows, shape.length, share)
-  assert forest is not None
+  placed = _place(examples, batch, shape.rows, shape.length, share)
+  assert placed is not None
   kinds = (np.int32,) * 4 + (np.float32,)
   packed = Batch._make(
     np.zeros((shape.rows, shape.length), kind) for kind in kinds
   )
-  for row, trees in zip(zip(*packed, strict=True), forest, strict=True):
+  for row, trees in zip(zip(*packed, strict=True), placed[0], strict=True):
     if trees:
       _write(Batch._make(row), trees, examples, share)
   return packed
@@ -218,48 +219,48 @@ def _lengths(row_length: int) -> list[int]:
   return [*sorted(n for n in tiles if n < row_length), row_length]
 
 
-def _trunk(example: Example, share: bool) -> int:
-  """Returns positions of a question, before the heads of its solutions."""
-  return len(example.question) - 1 + (0 if share else len(example.prefix))
-
-
 def _place(
   examples: Sequence[Example],
   batch: Sequence[int],
   rows: int,
   length: int,
   share: bool,
-) -> _Forest | None:
-  """Returns which solutions stand in which row, None if there is no room.
+) -> tuple[_Forest, int] | None:
+  """Returns which solutions stand in which row, and how many positions that is.
 
-  First fit, the largest questions first, of each the longest solutions first:
-  to a row that has the question, else to any, where the question is repeated.
+  None if there is no room. First fit, the largest questions first, of each the
+  longest solutions first: to a row that has the question, else to any, where
+  the question is repeated.
 
   Invariant: each solution is in one row; `room` is what its prefix, questions
   and solutions leave. A question of 3 positions with solutions of 5, 4 and 2,
   and one of 1 with 4, in two rows of 12 with a prefix of 2: the first row takes
   2 + 3 + 5 and the 2; the second 2 + 3 + 4, and has no room for 1 + 4.
   """
-  groups: defaultdict[Any, list[int]] = defaultdict(list)
+  prefix = len(examples[0].prefix)
+  # By question: positions before the heads of its solutions, and of each its
+  # own and its index. An example may be made anew each time it is asked for.
+  trunks: dict[Any, int] = {}
+  groups: defaultdict[Any, list[tuple[int, int]]] = defaultdict(list)
   for index in batch:
-    groups[examples[index].question if share else index].append(index)
+    example = examples[index]
+    question = example.question if share else index
+    trunks[question] = len(example.question) - 1 + (0 if share else prefix)
+    groups[question].append((len(example.completion), index))
 
-  def size(members: list[int]) -> int:
-    answers = sum(len(examples[i].completion) for i in members)
-    return _trunk(examples[members[0]], share) + answers
+  def size(question: Any) -> int:
+    return trunks[question] + sum(need for need, _ in groups[question])
 
-  prefix = len(examples[0].prefix) if share else 0
-  room = [length - prefix] * rows
+  most = length - (prefix if share else 0)
+  room = [most] * rows
   forest: _Forest = [[] for _ in range(rows)]
-  for members in sorted(groups.values(), key=size, reverse=True):
-    trunk = _trunk(examples[members[0]], share)
+  for question in sorted(groups, key=size, reverse=True):
     trees: dict[int, list[int]] = {}  # By row.
-    members.sort(key=lambda i: len(examples[i].completion), reverse=True)
-    for index in members:
-      need = len(examples[index].completion)
+    solutions = sorted(groups[question], key=itemgetter(0), reverse=True)
+    for need, index in solutions:
       row = next((r for r in trees if room[r] >= need), None)
       if row is None:
-        need += trunk
+        need += trunks[question]
         row = next((r for r in range(rows) if room[r] >= need), None)
         if row is None:
           return None
@@ -267,22 +268,7 @@ def _place(
         forest[row].append(trees[row])
       trees[row].append(index)
       room[row] -= need
-  return forest
-
-
-def _positions(
-  examples: Sequence[Example], forest: _Forest, share: bool
-) -> int:
-  prefix = len(examples[0].prefix) if share else 0
-  return sum(
-    prefix * bool(row)
-    + sum(
-      _trunk(examples[tree[0]], share)
-      + sum(len(examples[i].completion) for i in tree)
-      for tree in row
-    )
-    for row in forest
-  )
+  return forest, sum(length - left for left in room if left < most)
 
 
 def _write(

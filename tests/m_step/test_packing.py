@@ -98,6 +98,8 @@ def test_a_prefix_stands_once_a_row_and_a_question_once_a_problem():
   assert shape.rows == 1
   assert shape.used == 50 + 5 * 2 + 20 * 3
   assert plan(examples, [range(20)], 512, 4, 1, False).used == 20 * 55
+  # Of two devices' rows one is empty, and has no prefix either.
+  assert plan(examples, [[0]], 512, 4, 2, True).used == 50 + 2 + 3
 
 
 def test_rows_are_few_and_then_short():
@@ -179,4 +181,6 @@ def test_a_question_is_repeated_where_its_solutions_do_not_fit():
     Example(short, (3,) * 4, prefix=(9, 9)),
   ]
   assert _place(examples, range(4), 2, 12, True) is None
-  assert _place(examples, range(4), 2, 14, True) == [[[0, 1]], [[2], [3]]]
+  # Of the first row 2 + 3 + 5 + 4 positions, of the second 2 + 3 + 2 + 1 + 4.
+  expected = [[[0, 1]], [[2], [3]]], 14 + 12
+  assert _place(examples, range(4), 2, 14, True) == expected
