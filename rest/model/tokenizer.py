@@ -103,6 +103,7 @@ def check_ids(ids: Collection[int], vocab: int, what: str) -> None:
   Raises:
     ValueError: An id is not in [0, vocab).
   """
+  ids = tuple(ids)  # Where they lie on disk, they are read once.
   low, high = min(ids, default=0), max(ids, default=0)
   if low < 0 or high >= vocab:
     raise ValueError(
