@@ -90,7 +90,12 @@ def measure(
     weights.append(metrics.weight)
 
   fine_tune(
-    _random_model(config, mesh), examples, m_step, mesh, seed=0, on_step=on_step
+    lambda: _random_model(config, mesh),
+    examples,
+    m_step,
+    mesh,
+    seed=0,
+    on_step=on_step,
   )
   seconds = np.diff(stamps)
   # The first step compiles; the second is reported late with the third.

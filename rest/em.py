@@ -195,7 +195,7 @@ def improve(run: Run, policy: Policy, iteration: int) -> None:
     config, tools = run.config, policy.tools
     start = 0 if config.em.start_from == 'base' else iteration - 1
     policy.release()
-    with ThreadPoolExecutor(1) as behind:  # One reads, one encodes.
+    with ThreadPoolExecutor(1) as behind:  # One reads, one encodes and plans.
       model = behind.submit(policy.load, start)
       examples = training_examples(
         disk,
@@ -207,31 +207,31 @@ def improve(run: Run, policy: Policy, iteration: int) -> None:
         iteration,
         tools.live.journal.say,
       )
-    if not examples:
-      raise Halted(
-        f'Iteration {iteration} has no solution to train on: see '
-        f'{here.folder / "e_step.json"} for what became of the samples.'
+      if not examples:
+        raise Halted(
+          f'Iteration {iteration} has no solution to train on: see '
+          f'{here.folder / "e_step.json"} for what became of the samples.'
+        )
+      carries = config.em.start_from == 'previous_state'
+      before = iteration_folder(run.workdir, start) / 'optimizer'
+      tools.live.journal.say(
+        f'iteration {iteration}: fine-tuning {_name(start)} on '
+        f'{len(examples):,} solutions'
       )
-    carries = config.em.start_from == 'previous_state'
-    before = iteration_folder(run.workdir, start) / 'optimizer'
-    tools.live.journal.say(
-      f'iteration {iteration}: fine-tuning {_name(start)} on '
-      f'{len(examples):,} solutions'
-    )
-    result = fine_tune(
-      model.result(),
-      examples,
-      config.mstep,
-      policy.mesh,
-      seed=config.seed + iteration,
-      validate=validator(policy, config.em, config.mstep, iteration),
-      folder=here.folder / 'training',
-      optimizer=before if carries and start else None,
-      keep_optimizer=carries,
-      title=f'iteration {iteration}: training',
-      on_step=tools.live.on_step(iteration),
-      should_stop=tools.should_stop,
-    )
+      result = fine_tune(
+        model.result,
+        examples,
+        config.mstep,
+        policy.mesh,
+        seed=config.seed + iteration,
+        validate=validator(policy, config.em, config.mstep, iteration),
+        folder=here.folder / 'training',
+        optimizer=before if carries and start else None,
+        keep_optimizer=carries,
+        title=f'iteration {iteration}: training',
+        on_step=tools.live.on_step(iteration),
+        should_stop=tools.should_stop,
+      )
     here.result = result.summary
     here.values['trained'] = result.summary['tokens']
     checkpoint.save_model(here.folder / 'model', result.model)

@@ -6,6 +6,7 @@ place. A killed run goes on from its last checkpoint and ends with the same
 weights: the order of the data is a function of (seed, step).
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ class Diverged(ArithmeticError):
 
 
 def fine_tune(
-  model: Transformer,
+  read: Callable[[], Transformer],
   examples: Sequence[Example],
   config: MStepConfig,
   mesh: Mesh,
@@ -76,11 +77,12 @@ def fine_tune(
 ) -> FineTuned:
   """Fine-tunes a model and returns the one that the stop rule chooses.
 
-  The model passed in is used up: its arrays become those of the trained one,
+  The model that is read is used up: its arrays become those of the trained one,
   as there is seldom memory for both. Load the base anew for the next M-step.
 
   Args:
-    model: Where to start, float32, on the mesh.
+    read: Returns where to start, float32, on the mesh. It is asked once rows
+      are planned, so that a thread may read the model meanwhile.
     examples: What to train on; the same on all processes.
     config: How.
     mesh: Devices.
@@ -104,11 +106,12 @@ def fine_tune(
     ValueError: Bad input, or checkpoints of another training.
   """
   _check(config, validate, folder)
-  _check_vocabulary(examples, model.config.vocab)
-  longest = max((example.length for example in examples), default=0)
-  check_reach(model.config.rope_scaling, longest, 'A solution to train on')
   with jax.set_mesh(mesh):
     schedule = Schedule(examples, config, seed, row_shards())
+  model = read()
+  _check_vocabulary(examples, model.config.vocab)
+  longest = max(example.length for example in examples)
+  check_reach(model.config.rope_scaling, longest, 'A solution to train on')
   with (
     jax.set_mesh(mesh),
     progress(schedule.steps, title, 'steps') as bar,
@@ -156,7 +159,6 @@ class _Training:
     self._mesh = mesh
     self._bar, self._on_step = bar, on_step
     self._checkpoints = Checkpoints(folder) if folder else None
-    self._fingerprint = schedule.fingerprint()
     self._saved = 0
 
   def __enter__(self) -> '_Training':
@@ -195,6 +197,11 @@ class _Training:
     if frozen is None:
       return trained
     return lora.merge(frozen, trained, self._config.lora_scale)
+
+  @functools.cached_property
+  def _fingerprint(self) -> str:
+    """Of the training. All tokens are read, so only if checkpoints need it."""
+    return self._schedule.fingerprint()
 
   def needs_score(self) -> bool:
     due = self._schedule.validates_after(self.done)
@@ -326,10 +333,10 @@ class _Training:
     like = {'trained': _abstract(trained)}
     if optimizer is not None:
       like['optimizer'] = optimizer
-    position, damage = None, ''
+    ours, position, damage = self._fingerprint, None, ''
     try:
       position = self._checkpoints.position(step)
-      if position['for'] == self._fingerprint:
+      if position['for'] == ours:
         _free(trained)
         state = self._checkpoints.restore(step, like)
         self._state = _State(state['trained'], state.get('optimizer'), frozen)
@@ -384,10 +391,13 @@ def _free(tree: Any) -> None:
 
 def _check_vocabulary(examples: Sequence[Example], vocab: int) -> None:
   """Refuses ids that the embedding has no row for; a gather would not fail."""
-  check_ids(examples[0].prefix if examples else (), vocab, 'the prefix')
+  check_ids(examples[0].prefix, vocab, 'the prefix')
+  questions: set[Sequence[int]] = set()
   for i, example in enumerate(examples):
-    for name in ('question', 'completion'):
-      check_ids(getattr(example, name), vocab, f'{name} of example {i}')
+    if example.question not in questions:
+      questions.add(example.question)
+      check_ids(example.question, vocab, f'question of example {i}')
+    check_ids(example.completion, vocab, f'completion of example {i}')
 
 
 def _check(config: MStepConfig, validate: object, folder: object) -> None:

@@ -5,6 +5,7 @@ scores so far, so that a run that was killed goes on as if it had not been.
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -32,7 +33,6 @@ class Schedule:
     seed: Of the order of the data.
     examples: How many examples there are.
     steps: How many steps there are.
-    rates: Learning rate of each step, float32.
     shape: The rows of every batch.
   """
 
@@ -44,6 +44,8 @@ class Schedule:
     shards: int = 1,
   ):
     """Plans the rows of all steps; raises ValueError as `packing.check` does.
+
+    On the host alone: another thread may read weights meanwhile.
 
     Args:
       examples: What to train on.
@@ -69,7 +71,11 @@ class Schedule:
       shards,
       config.share_prefixes,
     )
-    self.rates = learning_rates(config, self.steps)
+
+  @functools.cached_property
+  def rates(self) -> np.ndarray:
+    """Learning rate of each step, float32."""
+    return learning_rates(self.config, self.steps)
 
   def batch(self, step: int) -> Batch:
     """Returns the batch of a step, counted from 0."""

@@ -185,7 +185,7 @@ def _train(
         log.write(json.dumps({'step': done, **metrics._asdict()}) + '\n')
 
     result = fine_tune(
-      first,
+      lambda: first,
       examples,
       config,
       mesh,

@@ -1,6 +1,7 @@
 """The M-step: losses fall, the best is returned, what was killed goes on."""
 
 import dataclasses
+import functools
 import os
 import resource
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from rest.config import MStepConfig
 from rest.m_step.fine_tune import Diverged, FineTuned, fine_tune
+from rest.m_step.schedule import Schedule
 from rest.m_step.update import held_out_loss
 from rest.model.attention import kernel_for
 from rest.types import Preempted
@@ -44,7 +46,9 @@ def test_bfloat16_tracks_float32():
   for dtype in ('float32', 'bfloat16'):
     losses = []
     fine_tune(
-      make_model(config=dataclasses.replace(MODEL, dtype=dtype)),
+      functools.partial(
+        make_model, config=dataclasses.replace(MODEL, dtype=dtype)
+      ),
       examples,
       config,
       one_device(),
@@ -72,7 +76,7 @@ def test_adafactor_and_adapters_lower_the_loss(optimizer: Any, rank, rate):
     stop='fixed_steps',
   )
   before = held_out_loss(make_model(), examples, config, one_device())
-  result = fine_tune(make_model(), examples, config, one_device(), seed=0)
+  result = fine_tune(make_model, examples, config, one_device(), seed=0)
   after = held_out_loss(result.model, examples, config, one_device())
   assert after < 0.95 * before
 
@@ -81,7 +85,7 @@ def test_a_batch_that_is_not_finite_is_named():
   examples = make_examples(3)
   examples += [dataclasses.replace(examples[0], weight=3e38)] * 2
   with pytest.raises(Diverged, match=r'step 1: .* examples \[0, 1, 2, 3, 4\]'):
-    fine_tune(make_model(), examples, CONFIG, one_device(), seed=0)
+    fine_tune(make_model, examples, CONFIG, one_device(), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_rows_and_sharing_change_no_step_of_a_training(fields):
   for config in CONFIG, dataclasses.replace(CONFIG, **fields):
     losses = []
     fine_tune(
-      make_model(),
+      make_model,
       make_examples(),
       config,
       one_device(),
@@ -110,7 +114,7 @@ def run(
   """Fine-tunes; validation peaks after step 8."""
   losses = []
   result = fine_tune(
-    make_model(config=WIDE if kernels else MODEL),
+    lambda: make_model(config=WIDE if kernels else MODEL),
     make_examples(80 if kernels else 40),
     LONG if kernels else CONFIG,
     one_device(),
@@ -130,7 +134,7 @@ def test_the_best_model_is_returned_not_the_last(tmp_path):
   config = dataclasses.replace(CONFIG, stop='fixed_steps', eval_every=8)
   at_8 = []
   fine_tune(
-    make_model(),
+    make_model,
     make_examples(),
     config,
     one_device(),
@@ -161,6 +165,26 @@ def test_what_is_lost_behind_the_last_step_is_trained_from_where_it_was_saved(
   assert losses == before[9:]
   assert same_bytes(result.model, expected.model)
   assert result.summary == expected.summary
+
+
+def test_all_tokens_are_hashed_only_for_a_checkpoint(tmp_path, monkeypatch):
+  hashed = []
+  whole = Schedule.fingerprint
+  monkeypatch.setattr(
+    Schedule, 'fingerprint', lambda self: hashed.append(1) or whole(self)
+  )
+  config = dataclasses.replace(CONFIG, save_every=0, eval_every=0)
+  arguments = make_model, make_examples(), config, one_device(), 0
+  fine_tune(*arguments, folder=tmp_path)
+  assert not hashed
+  with pytest.raises(Preempted):
+    fine_tune(*arguments, folder=tmp_path, should_stop=lambda: True)
+  assert hashed
+
+
+def test_rows_are_planned_before_the_model_is_there():
+  with pytest.raises(ValueError, match='no examples'):
+    fine_tune(lambda: pytest.fail('read'), [], CONFIG, one_device(), seed=0)
 
 
 def test_checkpoints_of_another_training_are_refused(tmp_path):
@@ -205,7 +229,7 @@ def test_a_damaged_checkpoint_is_put_aside_and_made_again(
 
   def train(folder, should_stop=None):
     return fine_tune(
-      make_model(mesh),
+      lambda: make_model(mesh),
       make_examples(),
       config,
       mesh,
@@ -285,7 +309,7 @@ def test_a_save_that_fails_ends_training_at_the_next_step(tmp_path):
   try:
     with pytest.raises(OSError, match='File too large'):
       fine_tune(
-        make_model(),
+        make_model,
         make_examples(),
         config,
         one_device(),
@@ -317,4 +341,4 @@ def test_ids_that_the_model_has_not_are_refused(wrong: int):
   examples.append(dataclasses.replace(examples[0], completion=(3, wrong)))
   message = rf'completion of example \d+: id {wrong} is not in the vocabulary'
   with pytest.raises(ValueError, match=message):
-    fine_tune(make_model(mesh), examples, CONFIG, mesh, seed=0)
+    fine_tune(lambda: make_model(mesh), examples, CONFIG, mesh, seed=0)

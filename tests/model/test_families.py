@@ -104,7 +104,7 @@ def test_transformers_reads_what_adapters_learnt(family, tmp_path):
   config = dataclasses.replace(
     CONFIG, lora_rank=4, learning_rate=1e-2, max_steps=2, stop='fixed_steps'
   )
-  result = fine_tune(load(path), EXAMPLES, config, one_device(), seed=0)
+  result = fine_tune(lambda: load(path), EXAMPLES, config, one_device(), seed=0)
   weights.save(result.model, str(tmp_path / 'ours'), None)
   again = transformers.AutoModelForCausalLM.from_pretrained(
     tmp_path / 'ours', attn_implementation='eager'
@@ -174,7 +174,7 @@ def test_nothing_is_longer_than_the_factors_of_its_model(tmp_path):
   solution = Example((3,) * 10, (4,) * 40)  # Whose last token has no position.
   config = dataclasses.replace(CONFIG, row_length=64)
   with pytest.raises(ValueError, match=f'A solution to train on {message}'):
-    fine_tune(model, [solution], config, one_device(), seed=0)
+    fine_tune(lambda: model, [solution], config, one_device(), seed=0)
 
 
 @pytest.mark.parametrize('original', [64, 400])
