@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from rest.model.sharding import platform
 
 _ONE_BITS = 0x3F800000  # The bits of 1.0; of floats in [0, 1], order is kept.
+_FLOOR_BITS = 30  # How many these are: a multiple of three.
 _LARGEST = 1e38  # Below float32's largest.
 _SORTED = 32  # Times as many as the best are wanted: sorted at once.
-_LANES = 128  # Of a TPU: arrays lie in tiles of 8 x 128.
+_LANES = 128  # Of a TPU: arrays lie in tiles of 8 x 128. A group of weights.
 
 
 def uniforms(
@@ -77,18 +78,15 @@ def choose(
   Returns:
     token_B, and logprob_B under the model itself: temperature 1, no truncation.
   """
-  # Of a temperature of 0 only the best token is taken, below.
-  inverse = 1.0 / jnp.where(temperature > 0, temperature, 1.0)
-  inverse = jnp.minimum(inverse, _LARGEST)  # Of subnormal ones: 0 * inf.
+  # Of 0 and of subnormal ones it would be inf, and 0 * inf is no number.
+  inverse = jnp.minimum(1.0 / temperature, _LARGEST)
   if candidates:
     return _choose_of_best(
       logits_BV, uniform_B, temperature, inverse, top_k, top_p, candidates
     )
-  token_B = _choose_of_all(logits_BV, inverse, uniform_B, top_p)
-  token_B = jnp.where(temperature > 0, token_B, jnp.argmax(logits_BV, -1))
-  logit_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
-  total_B = jax.nn.logsumexp(logits_BV, axis=-1)
-  return token_B.astype(jnp.int32), logit_B - total_B
+  # At a temperature of 0 the best weigh 1, the others 0: 0 passes the first.
+  uniform_B *= temperature > 0
+  return _choose_of_all(logits_BV, uniform_B, inverse, top_p)
 
 
 def best(logits_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
@@ -184,51 +182,51 @@ def _choose_of_best(
 
 def _choose_of_all(
   logits_BV: jax.Array,
-  inverse: jax.Array,
   uniform_B: jax.Array,
+  inverse: jax.Array,
   top_p: jax.Array,
-) -> jax.Array:
-  """Returns token_B, drawn from the whole vocabulary, without sorting it."""
+) -> tuple[jax.Array, jax.Array]:
+  """Draws from the whole vocabulary, without sorting it: see `choose`."""
   # Differences first, or a multiply-add keeps the rounding of the largest
   # product: at a temperature of 1e-9, hundreds in the exponent.
   behind_BV = logits_BV - logits_BV.max(axis=-1, keepdims=True)
   weight_BV = jnp.exp(behind_BV * inverse)
+  floor_B = jax.lax.cond(
+    top_p < 1,
+    lambda: _floor(weight_BV, top_p),
+    lambda: jnp.zeros_like(uniform_B, jnp.int32),
+  )
+  token_B = _invert_in_groups(_over(weight_BV, floor_B), uniform_B)
+  behind_B = jnp.take_along_axis(behind_BV, token_B[:, None], axis=-1)[:, 0]
+  return token_B, behind_B - jnp.log(jnp.exp(behind_BV).sum(axis=-1))
 
-  def keep_all(weight_BV: jax.Array) -> jax.Array:
-    return weight_BV
 
-  def keep_best(weight_BV: jax.Array) -> jax.Array:
-    return _truncate(weight_BV, top_p)
+def _floor(weight_BV: jax.Array, top_p: jax.Array) -> jax.Array:
+  """Returns the bits of the least weight in the smallest set that is enough.
 
-  weight_BV = jax.lax.cond(top_p < 1, keep_best, keep_all, weight_BV)
-  return _invert(weight_BV, uniform_B)
+  Floats of [0, 1] have the order of their bits. Three bits of the floor are
+  found at a time: XLA takes seven sums of one array in one pass over it. On
+  CPUs each is a pass of its own, so there it is one at a time.
 
-
-def _truncate(weight_BV: jax.Array, top_p: jax.Array) -> jax.Array:
-  """Returns the weights, with 0 for what is not in the smallest set.
-
-  The floor is found bit by bit: floats of [0, 1] have the order of their bits.
-
-  Invariant: the weights not under `low` hold enough, those not under `high` do
-  not. Example: weights 1, 0.6 and 0.4 with top_p = 0.7 want 1.4 of 2: a floor
-  of 0.6 holds 1.6 and the next float over it 1.0, so it is 0.6.
+  Invariant: the weights not under `low` hold enough; those not under the next
+  float that is as round do not, unless `low` is 1, the largest weight. Example:
+  weights 1, 0.6 and 0.4 with top_p = 0.7 want 1.4 of 2: a floor of 0.6 holds
+  1.6 and the next float over it 1.0, so it is 0.6.
   """
+  count = 1 if platform() == 'cpu' else 3
   target_B = top_p * weight_BV.sum(axis=-1)
 
-  def halve(
-    _: jax.Array, bounds: tuple[jax.Array, jax.Array]
-  ) -> tuple[jax.Array, jax.Array]:
-    low_B, high_B = bounds
-    middle_B = (low_B + high_B) // 2
-    enough_B = _over(weight_BV, middle_B).sum(axis=-1) >= target_B
-    return (
-      jnp.where(enough_B, middle_B, low_B),
-      jnp.where(enough_B, high_B, middle_B),
-    )
+  def raised(turn: jax.Array, low_B: jax.Array) -> jax.Array:
+    unit = jnp.int32(1) << (_FLOOR_BITS - count * (turn + 1))
+    found_B = low_B
+    for units in range(1, 1 << count):
+      bits_B = jnp.minimum(low_B + units * unit, _ONE_BITS)
+      enough_B = _over(weight_BV, bits_B).sum(axis=-1) >= target_B
+      found_B = jnp.where(enough_B, bits_B, found_B)
+    return found_B
 
   low_B = jnp.zeros(weight_BV.shape[:1], jnp.int32)
-  low_B, _ = jax.lax.fori_loop(0, 31, halve, (low_B, low_B + _ONE_BITS + 1))
-  return _over(weight_BV, low_B)
+  return jax.lax.fori_loop(0, _FLOOR_BITS // count, raised, low_B)
 
 
 def _over(weight_BV: jax.Array, bits_B: jax.Array) -> jax.Array:
@@ -243,3 +241,45 @@ def _invert(weight_BC: jax.Array, uniform_B: jax.Array) -> jax.Array:
   passed_BC = sum_BC > uniform_B[:, None] * sum_BC[:, -1:]
   # Rounding in a parallel sum must not let a token of weight 0 through.
   return jnp.argmax(passed_BC & (weight_BC > 0), axis=-1)
+
+
+def _invert_in_groups(weight_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
+  """Returns about what `_invert` does, for many weights, which it reads once.
+
+  First the group is found, then the place in it. A running sum over all would
+  take several passes.
+
+  Invariant: the weight of what is returned is not 0, whatever was rounded.
+  Example: weights 1, 0, 1 | 2, 0, 4 in groups of 3 and a uniform of 0.6 ask for
+  what passes 4.8: the groups' running sums are 2 and 8, so the second; within
+  it 4, 4, 8, so the last.
+  """
+  batch, vocab = weight_BV.shape
+  padded_BV = jnp.pad(weight_BV, ((0, 0), (0, -vocab % _LANES)))
+  weight_BP = padded_BV.reshape(batch, -1, _LANES).sum(axis=-1)
+  sum_BP = jnp.cumsum(weight_BP, axis=-1)
+  target_B1 = uniform_B[:, None] * sum_BP[:, -1:]
+  group_B1 = _first_over(weight_BP, sum_BP, target_B1)
+  before_B1 = jnp.take_along_axis(sum_BP - weight_BP, group_B1, axis=-1)
+  place_BU = group_B1 * _LANES + jnp.arange(_LANES)[None]
+  weight_BU = jnp.take_along_axis(
+    weight_BV, place_BU, axis=-1, mode='fill', fill_value=0
+  )
+  sum_BU = before_B1 + jnp.cumsum(weight_BU, axis=-1)
+  place_B1 = _first_over(weight_BU, sum_BU, target_B1)
+  return (group_B1 * _LANES + place_B1)[:, 0]
+
+
+def _first_over(
+  weight_BC: jax.Array, sum_BC: jax.Array, target_B1: jax.Array
+) -> jax.Array:
+  """Returns the first place, [B, 1], where a running sum is over a target.
+
+  Only of places with a weight; the last of these where rounding lets none be.
+  """
+  place_C = jnp.arange(weight_BC.shape[-1], dtype=jnp.int32)
+  rank_BC = jnp.where(
+    sum_BC > target_B1, 2 * len(place_C) - place_C[None], place_C[None]
+  )
+  rank_BC = jnp.where(weight_BC > 0, rank_BC, -1)
+  return jnp.argmax(rank_BC, axis=-1, keepdims=True).astype(jnp.int32)
