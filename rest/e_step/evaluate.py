@@ -4,8 +4,8 @@ pass@1 is greedy, as in the paper. pass@k and maj@k are estimated from samples,
 with the settings of the paper's figure 5 by default.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -163,16 +163,28 @@ def _sampled(
     title=f'{title}, {config.num_samples} samples',
     **_choice(config),
   )
-  by_index = {index: [*map(_without_tokens, rows)] for index, rows in drawn}
+  by_index: dict[int, list[Graded]] = {}
+
+  def as_drawn() -> Iterator[list[Graded]]:
+    for index, rows in drawn:
+      by_index[index] = [*map(_without_tokens, rows)]
+      yield by_index[index]
+
+  if tools.task.verifier in EXTRACT:
+    votes = scores.majority(as_drawn(), tools.graders)
+  else:  # Programs have no answer to vote on.
+    votes = None
+    deque(as_drawn(), maxlen=0)
   groups = [by_index[index] for index in sorted(by_index)]
   counts = scores.count(groups)
   pass_at_k = {
     str(k): _mean(scores.pass_at(counts, k).values()) for k in config.pass_k
   }
+  names = [rows[0].problem_id for rows in groups]
   maj_at_k = None
-  if tools.task.verifier in EXTRACT:  # Programs have no answer to vote on.
-    maj_at_k = _mean(scores.majority(groups, tools.graders).values())
-  halves = {rows[0].problem_id: _halves(rows) for rows in groups}
+  if votes is not None:
+    maj_at_k = _mean([votes[name] for name in names if name in votes])
+  halves = dict(zip(names, map(_halves, groups), strict=True))
   return pass_at_k, maj_at_k, halves
 
 

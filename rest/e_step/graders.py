@@ -61,7 +61,9 @@ class Graders:
       for place in range(count)
     ]
     self._lists = 0
+    self._starting = threading.Lock()
     self._is_ready = False
+    self._failure: Exception | None = None
 
   def __enter__(self) -> 'Graders':
     return self
@@ -80,20 +82,27 @@ class Graders:
       Halted: One's workers do not start.
       RuntimeError: A worker misjudges what is known.
     """
-    if self._is_ready:
-      return
-    for notice in sorted({one.wait_ready() for one in self._graders} - {''}):
-      print(notice, file=sys.stderr)
-    for one in self._graders:
-      one.listen(self._results.put, self._answer)
-    self._is_ready = True
+    with self._starting:
+      if self._is_ready:
+        return
+      for notice in sorted({one.wait_ready() for one in self._graders} - {''}):
+        print(notice, file=sys.stderr)
+      for one in self._graders:
+        one.listen(self._take, self._answer)
+      self._is_ready = True
 
   def submit(self, request: Request) -> 'Future[Verdict]':
-    """Asks for one verdict, as `Pool.submit` does."""
+    """Asks for one verdict, as `Pool.submit` does; any thread may.
+
+    Raises:
+      Halted: A grader has ended; so does what was asked before.
+    """
     self.ready()
     future: Future[Verdict] = Future()
     number = next(self._numbers)
     self._questions[number] = future
+    if self._failure:  # Looked at last, or who fails them might miss this one.
+      raise self._failure
     self._graders[number % len(self._graders)].send(Question(number, request))
     return future
 
@@ -109,8 +118,18 @@ class Graders:
       one.send(replace(work, number=self._lists))
     return Grading(self._graders, self._results, self._lists)
 
+  def _take(self, result: Any) -> None:
+    """Takes what is not an answer: of a list, or why a grader has ended."""
+    if isinstance(result, Exception):
+      self._failure = result
+      for number in [*self._questions]:
+        self._answer(Question(number, result))
+    self._results.put(result)
+
   def _answer(self, question: Question) -> None:
-    future = self._questions.pop(question.number)
+    future = self._questions.pop(question.number, None)
+    if future is None:  # It has failed with another grader.
+      return
     if isinstance(question.asked, Verdict):
       future.set_result(question.asked)
     elif isinstance(question.asked, BaseException):
@@ -190,6 +209,7 @@ class _Grader:
         start_new_session=True,
       )
     self._to = Connection(ours.detach())
+    self._sending = threading.Lock()
     self._thread: threading.Thread | None = None
     # It reads once it has imported: a tokenizer is more than a pipe holds.
     self._telling = threading.Thread(target=self.send, args=(setup,))
@@ -224,7 +244,9 @@ class _Grader:
     self._thread.start()
 
   def send(self, message: object) -> None:
-    with contextlib.suppress(ConnectionError):  # The reader tells.
+    """Sends it a message; any thread may."""
+    # The reader tells if it has gone.
+    with self._sending, contextlib.suppress(ConnectionError):
       self._to.send(message)
 
   def hang_up(self) -> None:

@@ -6,6 +6,7 @@ it here, so that a score, a gain and a choice mean one thing.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from rest.verify.answers import Judge, verifier_of, vote
 _EDGES = (0.25, 0.5, 0.75)
 DIFFICULTIES = ('very hard', 'hard', 'medium', 'easy')
 RANGES = ('< 25 %', '25-50 %', '50-75 %', '>= 75 %')
+
+
+_VOTERS = 4  # Threads.
 
 
 class NotMeasured(ValueError):
@@ -246,8 +250,17 @@ def pass_at(counts: dict[str, tuple[int, int]], k: int) -> dict[str, float]:
 def majority(
   groups: Iterable[Sequence[Graded]], judge: Judge
 ) -> dict[str, float]:
-  """Returns maj@k of each problem that has a verdict, k being all samples."""
-  shares = {rows[0].problem_id: vote(rows, judge) for rows in groups}
+  """Returns maj@k of each problem that has a verdict, k being all samples.
+
+  Votes mostly wait for the judge, so some are cast at once, and while further
+  groups are being drawn; where that raises, what was not begun is dropped.
+  """
+  voters = ThreadPoolExecutor(_VOTERS, 'vote')
+  try:
+    votes = {r[0].problem_id: voters.submit(vote, r, judge) for r in groups}
+    shares = {name: cast.result() for name, cast in votes.items()}
+  finally:
+    voters.shutdown(cancel_futures=True)
   return {name: share for name, share in shares.items() if share is not None}
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -98,6 +99,32 @@ def test_a_verdict_can_be_asked_for_by_itself(codec):
     asked = [graders.submit(Request('math', '#### 3', '3'))]
     asked += [graders.submit(Request('math', '#### 4', '3'))]
     assert [future.result().reward for future in asked] == [1.0, 0.0]
+
+
+def test_many_threads_may_ask_while_samples_are_sent(codec):
+  right = {index: [1.0, 0.0, 0.0] for index in range(len(PROBLEMS))}
+  # Too long to be sent at once.
+  texts = [f'{"So. " * 50_000}#### {number}' for number in range(40)]
+  with _start(codec) as graders, ThreadPoolExecutor(8) as threads:
+    asked = threads.map(
+      lambda text: graders.submit(Request('math', text, '3')), texts
+    )
+    assert _grade(graders, codec, None) == right
+    rewards = [future.result(60).reward for future in asked]
+  assert rewards == [float(number == 3) for number in range(40)]
+
+
+def test_who_waits_for_a_grader_that_is_killed_is_told(codec):
+  with _start(codec) as graders:
+    graders.ready()
+    (child,) = _children(os.getpid(), 'rest.e_step.grader')
+    os.kill(child, signal.SIGSTOP)  # It answers nothing more.
+    asked = graders.submit(Request('math', '#### 3', '3'))
+    os.kill(child, signal.SIGKILL)
+    with pytest.raises(Halted, match='run the same command again'):
+      asked.result(60)
+    with pytest.raises(Halted, match='run the same command again'):
+      graders.submit(Request('math', '#### 3', '3'))
 
 
 def test_a_grader_that_is_killed_ends_the_run_in_a_sentence(codec):

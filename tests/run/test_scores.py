@@ -2,6 +2,8 @@
 
 import collections
 import pathlib
+import threading
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ from etils import epath
 from rest.experiment import compare
 from rest.report import sections
 from rest.run import digests, scores, store
-from rest.types import Completion, Graded, Verdict
+from rest.types import Completion, Graded, Preempted, Verdict
 from rest.use import card
+from rest.verify.request import Request
 
 
 def _row(problem: str, sample: int, reward: float | None) -> Graded:
@@ -146,3 +149,54 @@ def test_votes_and_pass_at_k_are_read_from_the_samples(tmp_path):
   assert scores.by_problem(run, 0, 'pass@2')['a'] == pytest.approx(5 / 6)
   with pytest.raises(ValueError, match='not measured'):
     scores.by_problem(run, 0, 'suites/gsm8k')
+
+
+class _Judge:
+  """Finds any two answers equal, and knows that it was asked."""
+
+  def __init__(self):
+    self.asked = threading.Event()
+
+  def submit(self, request: Request) -> Future[Verdict]:
+    self.asked.set()
+    future: Future[Verdict] = Future()
+    future.set_result(Verdict(1.0, '', 'math-1'))
+    return future
+
+
+def _unlike(problem: str) -> list[Graded]:
+  """Returns samples whose answers only a judge can compare."""
+  texts = [r'\boxed{x^2}', r'\boxed{y^2}', r'\boxed{x^2}']
+  return [
+    Graded(
+      *(problem, sample, 'q', Completion(text, (1,), (-1.0,), 'token')),
+      Verdict(float(sample != 1), '', 'math-1'),
+    )
+    for sample, text in enumerate(texts)
+  ]
+
+
+def test_votes_are_cast_while_others_are_drawn():
+  judge = _Judge()
+
+  def drawn():
+    yield _unlike('b')
+    assert judge.asked.wait(20)
+    yield [_row('a', 0, None)]
+    yield _unlike('c')
+
+  assert [*scores.majority(drawn(), judge).items()] == [
+    ('b', 2 / 3),
+    ('c', 2 / 3),
+  ]
+
+
+def test_no_vote_outlives_a_drawing_that_ends_early():
+  def drawn():
+    for number in range(50):
+      yield _unlike(str(number))
+    raise Preempted('while sampling')
+
+  with pytest.raises(Preempted):
+    scores.majority(drawn(), _Judge())
+  assert not [t for t in threading.enumerate() if t.name.startswith('vote')]
