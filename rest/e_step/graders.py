@@ -95,7 +95,7 @@ class Graders:
     """Asks for one verdict, as `Pool.submit` does; any thread may.
 
     Raises:
-      Halted: A grader has ended; so does what was asked before.
+      Halted, OSError: Why a grader has ended; so does all that waits.
     """
     self.ready()
     future: Future[Verdict] = Future()

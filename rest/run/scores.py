@@ -25,7 +25,6 @@ _EDGES = (0.25, 0.5, 0.75)
 DIFFICULTIES = ('very hard', 'hard', 'medium', 'easy')
 RANGES = ('< 25 %', '25-50 %', '50-75 %', '>= 75 %')
 
-
 _VOTERS = 4  # Threads.
 
 
