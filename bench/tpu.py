@@ -11,11 +11,13 @@ allows for them, collectives, and how long it was compiled. Nothing runs.
 
 import argparse
 from dataclasses import replace
+from typing import Any
 
 import jax
 
 from bench.shapes import SHAPES
 from rest.config import MeshConfig, MStepConfig, SamplerConfig
+from rest.m_step import loss
 from rest.model import hardware, sharding
 from rest.model.transformer import ModelConfig
 from rest.plan import compiled, programs
@@ -24,7 +26,12 @@ PREFIX, SAMPLES, TOP_K = 640, 32, 40
 
 
 def setup(
-  topology: str, model: ModelConfig, tensor: int, rows: int, table: int = 0
+  topology: str,
+  model: ModelConfig,
+  tensor: int,
+  rows: int,
+  table: int = 0,
+  remat: Any = 'matmuls',
 ) -> programs.Setup:
   """Returns what a run on a topology compiles for.
 
@@ -34,6 +41,7 @@ def setup(
     tensor: Chips that share a matrix product; all others share the weights.
     rows: Of training, on each chip.
     table: Rows of sampling on each process; 0: planned.
+    remat: What training makes again, as in `MStepConfig`.
   """
   device, _ = hardware.parse(f'{topology.partition(":")[0]}-8')
   devices = compiled.chips(topology)
@@ -46,7 +54,9 @@ def setup(
     local_mesh=sharding.local_mesh(mesh),
     device=device,
     # As JAX's kernel has it; with prefixes shared, attention is plain.
-    mstep=MStepConfig(rows=rows, row_length=2048, share_prefixes=False),
+    mstep=MStepConfig(
+      rows=rows, row_length=2048, share_prefixes=False, remat=remat
+    ),
     sampling=SamplerConfig(rows=table),
     prefix=PREFIX,
     samples=SAMPLES,
@@ -66,11 +76,14 @@ def main() -> None:
   parser.add_argument('--tensor', type=int, default=1, help='Chips.')
   parser.add_argument('--rows', type=int, default=1, help='Trained, a chip.')
   parser.add_argument('--table', type=int, default=0, help='0: planned.')
+  parser.add_argument('--remat', choices=loss.REMATS, default='matmuls')
   flags = parser.parse_args()
   model = SHAPES[flags.shape]
   if flags.layers:
     model = replace(model, layers=flags.layers)
-  there = setup(flags.topology, model, flags.tensor, flags.rows, flags.table)
+  there = setup(
+    *(flags.topology, model, flags.tensor, flags.rows, flags.table, flags.remat)
+  )
   print(f'jax {jax.__version__}, {there.mesh.size} x {there.device.kind}')
   for one in compiled.compile_all(there, flags.program):
     print(compiled.report(one, there.device), flush=True)

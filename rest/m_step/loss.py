@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from rest.m_step.packing import Batch
 from rest.model.attention import KEPT, packed_attention
-from rest.model.sharding import ACTIVATIONS
+from rest.model.sharding import ACTIVATIONS, platform
 from rest.model.transformer import Transformer, backbone, softcap, unstack
 
 # Logits held at once on a device, in elements: 2^28 are 1 GiB.
@@ -27,8 +28,8 @@ _LOGITS = 2**28
 _CHUNKS = 8
 
 # What wraps a layer, by what the forward pass keeps for the backward pass.
-REMATS: dict[str, Callable[..., Any] | None] = {
-  'none': None,
+REMATS: dict[str, Callable[..., Any]] = {
+  'none': lambda run: run,
   'matmuls': functools.partial(
     jax.checkpoint,
     policy=jax.checkpoint_policies.save_from_both_policies(
@@ -55,7 +56,11 @@ class _Static(NamedTuple):
 
 
 def batch_loss(
-  model: Transformer, batch: Batch, remat: str, shares: bool
+  model: Transformer,
+  batch: Batch,
+  remat: str,
+  shares: bool,
+  is_adapted: bool = False,
 ) -> jax.Array:
   """Returns the sum over a batch's tokens of weight x -log p, in float32.
 
@@ -64,16 +69,20 @@ def batch_loss(
     batch: Packed rows.
     remat: A key of `REMATS`.
     shares: Whether sequences of a row may share prefixes.
+    is_adapted: Whether adapters are trained, and the layers are not.
   """
   attend = packed_attention(
     model.config, batch.ends_BT, batch.positions_BT, shares
   )
+
+  def wrap(run: Callable[..., Any]) -> Callable[..., Any]:
+    run = REMATS[remat](run)
+    if is_adapted or not _cuts_late():
+      return run
+    return lambda x_BTD, layer, cache: run(*_cut(x_BTD, layer), cache)
+
   x_BTD, _ = backbone(
-    unstack(model),
-    batch.tokens_BT,
-    batch.positions_BT,
-    attend,
-    remat=REMATS[remat],
+    unstack(model), batch.tokens_BT, batch.positions_BT, attend, remat=wrap
   )
   return weighted_loss(model, x_BTD, batch.targets_BT, batch.weights_BT)
 
@@ -131,6 +140,41 @@ def row_shards() -> int:
   if mesh.empty:
     return 1
   return math.prod(mesh.shape[axis] for axis in ACTIVATIONS['B'])
+
+
+def _cuts_late() -> bool:
+  """Whether TPUs that share weights must be told when to cut gradients."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return not mesh.empty and mesh.shape['fsdp'] > 1 and platform() == 'tpu'
+
+
+@jax.custom_vjp
+def _cut(x_BTD: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
+  """Returns what a layer takes, whose gradients are cut before those below it.
+
+  A layer's gradients are added up over the devices, and each keeps its part.
+  Left to itself, the compiler cuts the parts in the optimizer, and until then
+  the gradients of all layers lie whole on each device: of 7B, 12 GiB. Here the
+  backward pass waits for the parts. They are laid as the weights are: else the
+  optimizer copies the weights, and its state, to how gradients happen to lie.
+  """
+  return x_BTD, layer
+
+
+def _cut_fwd(x_BTD: jax.Array, layer: Any) -> tuple[Any, None]:
+  return (x_BTD, layer), None
+
+
+def _cut_bwd(_: None, gradients: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+  def lay(leaf: jax.Array) -> jax.Array:
+    return with_layout_constraint(leaf, Layout(tuple(range(leaf.ndim))))
+
+  # Laid behind the barrier: before it, more was copied (bench/NOTES.md).
+  dx_BTD, dlayer = jax.lax.optimization_barrier(gradients)
+  return dx_BTD, jax.tree.map(lay, dlayer)
+
+
+_cut.defvjp(_cut_fwd, _cut_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -99,7 +99,10 @@ def gradients(
 
   def loss(trained: Any, part: Batch) -> jax.Array:
     model = assemble(trained, frozen, config)
-    return batch_loss(model, part, config.remat, config.share_prefixes) / weight
+    total = batch_loss(
+      model, part, config.remat, config.share_prefixes, frozen is not None
+    )
+    return total / weight
 
   if count == 1:
     return jax.value_and_grad(loss)(trained, batch)

@@ -1,6 +1,7 @@
 """A step: gradients, parts, meshes, adapters, what is clipped and decays."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ import optax
 import pytest
 
 from rest.config import MStepConfig
+from rest.m_step import loss
 from rest.m_step.packing import Batch, Example, pack, plan
 from rest.m_step.update import (
   _parts,
@@ -177,6 +179,48 @@ def test_every_mesh_takes_the_same_step(axes: tuple[int, int, int]):
   expected_metrics, expected = step(one_device())
   assert distance(metrics, expected_metrics) < 1e-5
   assert distance(model, expected) < 1e-4
+
+
+@pytest.mark.parametrize('rows', [16, 1])  # At once, and in parts.
+@pytest.mark.parametrize('axes', [(1, 4, 1), (2, 2, 2)])
+def test_gradients_that_are_cut_early_are_the_same(monkeypatch, axes, rows):
+  """As on TPUs that share weights, where it saves memory."""
+  config = dataclasses.replace(CONFIG, rows=rows, remat='matmuls')
+  mesh = make_mesh(*axes)
+  with jax.set_mesh(mesh):
+    model = make_model(mesh)
+    batch = put(only_batch(make_examples(12), rows=rows, shards=4), mesh)
+
+    def run():
+      run = jax.jit(lambda m, b: gradients(m, b, config=config))
+      return run(model, batch), _barriers(run, model, batch)
+
+    expected, usual = run()
+    monkeypatch.setattr(loss, 'platform', lambda: 'tpu')
+    found, more = run()
+  assert distance(found, expected) < 1e-6
+  assert more == usual + MODEL.layers
+
+
+def test_nothing_is_cut_where_weights_are_whole_or_frozen(monkeypatch):
+  monkeypatch.setattr(loss, 'platform', lambda: 'tpu')
+  batch = only_batch(make_examples(6), shards=2)
+  for axes, rank in (((2, 1, 1), 0), ((1, 2, 1), 2)):
+    config = dataclasses.replace(CONFIG, lora_rank=rank)
+    with jax.set_mesh(make_mesh(*axes)):
+      model = make_model(make_mesh(*axes))
+      trained, frozen = model, None
+      if rank:
+        trained = lora.init_adapters(model, rank, jax.random.key(0))
+        frozen = model
+      run = functools.partial(gradients, config=config)
+      assert not _barriers(run, trained, batch, frozen)
+
+
+def _barriers(run: Any, *arguments: Any) -> int:
+  jaxpr = jax.make_jaxpr(run)(*arguments)
+  names = [equation.primitive.name for equation in equations(jaxpr.jaxpr)]
+  return names.count('optimization_barrier')
 
 
 def test_no_array_of_the_size_of_all_logits_exists():

@@ -54,6 +54,19 @@ def test_every_program_compiles_for_tpus(program):
 
 
 @needs_compiler
+def test_gradients_of_all_layers_never_lie_whole_on_a_chip():
+  """In 16 bits they would be two bytes a parameter; all else is small."""
+  setup = described('v5e:4x4', tensor=1)
+  wide = dataclasses.replace(
+    *(MODEL,), layers=6, width=512, ffn=4096, heads=4, head_width=128
+  )
+  m_step = dataclasses.replace(SMALL['mstep'], remat='full')
+  setup = dataclasses.replace(setup, model=wide, mstep=m_step)
+  (found,) = compiled.compile_all(setup, 'train')
+  assert found.temporary < count_parameters(wide)
+
+
+@needs_compiler
 @pytest.mark.parametrize('program', ON_A_HOST)
 def test_a_host_of_several_samples_by_itself(program):
   """Their compiler refuses sums over four chips of a host in such a slice."""
