@@ -35,15 +35,17 @@ class StepMemory:
 
   On one H200, in GiB: 72.3 where 67.8 were measured (1.5 B, 16 rows of 2,048,
   'matmuls'), 134.1 for 132.4 (7 B, 3 rows). On v5e, where their
-  compiler takes 10.8 of four and 8.7 of 16: 11.6 and 7.9 (1.5 B, a row each).
+  compiler takes 10.8 of four and 8.7 of 16: 11.7 and 8.0 (1.5 B, a row each).
 
   Attributes:
     weights: Parameters, float32; adapters too.
     optimizer: Its state.
     gradients: In the compute type, as they leave the layers; those of the
-      embedding and the head in float32, before devices add theirs up.
+      embedding and the head in float32, before devices add theirs up. Where
+      TPUs share weights: a layer's, and what the parts of all layers, in
+      float32, are more than `activations`, which they come in the place of.
     copies: Weights in the compute type: all of them, or, where `fsdp` gathers
-      them, those of two layers and the head.
+      them, those of two layers and the head; on TPUs the parts of all, too.
     activations: What the forward pass keeps for the backward pass.
     work: The larger of a chunk of logits with its gradient, and what a layer's
       backward pass makes again.
@@ -102,21 +104,27 @@ def step_memory(
   tokens = rows * config.row_length
   kept, again = _bytes_a_token(model, config, tensor, device)
   chunk = loss.chunk_length(rows, config.row_length, model.vocab)
-  gradients = (
-    size * layers // fsdp + 2 * 4 * model.vocab * model.width // tensor
-  )
+  activations = tokens * model.layers * kept
+  if device.platform == 'tpu' and fsdp > 1:
+    # One layer's lie whole; parts, in float32, come as activations go.
+    parts = max(0, 4 * layers // fsdp - activations)
+    gradients = size * layers // model.layers + parts
+    gathered = layers // fsdp + 2 * layers // model.layers
+  else:
+    gradients = size * layers // fsdp
+    gathered = layers if fsdp == 1 else 2 * layers // model.layers
+  gradients += 2 * 4 * model.vocab * model.width // tensor
   if in_parts:
     gradients += _bytes(trained, mesh)  # Their sum, in float32.
   # Of logits, and of their gradient in float32, which TPUs do not keep, and in
   # the compute type.
   logit = size + (4 if device.platform == 'tpu' else 8)
-  gathered = layers if fsdp == 1 else 2 * layers // model.layers
   return StepMemory(
     weights=weights,
     optimizer=optimizer,
     gradients=gradients,
     copies=size * (gathered + model.vocab * model.width // tensor),
-    activations=tokens * model.layers * kept,
+    activations=activations,
     work=max(tokens * again, rows * chunk * model.vocab // tensor * logit),
   )
 
