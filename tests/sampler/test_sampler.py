@@ -449,10 +449,11 @@ class Ending(Letters):
 LONG = SamplerConfig(max_tokens=2048, max_prompt_tokens=48, steps_per_call=16)
 
 
-def make_long_samplers(codec):
+def make_long_samplers(codec, min_rows=0):
   """Returns one with a table for short completions, and one without."""
   config = dataclasses.replace(CONFIG, context=2100)
-  in_two = make_sampler(config, LONG, codec)
+  shrinking = dataclasses.replace(LONG, min_rows=min_rows)
+  in_two = make_sampler(config, shrinking, codec)
   in_one = make_sampler(config, dataclasses.replace(LONG, rows=16), codec)
   model = make_model(config)
   model.embed_VD[...][95] = 0.0
@@ -466,11 +467,13 @@ def make_long_samplers(codec):
   return in_two, in_one
 
 
-def test_long_completions_go_on_in_another_table(small):
+@pytest.mark.parametrize('min_rows', [0, 2], ids=['of one size', 'shrinking'])
+def test_long_completions_go_on_in_another_table(small, min_rows):
   lengths = (5, 1023, 1024, 1025, 2048)
   asks = [dataclasses.replace(ask, limits=lengths) for ask in ASKS[:3]]
   in_two, in_one = (
-    draw(sampler, asks=asks) for sampler in make_long_samplers(Endless)
+    draw(sampler, asks=asks)
+    for sampler in make_long_samplers(Endless, min_rows)
   )
   assert tokens(in_two) == tokens(in_one)
   assert {len(c.tokens) for c in in_two.values()} == {*lengths}
