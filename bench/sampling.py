@@ -99,7 +99,8 @@ class Bench:
       seed=0,
       decoding=Decoding(top_k=TOP_K),
     )
-    self.capacity = self.sampler.capacity(len(self.load.prefix), flags.samples)
+    self.tables = self.sampler.tables(len(self.load.prefix), flags.samples)
+    self.capacity = self.tables[0]
     self.sampler.set_weights(self.model())
     _print('weights ready', f'{age():.1f} s after the process began')
     self.peak = _peak(self.mesh)  # Of making weights; often less than later.
@@ -144,9 +145,10 @@ class Bench:
       _print(
         '  of vLLM 0.22.1', f'{rate / copies / VLLM[self.flags.shape]:.2f}'
       )
-    whole = stats.calls * self.capacity.steps * shape.size
-    goal = '>= 0.88' if len(self.load.asks) >= 512 * copies else '>= 0.72'
-    _print('rows busy', f'{stats.busy_row_steps / whole:.3f}', goal)
+    if len(self.tables) == 1:
+      whole = stats.calls * self.capacity.steps * shape.size
+      goal = '>= 0.88' if len(self.load.asks) >= 512 * copies else '>= 0.72'
+      _print('rows busy', f'{stats.busy_row_steps / whole:.3f}', goal)
     _print('  of those the table has kept', f'{stats.busy:.3f}')
     idle = stats.idle_seconds / stats.seconds
     _print('device idle between calls', f'{idle:.1%}', '<= 3 %')
@@ -156,7 +158,8 @@ class Bench:
 
   def memory(self) -> None:
     """Reports the peak so far beside what was planned."""
-    peak, planned = _peak(self.mesh), self.capacity.total_bytes
+    peak = _peak(self.mesh)
+    planned = max(table.total_bytes for table in self.tables)
     _print(
       'peak memory',
       f'{peak / 2**30:.2f} GiB' if peak else 'not counted here',
@@ -275,7 +278,7 @@ def main() -> None:
       _print(name, f'{far:.1e}', '<= 1e-2', 'relative, over random lengths')
     return
   bench = Bench(flags)
-  print(f'{flags.shape}: {bench.config}\n{bench.capacity}')
+  print(f'{flags.shape}: {bench.config}', *bench.tables, sep='\n')
   bench.start()
   for run in range(flags.runs):
     print(f'\nrun {run + 1}')

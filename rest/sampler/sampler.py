@@ -102,8 +102,8 @@ class Sampler:
     """Frees weights and table for the trainer."""
     self._table, self.model = None, self._no_weights
 
-  def capacity(self, prefix: int, samples: int) -> Capacity:
-    """Returns the first table for prompts behind so many shared tokens.
+  def tables(self, prefix: int, samples: int) -> list[Capacity]:
+    """Returns the tables for prompts behind so many shared tokens, in order.
 
     Args:
       prefix: Tokens of the prefix.
@@ -112,7 +112,7 @@ class Sampler:
     Raises:
       ValueError: It does not fit.
     """
-    return self.programs(prefix, samples)[0].capacity
+    return [one.capacity for one in self.programs(prefix, samples)]
 
   def sample(
     self,

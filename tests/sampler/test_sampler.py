@@ -419,7 +419,8 @@ def test_long_questions_have_a_table_of_their_own():
   )
   config = dataclasses.replace(CONFIG, context=2500)
   sampler = make_sampler(config, settings)
-  assert sampler.capacity(len(PREFIX), 2).shape.question == 1024
+  (table,) = sampler.tables(len(PREFIX), 2)
+  assert table.shape.question == 1024
   long = Ask((8, 0), tuple(RANDOM.integers(3, 96, 1026).tolist()), (0, 1))
   short = dataclasses.replace(ASKS[0], samples=(0, 1))
   at_the_edge = dataclasses.replace(long, key=(8, 1), tokens=long.tokens[1:])
@@ -460,7 +461,7 @@ def make_long_samplers(codec, min_rows=0):
   for sampler in (in_two, in_one):
     sampler.set_weights(model)
   limits = [
-    [one.capacity.limit for one in made.programs(len(PREFIX), 5)]
+    [table.limit for table in made.tables(len(PREFIX), 5)]
     for made in (in_two, in_one)
   ]
   assert limits == [[1024, 2048], [2048]]
