@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from rest.config import MStepConfig
+from rest.m_step import packing
 from rest.m_step.loss import row_shards
 from rest.m_step.packing import Example
 from rest.m_step.schedule import Schedule
@@ -29,7 +30,6 @@ from rest.model import lora
 from rest.model.checkpoint import Checkpoints, load_tree
 from rest.model.rope import check_reach
 from rest.model.sharding import shardings
-from rest.model.tokenizer import check_ids
 from rest.model.transformer import Transformer
 from rest.run.progress import progress
 from rest.run.store import put_aside
@@ -109,7 +109,7 @@ def fine_tune(
   with jax.set_mesh(mesh):
     schedule = Schedule(examples, config, seed, row_shards())
   model = read()
-  _check_vocabulary(examples, model.config.vocab)
+  packing.check_vocabulary(examples, model.config.vocab)
   longest = max(example.length for example in examples)
   check_reach(model.config.rope_scaling, longest, 'A solution to train on')
   with (
@@ -387,17 +387,6 @@ def _free(tree: Any) -> None:
   """Gives the memory back at once, whoever else holds these arrays."""
   for leaf in jax.tree.leaves(tree):
     leaf.delete()
-
-
-def _check_vocabulary(examples: Sequence[Example], vocab: int) -> None:
-  """Refuses ids that the embedding has no row for; a gather would not fail."""
-  check_ids(examples[0].prefix, vocab, 'the prefix')
-  questions: set[Sequence[int]] = set()
-  for i, example in enumerate(examples):
-    if example.question not in questions:
-      questions.add(example.question)
-      check_ids(example.question, vocab, f'question of example {i}')
-    check_ids(example.completion, vocab, f'completion of example {i}')
 
 
 def _check(config: MStepConfig, validate: object, folder: object) -> None:

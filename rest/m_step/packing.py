@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rest.model.tokenizer import check_ids
+
 # Kernels come in tiles of so many positions.
 _TILE = 64
 
@@ -125,6 +127,21 @@ def check(examples: Sequence[Example], row_length: int) -> None:
       raise ValueError(
         f'example {i} must have the prefix of example 0, which all share.'
       )
+
+
+def check_vocabulary(examples: Sequence[Example], vocab: int) -> None:
+  """Refuses ids that the embedding has no row for; a gather would not fail.
+
+  Raises:
+    ValueError: Names the example, what was read of it, and the id.
+  """
+  check_ids(examples[0].prefix, vocab, 'the prefix')
+  questions: set[Sequence[int]] = set()
+  for i, example in enumerate(examples):
+    if example.question not in questions:
+      questions.add(example.question)
+      check_ids(example.question, vocab, f'question of example {i}')
+    check_ids(example.completion, vocab, f'completion of example {i}')
 
 
 def plan(

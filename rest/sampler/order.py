@@ -64,6 +64,13 @@ class Sampled(NamedTuple):
   logprobs_T: NDArray[np.float32]
 
 
+def rest_of(ask: Ask, sampled: Sampled, limit: int) -> Ask:
+  """Returns an ask for what is left of a sample, up to a limit."""
+  begun = Begun(sampled.tokens_T, sampled.logprobs_T)
+  tokens = (*ask.tokens, *begun.tokens_T.tolist())
+  return Ask(ask.key, tokens, (sampled.sample,), (limit,), begun)
+
+
 @dataclass(slots=True)
 class Draft:
   """A completion that is being drawn.

@@ -20,7 +20,7 @@ from rest.sampler.capacity import Capacity, room, size_tables
 from rest.sampler.decode import ENDS
 from rest.sampler.drawing import Drawing
 from rest.sampler.hand_over import hand_over, handed_over
-from rest.sampler.order import Ask, Begun, Sampled
+from rest.sampler.order import Ask, Sampled, rest_of
 from rest.sampler.programs import Programs
 from rest.sampler.scheduler import Scheduler
 from rest.sampler.stats import Stats
@@ -242,7 +242,7 @@ class Sampler:
           if self._is_over(sampled, min(limit, here), limit, stops):
             ended.append(sampled)
           else:
-            longer.append((sampled.ask, _rest(ask, sampled, limit)))
+            longer.append((sampled.ask, rest_of(ask, sampled, limit)))
         yield ended
       asks = longer
 
@@ -379,13 +379,6 @@ class Sampler:
 def _chunk(samples: int, shape: TableShape) -> int:
   """Returns the most samples of an order; few problems go to several slots."""
   return min(shape.samples, max(shape.rows, samples // (2 * shape.slots)))
-
-
-def _rest(ask: Ask, sampled: Sampled, limit: int) -> Ask:
-  """Returns an ask for what is left of a sample, up to a limit."""
-  begun = Begun(sampled.tokens_T, sampled.logprobs_T)
-  tokens = (*ask.tokens, *begun.tokens_T.tolist())
-  return Ask(ask.key, tokens, (sampled.sample,), (limit,), begun)
 
 
 def _check(
