@@ -228,7 +228,7 @@ class Sampler:
     4,096, a completion of 3,000 tokens is drawn up to 1,024, and then the other
     1,976 behind a question that ends with these.
     """
-    whole = dict(asks)
+    whole, most = dict(asks), tables[-1].capacity.limit
     for programs in tables:
       here = programs.capacity.limit
       longer: list[tuple[int, Ask]] = []
@@ -236,9 +236,9 @@ class Sampler:
         ended: list[Sampled] = []
         for sampled in call:
           ask = whole[sampled.ask]
-          limit = tables[-1].capacity.limit
-          if ask.limits:
-            limit = ask.limits[ask.samples.index(sampled.sample)]
+          limit = most
+          if ask.limits:  # They may ask for more than there is room for.
+            limit = min(most, ask.limits[ask.samples.index(sampled.sample)])
           if self._is_over(sampled, min(limit, here), limit, stops):
             ended.append(sampled)
           else:

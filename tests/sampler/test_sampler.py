@@ -483,6 +483,13 @@ def test_long_completions_go_on_in_another_table(small, min_rows):
     np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
 
 
+def test_limits_above_the_longest_completion_are_cut_at_it():
+  most = SETTINGS.max_tokens
+  asks = [dataclasses.replace(ASKS[0], samples=(0,), limits=(most + 9,))]
+  (completion,) = draw(make_sampler(codec=Endless), asks=asks).values()
+  assert len(completion.tokens) == most
+
+
 def test_stop_texts_are_found_where_a_table_ends(small):
   in_two, in_one = make_long_samplers(Ending)
   asks = [dataclasses.replace(ASKS[0], samples=(0,), limits=(1100,))]
