@@ -88,79 +88,6 @@ class Capacity:
     )
 
 
-def size_table(
-  config: SamplerConfig,
-  model: ModelConfig,
-  mesh: Mesh | AbstractMesh,
-  prefix: int,
-  samples: int,
-  device: hardware.Device | None = None,
-  question: int = 0,
-  begun: int = 0,
-) -> Capacity:
-  """Chooses the table for a list of problems.
-
-  It depends on them only through `prefix` and `samples`, and through `question`
-  in two sizes, so that a part of the problems, drawn again, is drawn in the
-  same table.
-
-  Invariant: slots are shared out evenly, and rows over all devices. Example: 30
-  samples a problem on one H200 of 141 GB, a 1.5B model: R = 16 rows a slot, and
-  of 2048 rows 128 slots; where they do not fit, 96, 64, 48, and so on.
-
-  Args:
-    config: What the user set.
-    model: The model's shape.
-    mesh: Of the devices.
-    prefix: Tokens of the shared prefix.
-    samples: Most samples asked of one problem.
-    device: Of what kind they are; None: as JAX finds them.
-    question: Tokens of the longest question; 0: the usual.
-    begun: Tokens of a completion that lie behind its question: what was drawn
-      of it in a table for shorter ones.
-
-  Raises:
-    ValueError: The table does not fit the devices or their memory.
-  """
-  device = device or find_device()
-  if model.kv_heads % mesh.shape['tensor']:
-    raise ValueError(
-      f'mesh.tensor must divide the {model.kv_heads} key/value heads; got '
-      f'{mesh.shape["tensor"]}.'
-    )
-  is_cpu = device.platform == 'cpu'
-  shards, tensor = shards_of(mesh), mesh.shape['tensor']
-  # Measured: bench/NOTES.md. Accelerators have a fixed cost a step, which many
-  # rows share. A buffer falls free with the last of its samples: two of them
-  # keep a slot's rows at work only where each has more samples than rows.
-  per_slot = config.rows_per_slot or min(
-    8 if is_cpu else 16, _power(samples // 2 + 1)
-  )
-  rows = config.rows or _most_rows(device, shards)
-  unit = per_slot * shards * (tensor if per_slot % tensor else 1)
-
-  def attempt(rows: int) -> Capacity:
-    shape = TableShape(
-      slots=max(1, rows // unit) * unit // per_slot,
-      rows=per_slot,
-      prefix=bucket(prefix),
-      question=bucket(room(config, prefix, question) + begun),
-      suffix=bucket(config.max_tokens - begun),
-      samples=_power(2 * samples - 1),
-    )
-    return _weigh(config, model, mesh, device, shape, begun)
-
-  capacity, fewer = attempt(rows), rows
-  while not config.rows and not capacity.fits and capacity.shape.size > unit:
-    # A quarter less, and then a third: 2048, 1536, 1024, 768 ...
-    fewer -= rows // 4
-    rows = rows // 2 if fewer == rows // 2 else rows
-    capacity = attempt(fewer)
-  if not capacity.fits:
-    raise ValueError(_too_large(capacity, config))
-  return capacity
-
-
 def size_tables(
   config: SamplerConfig,
   model: ModelConfig,
@@ -177,14 +104,17 @@ def size_tables(
   rows, all are begun in a table for shorter ones; what is not at its end there
   is read by the next table, behind its question, and goes on.
 
+  They depend on the problems only through `prefix` and `samples`, and through
+  `question` in two sizes, so that a part of the problems, drawn again, is drawn
+  in the same tables.
+
   Example: a 1.5B model on one H200 of 141 GB. For up to 2,048 tokens there are
   1536 rows, and one table; for up to 8,192 there would be 384 rows: all are
   begun in the former, and of those with a median of 1,200 tokens a quarter goes
   on.
 
   Args:
-    config: As in `size_table`, as are all others. A number of rows is taken as
-      it is.
+    config: What the user set. A number of rows is taken as it is.
     model: The model's shape.
     mesh: Of the devices.
     prefix: Tokens of the shared prefix.
@@ -193,13 +123,13 @@ def size_tables(
     question: Tokens of the longest question; 0: the usual.
 
   Raises:
-    ValueError: As `size_table` does.
+    ValueError: A table does not fit the devices or their memory.
   """
   device = device or find_device()
 
   def table(limit: int, question: int = 0, begun: int = 0) -> Capacity:
     own, asked = replace(config, max_tokens=limit), 1 if begun else samples
-    return size_table(own, model, mesh, prefix, asked, device, question, begun)
+    return _size_table(own, model, mesh, device, prefix, asked, question, begun)
 
   # Of the usual questions, so that the limits do not depend on the list.
   limit, enough = config.max_tokens, _most_rows(device, shards_of(mesh)) // 2
@@ -297,6 +227,66 @@ def sizes(
       shape = replace(shape, rows=shape.rows - -(-shape.rows // 8))
     else:
       shape = replace(shape, slots=shape.slots // 2)
+
+
+def _size_table(
+  config: SamplerConfig,
+  model: ModelConfig,
+  mesh: Mesh | AbstractMesh,
+  device: hardware.Device,
+  prefix: int,
+  samples: int,
+  question: int,
+  begun: int,
+) -> Capacity:
+  """Chooses one table, for completions of at most `config.max_tokens`.
+
+  Invariant: slots are shared out evenly, and rows over all devices. Example: 30
+  samples a problem on one H200 of 141 GB, a 1.5B model: R = 16 rows a slot, and
+  of 2048 rows 128 slots; where they do not fit, 96, 64, 48, and so on.
+
+  The table follows `begun` tokens of a completion, which were drawn in those
+  before and lie behind its question; all else is as in `size_tables`.
+
+  Raises:
+    ValueError: The table does not fit the devices or their memory.
+  """
+  if model.kv_heads % mesh.shape['tensor']:
+    raise ValueError(
+      f'mesh.tensor must divide the {model.kv_heads} key/value heads; got '
+      f'{mesh.shape["tensor"]}.'
+    )
+  is_cpu = device.platform == 'cpu'
+  shards, tensor = shards_of(mesh), mesh.shape['tensor']
+  # Measured: bench/NOTES.md. Accelerators have a fixed cost a step, which many
+  # rows share. A buffer falls free with the last of its samples: two of them
+  # keep a slot's rows at work only where each has more samples than rows.
+  per_slot = config.rows_per_slot or min(
+    8 if is_cpu else 16, _power(samples // 2 + 1)
+  )
+  rows = config.rows or _most_rows(device, shards)
+  unit = per_slot * shards * (tensor if per_slot % tensor else 1)
+
+  def attempt(rows: int) -> Capacity:
+    shape = TableShape(
+      slots=max(1, rows // unit) * unit // per_slot,
+      rows=per_slot,
+      prefix=bucket(prefix),
+      question=bucket(room(config, prefix, question) + begun),
+      suffix=bucket(config.max_tokens - begun),
+      samples=_power(2 * samples - 1),
+    )
+    return _weigh(config, model, mesh, device, shape, begun)
+
+  capacity, fewer = attempt(rows), rows
+  while not config.rows and not capacity.fits and capacity.shape.size > unit:
+    # A quarter less, and then a third: 2048, 1536, 1024, 768 ...
+    fewer -= rows // 4
+    rows = rows // 2 if fewer == rows // 2 else rows
+    capacity = attempt(fewer)
+  if not capacity.fits:
+    raise ValueError(_too_large(capacity, config))
+  return capacity
 
 
 def _most_rows(device: hardware.Device, shards: int) -> int:

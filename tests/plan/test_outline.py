@@ -26,7 +26,7 @@ from rest.model.transformer import Transformer
 from rest.plan import estimate, outline
 from rest.plan.world import Run
 from rest.sampler import SamplerConfig
-from rest.sampler.capacity import size_table
+from rest.sampler.capacity import size_tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 GIB = 2**30
@@ -292,7 +292,7 @@ def test_calls_are_as_short_as_the_smallest_table_allows():
   for shape, slice_ in (('1.5b', 'h200-1'), ('7b', 'h200-1'), ('7b', 'v5p-2')):
     device, _ = hardware.parse(slice_)
     mesh, _ = plan_meshes(MeshConfig(), 1, device.a_host)
-    found = size_table(config, SHAPES[shape], mesh, 640, 32, device)
+    (found,) = size_tables(config, SHAPES[shape], mesh, 640, 32, device)
     steps[shape, slice_] = found.steps
     # A step reads the weights, and takes two milliseconds beside them.
     shortest = 2e-3 + found.weight_bytes / device.bandwidth

@@ -9,7 +9,7 @@ from rest.model.hardware import known
 from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig
 from rest.sampler import SamplerConfig
-from rest.sampler.capacity import size_table, size_tables, smallest
+from rest.sampler.capacity import size_tables, smallest
 
 CONFIG = ModelConfig(
   vocab=96, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn=48
@@ -22,7 +22,7 @@ SETTINGS = SamplerConfig(
 def test_tables_shrink_by_rows_of_a_slot_and_then_by_slots():
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
   settings = dataclasses.replace(SETTINGS, rows=32, rows_per_slot=8, min_rows=2)
-  capacity = size_table(settings, CONFIG, mesh, prefix=10, samples=8)
+  (capacity,) = size_tables(settings, CONFIG, mesh, prefix=10, samples=8)
   found = []
   for left in range(32, 0, -1):
     shape = smallest(
@@ -40,7 +40,7 @@ def test_too_little_memory_names_the_fields_to_lower():
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
   settings = dataclasses.replace(SETTINGS, max_tokens=1 << 20, rows=512)
   with pytest.raises(ValueError, match=r'GiB.*sampling\.rows.*max_tokens'):
-    size_table(settings, config, mesh, prefix=10, samples=8)
+    size_tables(settings, config, mesh, prefix=10, samples=8)
 
 
 def test_memory_is_that_of_three_levels():
@@ -51,13 +51,13 @@ def test_memory_is_that_of_three_levels():
   settings = SamplerConfig(max_tokens=512, max_prompt_tokens=833)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
   device = known('NVIDIA H200', 'gpu', 141 * 10**9)
-  found = size_table(settings, config, mesh, 640, 30, device)
+  (found,) = size_tables(settings, config, mesh, 640, 30, device)
   assert (found.shape.rows, found.shape.slots) == (16, 128)
   assert found.prefix_bytes == 17.5 * 2**20
   assert found.question_bytes == 128 * 2 * 192 * 28 * 2**10
   assert found.suffix_bytes == 28 * 2**30
   less = known('NVIDIA H200', 'gpu', 30 * 10**9)
-  found = size_table(settings, config, mesh, 640, 30, less)
+  (found,) = size_tables(settings, config, mesh, 640, 30, less)
   assert found.shape.slots == 96
 
 

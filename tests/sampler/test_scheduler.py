@@ -12,7 +12,7 @@ from rest.model.sharding import MeshConfig, make_mesh
 from rest.model.transformer import ModelConfig
 from rest.sampler import Ask, SamplerConfig
 from rest.sampler.attention import read_for
-from rest.sampler.capacity import size_table
+from rest.sampler.capacity import size_tables
 from rest.sampler.order import Draft, Order, Track
 from rest.sampler.placing import Placing
 from rest.sampler.queue import Queue
@@ -29,7 +29,7 @@ CONFIG = ModelConfig(
 def test_questions_are_prefilled_together_but_at_their_own_width():
   settings = SamplerConfig(max_tokens=64, max_prompt_tokens=512, rows=128)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  capacity = size_table(settings, CONFIG, mesh, prefix=0, samples=1)
+  (capacity,) = size_tables(settings, CONFIG, mesh, prefix=0, samples=1)
   lengths = np.random.default_rng(0).integers(1, 512, 100).tolist()
   asks = [Ask(i, (3,) * length, (0,)) for i, length in enumerate(lengths)]
   scheduler = Scheduler(
@@ -50,7 +50,7 @@ def test_questions_are_prefilled_together_but_at_their_own_width():
 def test_few_programs_serve_all_lengths():
   settings = SamplerConfig(max_tokens=4096, max_prompt_tokens=2048)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  capacity = size_table(settings, CONFIG, mesh, 0, 1, question=2048)
+  (capacity,) = size_tables(settings, CONFIG, mesh, 0, 1, question=2048)
   widths = set()
   for length in range(1, 2049, 7):
     asks = enumerate([Ask(0, (3,) * length, (0,))])
