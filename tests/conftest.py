@@ -31,3 +31,13 @@ def interpreted(monkeypatch):
     pytest.importorskip('torch')
     module = importlib.import_module('tests.interpreted')
     monkeypatch.setitem(sys.modules, 'jax_triton', module)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def forgets_programs():
+  """A program is a dozen memory maps, of which Linux gives a process 65,530.
+
+  Thousands of tests in one process had more: it was killed by SIGSEGV.
+  """
+  yield
+  jax.clear_caches()
