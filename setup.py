@@ -2,6 +2,14 @@
 
 import setuptools
 
+# What calls our kernels from JAX programs, and what compiles them: Triton's
+# releases change the language, and these were tried.
+_KERNELS = [
+  'jax-triton>=0.4.1,<0.5; '
+  'sys_platform == "linux" and python_version >= "3.12"',
+  'triton>=3.7.1,<3.10; sys_platform == "linux" and python_version >= "3.12"',
+]
+
 setuptools.setup(
   name='rest',
   version='0.1.0',
@@ -38,17 +46,11 @@ setuptools.setup(
   extras_require={
     'gcs': ['gcsfs'],  # Paths that are gs://.
     'parquet': ['pyarrow'],  # Problem sets that come as parquet.
-    # NVIDIA GPUs. Without the kernels, as on Python 3.11, they run plain XLA.
-    'gpu': [
-      # Below what fails with jax-triton (rest/model/hardware.py).
-      'jax[cuda13]<0.12; sys_platform == "linux"',
-      # Calls our kernels from JAX programs.
-      'jax-triton>=0.4.1,<0.5; '
-      'sys_platform == "linux" and python_version >= "3.12"',
-      # Compiles them; its releases change the language, and these were tried.
-      'triton>=3.7.1,<3.10; '
-      'sys_platform == "linux" and python_version >= "3.12"',
-    ],
+    # NVIDIA GPUs, and the newest JAX that was run on one. Without the kernels,
+    # as on Python 3.11, they run plain XLA.
+    'gpu': ['jax[cuda13]<0.12; sys_platform == "linux"', *_KERNELS],
+    # Their compiler without CUDA: plans and tests need no GPU.
+    'gpu-compiler': ['jax[cuda13-local]; sys_platform == "linux"', *_KERNELS],
     # TPUs; and their compiler for tests, which needs no chip. Not among 'dev':
     # where no TPU is, JAX says so at every start.
     'tpu': ['jax[tpu]; sys_platform == "linux"'],

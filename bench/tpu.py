@@ -1,7 +1,8 @@
-r"""Compiles a run's programs for TPUs that are not there.
+r"""Compiles a run's programs for TPUs, or GPUs, that are not there.
 
   python -m bench.tpu --topology=v5e:2x2 --shape=1.5b --program=decode
   python -m bench.tpu --topology=v5p:2x2x4 --shape=7b --program=train
+  python -m bench.tpu --topology=h200:1x8 --shape=7b --program=train --rows=8
 
 As `rest.main --dry_run --plan_for=v5e-4 --compile` does for a config, at shapes
 for which there need be no model directory. Of each program it prints memory
@@ -20,7 +21,7 @@ from rest.config import MeshConfig, MStepConfig, SamplerConfig
 from rest.m_step import loss
 from rest.model import hardware, sharding
 from rest.model.transformer import ModelConfig
-from rest.plan import compiled, programs
+from rest.plan import compiled, elsewhere, programs
 
 PREFIX, SAMPLES, TOP_K = 640, 32, 40
 
@@ -36,15 +37,15 @@ def setup(
   """Returns what a run on a topology compiles for.
 
   Args:
-    topology: Such as 'v5e:4x4'.
+    topology: Such as 'v5e:4x4', or 'h100:2x8', two hosts of eight.
     model: Its shape.
-    tensor: Chips that share a matrix product; all others share the weights.
-    rows: Of training, on each chip.
+    tensor: Devices that share a matrix product; all others share the weights.
+    rows: Of training, on each device.
     table: Rows of sampling on each process; 0: planned.
     remat: What training makes again, as in `MStepConfig`.
   """
   device, _ = hardware.parse(f'{topology.partition(":")[0]}-8')
-  devices = compiled.chips(topology)
+  devices = elsewhere.devices(topology, device)
   mesh = sharding.make_mesh(
     MeshConfig(data=1, fsdp=len(devices) // tensor, tensor=tensor), devices
   )
@@ -53,9 +54,12 @@ def setup(
     mesh=mesh,
     local_mesh=sharding.local_mesh(mesh),
     device=device,
-    # As JAX's kernel has it; with prefixes shared, attention is plain.
     mstep=MStepConfig(
-      rows=rows, row_length=2048, share_prefixes=False, remat=remat
+      rows=rows,
+      row_length=2048,
+      # JAX's kernel for TPUs knows none; where they are, attention is plain.
+      share_prefixes=device.platform == 'gpu',
+      remat=remat,
     ),
     sampling=SamplerConfig(rows=table),
     prefix=PREFIX,
@@ -73,8 +77,8 @@ def main() -> None:
   parser.add_argument('--shape', choices=SHAPES, default='1.5b')
   parser.add_argument('--program', choices=programs.LOWERED, default='decode')
   parser.add_argument('--layers', type=int, default=0, help='0: all.')
-  parser.add_argument('--tensor', type=int, default=1, help='Chips.')
-  parser.add_argument('--rows', type=int, default=1, help='Trained, a chip.')
+  parser.add_argument('--tensor', type=int, default=1, help='Devices.')
+  parser.add_argument('--rows', type=int, default=1, help='Trained, a device.')
   parser.add_argument('--table', type=int, default=0, help='0: planned.')
   parser.add_argument('--remat', choices=loss.REMATS, default='matmuls')
   flags = parser.parse_args()

@@ -86,9 +86,10 @@ _PLAN_FOR = flags.DEFINE_string(
 _COMPILE = flags.DEFINE_bool(
   'compile',
   False,
-  'With --plan_for=TPUs: have their own compiler (the package libtpu) compile '
-  "the run's programs, of each kind the largest, and print what it says of "
-  'them. It takes minutes, and any CPU will do.',
+  'With --plan_for: have the compiler of such devices compile the programs of '
+  'the run, of each kind the largest, and print what it says of them. It takes '
+  'minutes, and any CPU will do. TPUs need the package libtpu (extra: tpu), '
+  'GPUs jax-cuda13-plugin (extra: gpu-compiler).',
 )
 
 

@@ -21,7 +21,7 @@ if 'XLA_FLAGS' not in os.environ:
   os.environ['REST_TEST_FLAGS'] = os.environ.pop('XLA_FLAGS')
 
 if jax.devices()[0].platform == 'cpu':
-  os.environ['TRITON_INTERPRET'] = '1'  # Read where kernels are defined.
+  os.environ.setdefault('TRITON_INTERPRET', '1')  # Read with the kernels.
 
 
 @pytest.fixture

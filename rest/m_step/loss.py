@@ -77,7 +77,7 @@ def batch_loss(
 
   def wrap(run: Callable[..., Any]) -> Callable[..., Any]:
     run = REMATS[remat](run)
-    if is_adapted or not _cuts_late():
+    if is_adapted or not _cuts_late(remat):
       return run
     return lambda x_BTD, layer, cache: run(*_cut(x_BTD, layer), cache)
 
@@ -142,10 +142,16 @@ def row_shards() -> int:
   return math.prod(mesh.shape[axis] for axis in ACTIVATIONS['B'])
 
 
-def _cuts_late() -> bool:
-  """Whether TPUs that share weights must be told when to cut gradients."""
+def _cuts_late(remat: str) -> bool:
+  """Whether devices that share weights must be told when to cut gradients.
+
+  On GPUs they are the peak only where all else is made again; where they are
+  not, the backward pass need not wait for what goes between devices.
+  """
   mesh = jax.sharding.get_abstract_mesh()
-  return not mesh.empty and mesh.shape['fsdp'] > 1 and platform() == 'tpu'
+  if mesh.empty or mesh.shape['fsdp'] == 1:
+    return False
+  return platform() == 'tpu' or (platform() == 'gpu' and remat == 'full')
 
 
 @jax.custom_vjp

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from absl import logging
+from jax.interpreters import partial_eval
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,6 @@ _SHEETS = {
   'h200': _Sheet(('H200',), 141, 990, 4800, 8, 'gpu'),
 }
 _TPU_SHARE = 0.97  # The runtime keeps the rest.
-# JAX that calls a rule of jax-triton 0.4.1 otherwise than it is written.
-_TOO_NEW = (0, 12)
 
 
 def parse(name: str) -> tuple[Device, int]:
@@ -152,14 +151,21 @@ def cpu(devices: int) -> Device:
 def _has_triton() -> bool:
   """Whether there is what the kernels stand on; says so once if not."""
   try:
-    importlib.import_module('jax_triton')  # It imports Triton.
-    jax = importlib.import_module('jax')
-    if jax.__version_info__ >= _TOO_NEW:
-      raise ImportError(f'jax-triton 0.4 fails with JAX {jax.__version__}')
-  except ImportError as error:
+    library = importlib.import_module('jax_triton.triton_lib')
+  except ImportError as error:  # Of Triton, too.
     logging.warning('Plain attention runs, not our kernels: %s', error)
     return False
+  partial_eval.dce_rules[library.triton_kernel_call_p] = _keep
   return True
+
+
+def _keep(*args: Any) -> tuple[list[bool], Any]:
+  """Says that a call of a kernel is needed, and all that it reads.
+
+  As jax-triton 0.4.1 does, but JAX 0.12 asks with an argument more.
+  """
+  *_, equation = args
+  return [True] * len(equation.invars), equation
 
 
 def _device(kind: str, sheet: _Sheet, memory: int) -> Device:

@@ -1,8 +1,13 @@
-"""A run's programs compile for TPUs, by their own compiler, on this machine."""
+"""A run's programs compile for TPUs and GPUs, by their compilers, on a CPU.
+
+For GPUs where there is a compiler (the extra gpu-compiler), and kernels are not
+interpreted: TRITON_INTERPRET=0 JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 pytest ...
+"""
 
 import dataclasses
 import importlib
 import importlib.util
+import os
 import sys
 
 import jax
@@ -14,7 +19,7 @@ from bench.shapes import SHAPES
 from rest import main
 from rest.config import MeshConfig, MStepConfig, SamplerConfig
 from rest.model import hardware, sharding
-from rest.plan import compiled, programs
+from rest.plan import compiled, elsewhere, programs
 from rest.plan.estimate import count_parameters
 
 MODEL = dataclasses.replace(SHAPES['tiny'], layers=2, dtype='bfloat16')
@@ -24,10 +29,14 @@ SMALL = {
   'sampling': SamplerConfig(rows=64, max_tokens=64, min_rows=4),
 }
 
-
 needs_compiler = pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None,
   reason='the package libtpu, the compiler of TPUs, is not installed',
+)
+needs_gpu_compiler = pytest.mark.skipif(
+  os.environ.get('TRITON_INTERPRET') == '1'
+  or importlib.util.find_spec('jax_cuda13_plugin') is None,
+  reason='kernels are interpreted, or there is no compiler: see above',
 )
 
 
@@ -56,14 +65,54 @@ def test_every_program_compiles_for_tpus(program):
 @needs_compiler
 def test_gradients_of_all_layers_never_lie_whole_on_a_chip():
   """In 16 bits they would be two bytes a parameter; all else is small."""
-  setup = described('v5e:4x4', tensor=1)
+  assert trained_wide('v5e:4x4', layers=6, width=512) < 1
+
+
+@needs_gpu_compiler
+def test_nor_on_a_gpu():
+  assert trained_wide('h200:1x8', layers=16, width=1024) < 1
+
+
+def trained_wide(topology: str, **shape: int) -> float:
+  """Returns temporary bytes of a step a parameter, all else made again."""
   wide = dataclasses.replace(
-    *(MODEL,), layers=6, width=512, ffn=4096, heads=4, head_width=128
+    *(MODEL,), ffn=4096, heads=4, head_width=128, **shape
   )
   m_step = dataclasses.replace(SMALL['mstep'], remat='full')
-  setup = dataclasses.replace(setup, model=wide, mstep=m_step)
+  setup = dataclasses.replace(
+    *(described(topology, tensor=1),), model=wide, mstep=m_step
+  )
   (found,) = compiled.compile_all(setup, 'train')
-  assert found.temporary < count_parameters(wide)
+  return found.temporary / count_parameters(wide)
+
+
+@needs_gpu_compiler
+@pytest.mark.parametrize('topology', ('a100:1x1', 'h100:2x2', 'h200:1x2'))
+@pytest.mark.parametrize('program', programs.LOWERED)
+def test_every_program_compiles_for_gpus(program, topology):
+  setup = described(topology, tensor=1)
+  for found in compiled.compile_all(setup, program):
+    assert 0 < found.total < setup.device.memory
+    assert compiled.report(found, setup.device).startswith(found.name)
+    # A prefix, questions and suffixes; or forward, and two gradients.
+    attends = program == 'train' or found.name.startswith('decoding')
+    assert found.kernels == (3 * MODEL.layers if attends else 0)
+
+
+@needs_gpu_compiler
+def test_a_config_is_compiled_for_gpus():
+  first = next(compiled.of_run(planned('h100-2'), 'h100-2'))
+  assert first.startswith('weights to the sampler: compiled in')
+  assert 'of 60.00 GiB; planned' in first
+
+
+def test_a_missing_compiler_of_gpus_is_named(monkeypatch):
+  def none(**_):
+    raise NotImplementedError('topology not implemented for cuda')
+
+  monkeypatch.setattr('jax.experimental.topologies.get_topology_desc', none)
+  with pytest.raises(ValueError, match=r"plugin, is not .*\[gpu-compiler\]'"):
+    next(compiled.of_run(planned('h100-2'), 'h100-2'))
 
 
 @needs_compiler
@@ -116,18 +165,18 @@ def test_copies_of_the_weights_sample_without_a_word(program):
   [
     *(('v5e-4', 'v5e:2x2'), ('v5e-16', 'v5e:4x4'), ('v6e-32', 'v6e:4x8')),
     *(('v5p-8', 'v5p:2x2x1'), ('v5p-32', 'v5p:2x2x4')),
-    ('v5p-256', 'v5p:4x4x8'),
+    *(('v5p-256', 'v5p:4x4x8'), ('h100-2', 'h100:1x2')),
+    ('h200-16', 'h200:2x8'),
   ],
 )
 def test_slices_have_the_shapes_that_google_gives_them(devices, name):
   device, count = hardware.parse(devices)
-  assert compiled.topology(devices, device, count) == name
+  assert elsewhere.topology(devices, device, count) == name
 
 
 @pytest.mark.parametrize(
   ('devices', 'message'),
   [
-    ('h100-8', "TPUs' compiler only; got --plan_for=h100-8"),
     ('v5e-12', 'slice of 4, 8, 16 .* has 12'),
     ('v5e-1', 'slice of 4, 8, 16 .* has 1'),
   ],
@@ -135,4 +184,4 @@ def test_slices_have_the_shapes_that_google_gives_them(devices, name):
 def test_what_cannot_be_compiled_for_is_refused(devices, message):
   device, count = hardware.parse(devices)
   with pytest.raises(ValueError, match=message):
-    compiled.topology(devices, device, count)
+    elsewhere.topology(devices, device, count)
