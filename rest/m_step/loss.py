@@ -77,7 +77,7 @@ def batch_loss(
 
   def wrap(run: Callable[..., Any]) -> Callable[..., Any]:
     run = REMATS[remat](run)
-    if is_adapted or not _cuts_late(remat):
+    if not _cuts_late(remat, is_adapted):
       return run
     return lambda x_BTD, layer, cache: run(*_cut(x_BTD, layer), cache)
 
@@ -142,16 +142,19 @@ def row_shards() -> int:
   return math.prod(mesh.shape[axis] for axis in ACTIVATIONS['B'])
 
 
-def _cuts_late(remat: str) -> bool:
+def _cuts_late(remat: str, is_adapted: bool) -> bool:
   """Whether devices that share weights must be told when to cut gradients.
 
-  On GPUs they are the peak only where all else is made again; where they are
-  not, the backward pass need not wait for what goes between devices.
+  On TPUs those of adapters are cut without a word. On GPUs whole gradients are
+  the peak where all else is made again, and only there; where they are not, the
+  backward pass need not wait for what goes between devices.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.shape['fsdp'] == 1:
     return False
-  return platform() == 'tpu' or (platform() == 'gpu' and remat == 'full')
+  if platform() == 'tpu':
+    return not is_adapted
+  return platform() == 'gpu' and remat == 'full'
 
 
 @jax.custom_vjp
