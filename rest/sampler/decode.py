@@ -10,7 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from rest.config import Decoding
 from rest.model import transformer
-from rest.model.sharding import AXES
+from rest.model.sharding import AXES, constrain
 from rest.model.transformer import ModelConfig, Transformer, backbone
 from rest.sampler.attention import three_levels
 from rest.sampler.refill import claim, drop
@@ -148,7 +148,7 @@ def _step(
     three_levels(model.config, where, program.read, program.mesh),
     table.caches,
   )
-  logits_BV = transformer.logits(model, x_BTD)[:, 0]
+  logits_BV = constrain(transformer.logits(model, x_BTD)[:, 0], 'BV')
   token_QR, logprob_QR = _draw(
     logits_BV, slots, rows, buffer_QR, knobs, program
   )
@@ -175,6 +175,15 @@ def _draw(
   Invariant: each device has whole rows of logits; rows are shared out over all
   devices, those of `tensor` too. Example: 16 rows on data 2 and tensor 2, where
   a device computed half of the vocabulary for 8 rows: it chooses for 4.
+
+  Args:
+    logits_BV: Split as they are computed. Left to itself, the compiler brought
+      all of the head's weights to each device in each step, and not these.
+    slots: Of the table, as are the rows.
+    rows: Which sample each works on.
+    buffer_QR: In which buffer of its slot.
+    knobs: How to choose.
+    program: Of how many tokens.
   """
   sample_QR = _of_entry(slots.sample_QEI, rows.entry_QR)
   key_QRW = jnp.where(

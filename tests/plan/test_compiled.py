@@ -151,13 +151,26 @@ def planned(devices):
 
 @pytest.mark.parametrize('program', ('prefill', 'decode', 'rearrange'))
 def test_copies_of_the_weights_sample_without_a_word(program):
-  mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=2), jax.devices()[:4])
-  setup = programs.Setup(
-    *(MODEL, mesh, mesh, hardware.cpu(4)),
-    *(SMALL['mstep'], SMALL['sampling'], 40, 8, 5),
-  )
+  setup = here(MeshConfig(data=2, fsdp=2))
   for found in compiled.compile_all(setup, program):
     assert not found.collectives, found.name
+
+
+def test_devices_that_share_weights_exchange_logits_and_no_weights():
+  setup = here(MeshConfig(data=2, tensor=2))
+  (found,) = compiled.compile_all(setup, 'decode')
+  _, gathered = found.collectives.get('all-gather', (0, 0))
+  assert gathered < setup.sampling.rows * 100
+  _, exchanged = found.collectives['all-to-all']
+  assert exchanged <= 4 * setup.sampling.rows // 2 * MODEL.vocab
+
+
+def here(mesh_config: MeshConfig) -> programs.Setup:
+  mesh = sharding.make_mesh(mesh_config, jax.devices()[:4])
+  return programs.Setup(
+    *(MODEL, mesh, sharding.local_mesh(mesh), hardware.cpu(4)),
+    *(SMALL['mstep'], SMALL['sampling'], 40, 8, 5),
+  )
 
 
 @pytest.mark.parametrize(
