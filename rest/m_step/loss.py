@@ -19,7 +19,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from rest.m_step.packing import Batch
 from rest.model.attention import KEPT, packed_attention
-from rest.model.sharding import ACTIVATIONS, platform
+from rest.model.sharding import ACTIVATIONS, constrain, platform
 from rest.model.transformer import Transformer, backbone, softcap, unstack
 
 # Logits held at once on a device, in elements: 2^28 are 1 GiB.
@@ -194,7 +194,7 @@ def _loss(
   targets_BT: jax.Array,
   weights_BT: jax.Array,
 ) -> jax.Array:
-  head_DV = head_VD.astype(x_BTD.dtype).T
+  head_DV = _brought(head_VD, x_BTD.dtype)
 
   def add_chunk(i: jax.Array, total: jax.Array) -> jax.Array:
     x, targets, weights = _chunk(static, i, x_BTD, targets_BT, weights_BT)
@@ -220,7 +220,7 @@ def _loss_fwd(
   Where the longest row has 300 positions with weight, in chunks of 256 the loop
   runs twice, and of 8 chunks the last 6 cost nothing.
   """
-  head_DV = head_VD.astype(x_BTD.dtype).T
+  head_DV = _brought(head_VD, x_BTD.dtype)
 
   def add_chunk(
     i: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
@@ -264,6 +264,17 @@ def _loss_bwd(
 
 
 _loss.defvjp(_loss_fwd, _loss_bwd)
+
+
+def _brought(head_VD: jax.Array, dtype: Any) -> jax.Array:
+  """Returns the head as all chunks read it.
+
+  GPUs that share it have it before the loop; left to itself, the compiler
+  brings it again for each chunk. So does that of TPUs; but told otherwise, it
+  holds the head twice, and brings other weights more often (bench/NOTES.md).
+  """
+  head_DV = head_VD.astype(dtype).T
+  return head_DV if platform() == 'tpu' else constrain(head_DV, 'DV')
 
 
 def _losses(

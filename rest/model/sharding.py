@@ -31,10 +31,7 @@ PARAMETERS = {'D': 'fsdp', 'K': 'tensor', 'F': 'tensor', 'V': 'tensor'}
 COPIES = {letter: axis for letter, axis in PARAMETERS.items() if axis != 'fsdp'}
 
 # How activations are split: rows over all data-parallel devices.
-ACTIVATIONS = {
-  'B': ('data', 'fsdp'),
-  **{letter: 'tensor' for letter in 'KFV'},
-}
+ACTIVATIONS = {'B': ('data', 'fsdp'), **dict.fromkeys('KFV', 'tensor')}
 
 
 def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:

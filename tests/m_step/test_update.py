@@ -183,20 +183,30 @@ def test_every_mesh_takes_the_same_step(axes: tuple[int, int, int]):
 
 @pytest.mark.parametrize('rows', [16, 1])  # At once, and in parts.
 @pytest.mark.parametrize('axes', [(1, 4, 1), (2, 2, 2)])
-def test_gradients_that_are_cut_early_are_the_same(monkeypatch, axes, rows):
-  """As on TPUs that share weights, where it saves memory."""
-  config = dataclasses.replace(CONFIG, rows=rows, remat='matmuls')
+@pytest.mark.parametrize(
+  ('platform', 'remat', 'rank'),
+  [('tpu', 'matmuls', 0), ('gpu', 'full', 0), ('gpu', 'full', 2)],
+)
+def test_gradients_that_are_cut_early_are_the_same(
+  monkeypatch, axes, rows, platform, remat, rank
+):
+  """As on devices that share weights, where it saves memory."""
+  config = dataclasses.replace(CONFIG, rows=rows, remat=remat, lora_rank=rank)
   mesh = make_mesh(*axes)
   with jax.set_mesh(mesh):
-    model = make_model(mesh)
+    trained, frozen = make_model(mesh), None
+    if rank:
+      key = jax.random.key(0)
+      trained, frozen = lora.init_adapters(trained, rank, key), trained
     batch = put(only_batch(make_examples(12), rows=rows, shards=4), mesh)
 
     def run():
-      run = jax.jit(lambda m, b: gradients(m, b, config=config))
-      return run(model, batch), _barriers(run, model, batch)
+      run = jax.jit(lambda m, b, f: gradients(m, b, f, config=config))
+      arguments = trained, batch, frozen
+      return run(*arguments), _barriers(run, *arguments)
 
     expected, usual = run()
-    monkeypatch.setattr(loss, 'platform', lambda: 'tpu')
+    monkeypatch.setattr(loss, 'platform', lambda: platform)
     found, more = run()
   assert distance(found, expected) < 1e-6
   assert more == usual + MODEL.layers

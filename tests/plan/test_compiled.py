@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import importlib.util
 import os
+import re
 import sys
 
 import jax
@@ -113,6 +114,18 @@ def test_a_missing_compiler_of_gpus_is_named(monkeypatch):
   monkeypatch.setattr('jax.experimental.topologies.get_topology_desc', none)
   with pytest.raises(ValueError, match=r"plugin, is not .*\[gpu-compiler\]'"):
     next(compiled.of_run(planned('h100-2'), 'h100-2'))
+
+
+@needs_gpu_compiler
+def test_a_head_that_gpus_share_comes_once_not_to_each_chunk():
+  (step,) = programs.LOWERED['train'](described('h200:1x4', tensor=1))
+  text = step.program.compile().as_text()
+  bodies = re.findall(r'body=%([\w.-]+)', text)
+  assert bodies
+  for body in bodies:
+    lines = text.partition(f'\n%{body} ')[2].partition('\n}')[0]
+    assert lines
+    assert not re.search(rf'{MODEL.vocab}\S* all-gather', lines)
 
 
 @needs_compiler
