@@ -269,12 +269,10 @@ _loss.defvjp(_loss_fwd, _loss_bwd)
 def _brought(head_VD: jax.Array, dtype: Any) -> jax.Array:
   """Returns the head as all chunks read it.
 
-  GPUs that share it have it before the loop; left to itself, the compiler
-  brings it again for each chunk. So does that of TPUs; but told otherwise, it
-  holds the head twice, and brings other weights more often (bench/NOTES.md).
+  Devices that share it have it before the loop; left to themselves, compilers
+  bring it again for each chunk (bench/NOTES.md).
   """
-  head_DV = head_VD.astype(dtype).T
-  return head_DV if platform() == 'tpu' else constrain(head_DV, 'DV')
+  return constrain(head_VD.astype(dtype).T, 'DV')
 
 
 def _losses(

@@ -110,6 +110,8 @@ def step_memory(
     parts = max(0, 4 * layers // fsdp - activations)
     gradients = size * layers // model.layers + parts
     gathered = layers // fsdp + 2 * layers // model.layers
+    if fsdp > device.a_host:  # The head lies in two layouts more (fitted).
+      gathered += 2 * model.vocab * model.width // tensor
   else:
     gradients = size * layers // fsdp
     gathered = layers if fsdp == 1 else 2 * layers // model.layers

@@ -116,9 +116,15 @@ def test_a_missing_compiler_of_gpus_is_named(monkeypatch):
     next(compiled.of_run(planned('h100-2'), 'h100-2'))
 
 
-@needs_gpu_compiler
-def test_a_head_that_gpus_share_comes_once_not_to_each_chunk():
-  (step,) = programs.LOWERED['train'](described('h200:1x4', tensor=1))
+@pytest.mark.parametrize(
+  'topology',
+  [
+    pytest.param('v5e:2x2', marks=needs_compiler),
+    pytest.param('h200:1x4', marks=needs_gpu_compiler),
+  ],
+)
+def test_a_head_that_devices_share_comes_once_not_to_each_chunk(topology):
+  (step,) = programs.LOWERED['train'](described(topology, tensor=1))
   text = step.program.compile().as_text()
   bodies = re.findall(r'body=%([\w.-]+)', text)
   assert bodies
