@@ -110,7 +110,8 @@ def step_memory(
     parts = max(0, 4 * layers // fsdp - activations)
     gradients = size * layers // model.layers + parts
     gathered = layers // fsdp + 2 * layers // model.layers
-    if fsdp > device.a_host:  # The head lies in two layouts more (fitted).
+    if device.kind == 'v5e' and fsdp > device.a_host:
+      # The head lies in two layouts more (bench/NOTES.md, as below).
       gathered += 2 * model.vocab * model.width // tensor
   else:
     gradients = size * layers // fsdp
@@ -212,9 +213,9 @@ def _bytes_a_token(
   keys = 2 * model.kv_heads * model.head_width // tensor
   everything = size * (17 * width + 6 * ffn)
   matmuls = size * (3 * width + queries + keys + 2 * ffn)
-  if device.platform == 'tpu':
-    # Its compiler keeps the product of gate and up, too, and what goes into
-    # attention and into the next layer twice (v5e 4x4).
+  if device.kind == 'v5e':
+    # The compiler keeps the product of gate and up, too, and what goes into
+    # attention and into the next layer twice (4x4); for v5p it does not.
     matmuls += size * (ffn + width + queries)
   # Scores and their softmax, float32; of a chunk, they are never kept.
   chunk = attention.query_chunk(config.row_length)
