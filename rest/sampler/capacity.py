@@ -33,8 +33,7 @@ class Capacity:
     prefix_bytes: Level 0.
     question_bytes: Level 1.
     suffix_bytes: Level 2.
-    work_bytes: Logits and intermediate results, estimated; on TPUs, the half of
-      the weights that a call lays out anew, too.
+    work_bytes: Logits and intermediate results, estimated.
     available_bytes: What the device has, times `memory_share`.
   """
 
@@ -327,18 +326,6 @@ def _weight_bytes(model: ModelConfig, tensor: int) -> int:
   return (embeddings + model.layers * layer) * size // tensor
 
 
-def relaid_bytes(
-  model: ModelConfig, tensor: int, device: hardware.Device
-) -> int:
-  """Returns the bytes of weights that TPUs' compiler copies, in compute type.
-
-  Of `gate_up_DCF`, C of 2 would fill a quarter of a tile of 8 x 128: whoever
-  reads it wants D there.
-  """
-  size = 2 * model.layers * model.width * model.ffn // tensor
-  return size * jnp.dtype(model.dtype).itemsize * (device.platform == 'tpu')
-
-
 def _weigh(
   config: SamplerConfig,
   model: ModelConfig,
@@ -376,8 +363,7 @@ def _weigh(
     prefix_bytes=token * shape.prefix,
     question_bytes=token * slots * BUFFERS * shape.question,
     suffix_bytes=token * slots * shape.rows * shape.suffix,
-    work_bytes=slots * shape.rows * 4 * work
-    + relaid_bytes(model, tensor, device),
+    work_bytes=slots * shape.rows * 4 * work,
     available_bytes=int(device.memory * config.memory_share),
   )
 

@@ -5,10 +5,12 @@ each row of devices by itself.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from rest.model.sharding import COPIES, leaf_name, local_mesh, shardings
@@ -54,18 +56,45 @@ def hand_over(config: ModelConfig, mesh: Mesh) -> Any:
   """
 
   places = jax.tree.map(lambda x: x.sharding, handed_over(config, mesh))
-  return jax.jit(_as_decoding_has_it, out_shardings=places)
+  return jax.jit(_as_decoding_has_it(mesh), out_shardings=places)
 
 
 @functools.cache
 def handed_over(config: ModelConfig, mesh: Mesh) -> Transformer:
   """Returns shapes and places of weights as `hand_over` leaves them."""
-  shapes = jax.eval_shape(lambda: _as_decoding_has_it(Transformer(config)))
+  own = _as_decoding_has_it(mesh)
+  shapes = jax.eval_shape(lambda: own(Transformer(config)))
   return jax.tree.map(placed, shapes, shardings(shapes, mesh, COPIES))
 
 
-def _as_decoding_has_it(model: Transformer) -> Transformer:
-  return unstack(in_compute_type(model))
+class _Turned(nnx.Module):
+  """Stands where `gate_up_DCF` stood, and has C in front.
+
+  TPUs read arrays in tiles of 8 x 128, of which C, of 2, would fill a quarter:
+  each call of decoding copied the array to lie so.
+  """
+
+  def __init__(self, gate_up_DCF: jax.Array):
+    self.gate_up_CDF = nnx.Param(jnp.swapaxes(gate_up_DCF, 0, 1))
+
+  def __getitem__(self, index: Any) -> jax.Array:
+    return jnp.swapaxes(self.gate_up_CDF[...], 0, 1)[index]
+
+
+def _as_decoding_has_it(mesh: Mesh) -> Callable[[Transformer], Transformer]:
+  """Returns what makes the trainer's model decoding's own, for devices."""
+
+  def convert(model: Transformer) -> Transformer:
+    model = unstack(in_compute_type(model))
+    for layer in model.layers if _turns(mesh) else ():
+      layer.gate_up_DCF = _Turned(layer.gate_up_DCF[...])
+    return model
+
+  return convert
+
+
+def _turns(mesh: Mesh) -> bool:
+  return mesh.devices.flat[0].platform == 'tpu'
 
 
 def in_compute_type(model: Transformer) -> Transformer:

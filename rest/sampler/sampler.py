@@ -30,7 +30,6 @@ from rest.sampler.table import (
   TableShape,
   empty_table,
   idle_state,
-  placed,
   put_table,
   shards_of,
 )
@@ -288,11 +287,11 @@ class Sampler:
     """Returns the programs of a list; see `size_tables` and `prepare`."""
     config, decoding = self._settings(**options)
     model, mesh = self._model_config, self._mesh
-    weights = jax.tree.map(lambda x: placed(x, x.sharding), self.model)
     tables = size_tables(
       config, model, mesh, prefix, samples, question=question
     )
-    return [Programs(weights, t, mesh, decoding, prefix) for t in tables]
+    shapes = self._no_weights
+    return [Programs(shapes, t, mesh, decoding, prefix) for t in tables]
 
   def _compile_ahead(self, programs: Programs) -> None:
     # A CPU would compile on the cores that it draws with; and XLA's crashes

@@ -25,6 +25,7 @@ from rest.sampler import (
   Sampler,
   SamplerConfig,
   capacity,
+  hand_over,
   rearrange,
 )
 from rest.sampler.ahead import Ahead
@@ -287,8 +288,32 @@ def test_a_shrinking_table_draws_the_same():
   assert shrinking.stats.busy > whole.stats.busy
 
 
+@pytest.fixture
+def turned(monkeypatch):
+  """Weights lie as TPUs want them."""
+  found = hand_over.hand_over, hand_over.handed_over
+  monkeypatch.setattr(hand_over, '_turns', lambda mesh: True)
+  for program in found:
+    program.cache_clear()
+  yield
+  for program in found:
+    program.cache_clear()
+
+
+def test_how_weights_lie_changes_no_token(request):
+  expected = tokens(draw(make_sampler(devices=4, tensor=2)))
+  request.getfixturevalue('turned')
+  sampler = make_sampler(devices=4, tensor=2)
+  leaves = jax.tree_util.tree_leaves_with_path(sampler.model)
+  assert 'gate_up_CDF' in [leaf_name(path) for path, _ in leaves]
+  assert tokens(draw(sampler)) == expected
+
+
+@pytest.mark.parametrize('lie', ['as_named', 'turned'])
 @pytest.mark.parametrize('devices', [1, 4])
-def test_what_is_compiled_ahead_is_what_a_list_calls(devices):
+def test_what_is_compiled_ahead_is_what_a_list_calls(devices, lie, request):
+  if lie == 'turned':
+    request.getfixturevalue('turned')
   for program in rearrange.move_cache, rearrange.move_rows:
     program.clear_cache()  # Of what other tests have compiled.
   least = dataclasses.replace(
