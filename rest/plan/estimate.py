@@ -136,15 +136,19 @@ def hand_over_memory(processes: int, weight_bytes: int, device: Device) -> int:
   """Returns what weights take beside the trainer's, until the sampler has them.
 
   Where there are several processes, they come over as a copy. TPUs hold what is
-  handed over by one process twice, before and behind its new layout.
+  handed over by one process twice, before and behind its new layout; and of
+  such a copy they hold `gate_up_DCF`, about a half, once more while it is
+  turned.
 
   Args:
     processes: That each sample.
     weight_bytes: The sampler's weights, on each device.
     device: Of what kind they are.
   """
-  is_twice = processes > 1 or device.platform == 'tpu'
-  return weight_bytes * (2 if is_twice else 1)
+  is_tpu = device.platform == 'tpu'
+  if processes > 1:
+    return weight_bytes * 2 + weight_bytes // 2 * is_tpu
+  return weight_bytes * (2 if is_tpu else 1)
 
 
 def count_parameters(model: ModelConfig) -> int:

@@ -125,7 +125,7 @@ def lower_hand_over(setup: Setup) -> Iterator[Lowered]:
     ).weights
   else:
     lowered = gather(mesh, model).lower(model)
-    yield Lowered('weights to all processes', lowered, planned)
+    yield Lowered('weights to all processes', lowered, 0)
     model = jax.eval_shape(in_compute_type, model)
     places = sharding.shardings(model, here, sharding.COPIES)
     model = jax.tree.map(placed, model, places)

@@ -74,6 +74,17 @@ def test_nor_on_a_gpu():
   assert trained_wide('h200:1x8', layers=16, width=1024) < 1
 
 
+@needs_compiler
+def test_a_call_of_decoding_copies_no_weights():
+  """Those of gate and up alone are more than a byte a parameter."""
+  model = dataclasses.replace(SHAPES['1.5b'], layers=2, vocab=MODEL.vocab)
+  table = dataclasses.replace(SMALL['sampling'], rows=2048)
+  setup = described('v5e:2x2', tensor=1)
+  setup = dataclasses.replace(setup, model=model, sampling=table)
+  (found,) = compiled.compile_all(setup, 'decode')
+  assert found.temporary < count_parameters(model)
+
+
 def trained_wide(topology: str, **shape: int) -> float:
   """Returns temporary bytes of a step a parameter, all else made again."""
   wide = dataclasses.replace(
