@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from absl import logging
-from jax.interpreters import partial_eval
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +154,7 @@ def _has_triton() -> bool:
   except ImportError as error:  # Of Triton, too.
     logging.warning('Plain attention runs, not our kernels: %s', error)
     return False
+  partial_eval = importlib.import_module('jax.interpreters.partial_eval')
   partial_eval.dce_rules[library.triton_kernel_call_p] = _keep
   return True
 
