@@ -90,13 +90,10 @@ def check(config: ModelConfig, draws: int = 4) -> dict[str, float]:
 
   @functools.partial(jax.jit, static_argnums=(0, 1))
   def run(config, runs_kernels, new, layer, where):
-    if not runs_kernels:  # Keys of the suffix lie otherwise there.
-      layer = layer._replace(k2=jnp.swapaxes(layer.k2, 2, 3))
-    q, k, v = new
-    out, (k2, v2) = decode_attention(
-      config, 512, 0, runs_kernels, q, k, v, layer, where
+    out, grown = decode_attention(
+      config, 512, 0, runs_kernels, False, *new, layer, where
     )
-    return out, k2 if runs_kernels else jnp.swapaxes(k2, 2, 3), v2
+    return out, *grown
 
   far = {'attention': 0.0, 'grown keys': 0.0, 'grown values': 0.0}
   for seed in range(draws):

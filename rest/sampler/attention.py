@@ -19,6 +19,7 @@ from rest.sampler.table import (
   Where,
   has_kernels,
   pick,
+  positions_last,
 )
 
 _NEVER = -1e30  # The logit of a key that must not be seen.
@@ -46,7 +47,7 @@ def three_levels(
     read: Keys of the suffix that are read; no row has more.
     mesh: Rows are shared out over data, heads over tensor.
   """
-  runs_kernels = has_kernels(config, mesh)
+  runs_kernels, is_last = has_kernels(config, mesh), positions_last(mesh)
 
   def attend(
     q_BTKGH: jax.Array,
@@ -60,7 +61,9 @@ def three_levels(
     suffix = PartitionSpec(ROWS, 'tensor')
     in_where = Where._make([PartitionSpec(), *[by_row] * 3])
     local = jax.shard_map(
-      functools.partial(decode_attention, config, read, window, runs_kernels),
+      functools.partial(
+        decode_attention, config, read, window, runs_kernels, is_last
+      ),
       mesh=mesh,
       in_specs=(*[by_head] * 3, LayerCache._make(SPECS), in_where),
       out_specs=(by_head, (suffix, suffix)),
@@ -77,6 +80,7 @@ def decode_attention(
   read: int,
   window: int,
   runs_kernels: bool,
+  is_last: bool,
   q_BTKGH: jax.Array,
   k_BTKH: jax.Array,
   v_BTKH: jax.Array,
@@ -95,6 +99,7 @@ def decode_attention(
     read: As in `three_levels`.
     window: How far back attention reaches; 0 is everything.
     runs_kernels: Whether our kernels run, or plain XLA.
+    is_last: Whether keys of the suffix lie as `table.positions_last` says.
     q_BTKGH: Rotated queries, one a row (T is 1).
     k_BTKH: Their keys.
     v_BTKH: Their values.
@@ -112,17 +117,22 @@ def decode_attention(
     )
     return out_BKGH[:, None], (k2_BKSH, v2_BKSH)
   drawn_B = where.drawn_QR.reshape(-1)
-  k2_BKHS = _append(cache.k2, jnp.moveaxis(k_BTKH, 1, 3), drawn_B, axis=2)
-  v2_BKSH = _append(cache.v2_BKSH, jnp.swapaxes(v_BTKH, 1, 2), drawn_B, axis=1)
+  v2_BKSH = _append(cache.v2_BKSH, v_BTKH[:, 0], drawn_B)
+  if is_last:
+    k2 = _append_last(cache.k2, k_BTKH[:, 0], drawn_B)
+    k_BKHS = k2[..., :read]
+  else:
+    k2 = _append(cache.k2, k_BTKH[:, 0], drawn_B)
+    k_BKHS = jnp.swapaxes(k2[:, :, :read], 2, 3)
   parts: list[Part] = []
   if cache.v0_KSH.shape[1]:
     parts.append(_prefix(q_BKGH, cache, where, window, cap))
   if cache.v1_QEKSH.shape[3]:
     parts.append(_questions(q_BKGH, cache, where, window, cap))
-  k_BKHS, v_BKSH = k2_BKHS[..., :read], v2_BKSH[:, :, :read]
+  v_BKSH = v2_BKSH[:, :, :read]
   parts.append(_suffix(q_BKGH, k_BKHS, v_BKSH, where, window, cap))
   out_BKGH = merge(parts).astype(q_BTKGH.dtype)
-  return out_BKGH[:, None], (k2_BKHS, v2_BKSH)
+  return out_BKGH[:, None], (k2, v2_BKSH)
 
 
 def read_for(longest: int, suffix: int, config: ModelConfig, mesh: Mesh) -> int:
@@ -167,15 +177,37 @@ def merge(parts: list[Part]) -> jax.Array:
 
 
 def _append(
-  cache: jax.Array, new: jax.Array, drawn_B: jax.Array, axis: int
+  cache_BKSH: jax.Array, new_BKH: jax.Array, drawn_B: jax.Array
 ) -> jax.Array:
-  """Returns the cache with one more key (or value) in each row."""
+  """Returns the cache with one more key (or value) in each row.
+
+  All keys of all rows are one table, to which TPUs write at once; to a table a
+  row they write one row after the other. The place of a row that is idle may
+  lie behind its end.
+  """
+  b, k, s, h = cache_BKSH.shape
+  first_BK = jnp.arange(b * k).reshape(b, k) * s
+  place_BK = first_BK + jnp.minimum(drawn_B, s - 1)[:, None]
+  cache_NH = cache_BKSH.reshape(-1, h)
+  cache_NH = cache_NH.at[place_BK.reshape(-1)].set(
+    new_BKH.reshape(-1, h).astype(cache_NH.dtype),
+    mode='promise_in_bounds',
+    unique_indices=True,
+    indices_are_sorted=True,
+  )
+  return cache_NH.reshape(cache_BKSH.shape)
+
+
+def _append_last(
+  cache_BKHS: jax.Array, new_BKH: jax.Array, drawn_B: jax.Array
+) -> jax.Array:
+  """Does what `_append` does where positions lie last."""
 
   def one(cache: jax.Array, new: jax.Array, drawn: jax.Array) -> jax.Array:
-    new = new.astype(cache.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(cache, new, drawn, axis)
+    new = new[..., None].astype(cache.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(cache, new, drawn, axis=2)
 
-  return jax.vmap(one)(cache, new, drawn_B)
+  return jax.vmap(one)(cache_BKHS, new_BKH, drawn_B)
 
 
 def _prefix(

@@ -59,8 +59,9 @@ class LayerCache(NamedTuple):
   """Keys (rotated) and values of one layer, by level.
 
   Keys lie with positions last: on CPUs their product with a few queries is much
-  quicker so. The kernels want each key in one piece, at least in the suffix,
-  which is most of what they read: k2 is BKHS in plain XLA, BKSH for them.
+  quicker so. Elsewhere each key of the suffix lies in one piece: the kernels
+  want it, and TPUs write only whole pieces at once. So k2 is BKHS on CPUs, and
+  BKSH else (see `positions_last`).
   """
 
   k0_KHS: jax.Array
@@ -235,7 +236,7 @@ def _empty(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
 
   def layer() -> LayerCache:
     k2, v2 = level(shape.suffix, shape.size)
-    k2 = jnp.zeros_like(v2) if has_kernels(config, mesh) else k2
+    k2 = k2 if positions_last(mesh) else jnp.zeros_like(v2)
     prefix = level(shape.prefix)
     return LayerCache(
       *prefix, *level(shape.question, shape.slots, BUFFERS), k2, v2
@@ -250,6 +251,11 @@ def _empty(config: ModelConfig, shape: TableShape, mesh: Mesh) -> Table:
   return jax.lax.with_sharding_constraint(
     table, table_shardings(config.layers, mesh)
   )
+
+
+def positions_last(mesh: Mesh) -> bool:
+  """Whether keys of the suffix are BKHS: see `LayerCache`."""
+  return mesh.devices.flat[0].platform == 'cpu'
 
 
 def has_kernels(config: ModelConfig, mesh: Mesh) -> bool:

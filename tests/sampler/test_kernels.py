@@ -64,7 +64,7 @@ def test_the_kernels_equal_plain_attention(
   def reference(q_BKGH, k_BKH, v_BKH, cache, where):
     one = (x[:, None] for x in (q_BKGH, k_BKH, v_BKH))
     return attention.decode_attention(
-      config, 96, window, False, *one, cache, where
+      config, 96, window, False, True, *one, cache, where
     )
 
   blocks = kernels.Blocks(prefix_queries=16, prefix_keys=16, question_keys=32)

@@ -24,9 +24,11 @@ from rest.sampler import (
   Decoding,
   Sampler,
   SamplerConfig,
+  attention,
   capacity,
   hand_over,
   rearrange,
+  table,
 )
 from rest.sampler.ahead import Ahead
 from rest.sampler.programs import jitted
@@ -307,6 +309,27 @@ def test_how_weights_lie_changes_no_token(request):
   leaves = jax.tree_util.tree_leaves_with_path(sampler.model)
   assert 'gate_up_CDF' in [leaf_name(path) for path, _ in leaves]
   assert tokens(draw(sampler)) == expected
+
+
+def test_where_positions_of_keys_lie_changes_no_token(monkeypatch):
+  """As on TPUs. The place of a row that is full lies in the next one."""
+  full = dataclasses.replace(SETTINGS, max_tokens=32)
+  limits = (32, 9, 32, 20, 31)
+  asks = [dataclasses.replace(ask, limits=limits) for ask in ASKS]
+
+  def run():
+    empty_table.clear_cache()
+    sampler = make_sampler(settings=full, codec=Endless)
+    return tokens(draw(sampler, asks=asks)), sampler._table.caches[0]
+
+  expected, cache = run()
+  assert cache.v2_BKSH.shape[2] == 32
+  for module in attention, table:
+    monkeypatch.setattr(module, 'positions_last', lambda mesh: False)
+  found, cache = run()
+  assert cache.k2.shape == cache.v2_BKSH.shape
+  assert found == expected
+  empty_table.clear_cache()
 
 
 @pytest.mark.parametrize('lie', ['as_named', 'turned'])
