@@ -90,8 +90,9 @@ def check(config: ModelConfig, draws: int = 4) -> dict[str, float]:
 
   @functools.partial(jax.jit, static_argnums=(0, 1))
   def run(config, runs_kernels, new, layer, where):
+    q, k, v = new
     out, grown = decode_attention(
-      config, 512, 0, runs_kernels, False, *new, layer, where
+      config, 512, 0, runs_kernels, False, q, k, v, layer, where
     )
     return out, *grown
 

@@ -182,12 +182,12 @@ def _append(
   """Returns the cache with one more key (or value) in each row.
 
   All keys of all rows are one table, to which TPUs write at once; to a table a
-  row they write one row after the other. The place of a row that is idle may
-  lie behind its end.
+  row they write one row after the other. (A row that is at work has room; one
+  that is idle has drawn nothing, and nothing reads its first key.)
   """
   b, k, s, h = cache_BKSH.shape
   first_BK = jnp.arange(b * k).reshape(b, k) * s
-  place_BK = first_BK + jnp.minimum(drawn_B, s - 1)[:, None]
+  place_BK = first_BK + drawn_B[:, None]
   cache_NH = cache_BKSH.reshape(-1, h)
   cache_NH = cache_NH.at[place_BK.reshape(-1)].set(
     new_BKH.reshape(-1, h).astype(cache_NH.dtype),

@@ -312,7 +312,7 @@ def test_how_weights_lie_changes_no_token(request):
 
 
 def test_where_positions_of_keys_lie_changes_no_token(monkeypatch):
-  """As on TPUs. The place of a row that is full lies in the next one."""
+  """As on TPUs; rows are drawn full."""
   full = dataclasses.replace(SETTINGS, max_tokens=32)
   limits = (32, 9, 32, 20, 31)
   asks = [dataclasses.replace(ask, limits=limits) for ask in ASKS]
