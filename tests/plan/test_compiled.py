@@ -85,6 +85,16 @@ def test_a_call_of_decoding_copies_no_weights():
   assert found.temporary < count_parameters(model)
 
 
+@needs_compiler
+def test_a_step_of_decoding_on_tpus_has_no_loop():
+  """Rows, or groups of logits, would come one after the other."""
+  model = dataclasses.replace(MODEL, vocab=40_960)  # Is cut into groups.
+  setup = dataclasses.replace(described('v5e:2x2', tensor=1), model=model)
+  (call,) = programs.LOWERED['decode'](setup)
+  text = call.program.compile().as_text()
+  assert text.count(' while(') == 1  # Of steps.
+
+
 def trained_wide(topology: str, **shape: int) -> float:
   """Returns temporary bytes of a step a parameter, all else made again."""
   wide = dataclasses.replace(
