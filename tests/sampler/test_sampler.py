@@ -317,19 +317,18 @@ def test_where_positions_of_keys_lie_changes_no_token(monkeypatch):
   limits = (32, 9, 32, 20, 31)
   asks = [dataclasses.replace(ask, limits=limits) for ask in ASKS]
 
-  def run():
-    empty_table.clear_cache()
-    sampler = make_sampler(settings=full, codec=Endless)
+  def run(rows):
+    settings = dataclasses.replace(full, rows=rows)
+    sampler = make_sampler(settings=settings, codec=Endless)
     return tokens(draw(sampler, asks=asks)), sampler._table.caches[0]
 
-  expected, cache = run()
-  assert cache.v2_BKSH.shape[2] == 32
+  expected, cache = run(16)
+  assert cache.k2.shape[3] == cache.v2_BKSH.shape[2] == 32
   for module in attention, table:
     monkeypatch.setattr(module, 'positions_last', lambda mesh: False)
-  found, cache = run()
+  found, cache = run(12)  # A table that no other test has.
   assert cache.k2.shape == cache.v2_BKSH.shape
   assert found == expected
-  empty_table.clear_cache()
 
 
 @pytest.mark.parametrize('lie', ['as_named', 'turned'])
