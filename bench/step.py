@@ -82,22 +82,26 @@ def check(config: ModelConfig, draws: int = 4) -> dict[str, float]:
 
   Args:
     config: Of the model; its first layer is taken.
-    draws: How many times lengths, keys and values are drawn anew.
+    draws: How many times lengths, keys and values are drawn anew; every other
+      time for few rows and long sequences, which are read in stretches.
   """
   mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
   exact = replace(config, dtype='float32')
-  shape = TableShape(64, 8, 640, 192, 512, 64)
+  many = TableShape(64, 8, 640, 192, 512, 64)
+  few = TableShape(8, 1, 640, 2560, 6144, 64)
 
   @functools.partial(jax.jit, static_argnums=(0, 1))
   def run(config, runs_kernels, new, layer, where):
     q, k, v = new
+    suffix = layer.v2_BKSH.shape[2]
     out, grown = decode_attention(
-      config, 512, 0, runs_kernels, False, q, k, v, layer, where
+      config, suffix, 0, runs_kernels, False, q, k, v, layer, where
     )
     return out, *grown
 
   far = {'attention': 0.0, 'grown keys': 0.0, 'grown values': 0.0}
   for seed in range(draws):
+    shape = few if seed % 2 else many
     random = np.random.default_rng(seed)
 
     def normal(x, random=random):
@@ -111,10 +115,12 @@ def check(config: ModelConfig, draws: int = 4) -> dict[str, float]:
     ]
     where = Where(
       jnp.int32(random.integers(1, shape.prefix)),
-      jnp.asarray(random.integers(0, 192, (shape.slots, BUFFERS)), jnp.int32),
+      jnp.asarray(
+        random.integers(0, shape.question, (shape.slots, BUFFERS)), jnp.int32
+      ),
       jnp.asarray(random.integers(0, 2, (shape.slots, shape.rows)), jnp.int32),
       jnp.asarray(
-        random.integers(0, 512, (shape.slots, shape.rows)), jnp.int32
+        random.integers(0, shape.suffix, (shape.slots, shape.rows)), jnp.int32
       ),
     )
 

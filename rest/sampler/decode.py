@@ -15,6 +15,7 @@ from rest.model.transformer import ModelConfig, Transformer, backbone
 from rest.sampler.attention import three_levels
 from rest.sampler.refill import claim, drop
 from rest.sampler.table import (
+  BUFFERS,
   Drawn,
   Dropped,
   Rows,
@@ -139,7 +140,10 @@ def _step(
   """
   slots, rows = claim(table.slots, table.rows)
   buffer_QR = jnp.maximum(rows.entry_QR, 0) // slots.sample_QEI.shape[2]
-  where = Where(knobs.prefix, slots.length_QE, buffer_QR, rows.drawn_QR)
+  answered_QER = jnp.arange(BUFFERS)[:, None] == buffer_QR[:, None]
+  is_read_QE = (answered_QER & (rows.entry_QR >= 0)[:, None]).any(axis=2)
+  question_QE = slots.length_QE * is_read_QE
+  where = Where(knobs.prefix, question_QE, buffer_QR, rows.drawn_QR)
   position_QR = knobs.prefix + pick(slots.length_QE, buffer_QR) + rows.drawn_QR
   x_BTD, caches = backbone(
     model,

@@ -196,7 +196,8 @@ class Where(NamedTuple):
 
   Attributes:
     prefix: Tokens of the prefix, a scalar.
-    question_QE: Tokens of each buffer's question before its last.
+    question_QE: Tokens of each buffer's question before its last; 0 of one that
+      no row answers, which need not be read.
     buffer_QR: Which question each row answers.
     drawn_QR: Keys of the suffix before this one.
   """

@@ -20,16 +20,17 @@ pytestmark = pytest.mark.usefixtures('interpreted')
 
 
 @pytest.mark.parametrize(
-  'heads, groups, width, rows, prefix, dtype, window, cap',
+  'heads, groups, width, rows, prefix, stretch, dtype, window, cap',
   [
-    (2, 6, 32, 8, 64, 'float32', 0, 0.0),
-    (2, 3, 32, 4, 0, 'bfloat16', 0, 0.0),
-    (1, 2, 16, 1, 64, 'float32', 37, 5.0),
-    (1, 2, 16, 4, 64, 'float32', 70, 0.0),
+    (2, 6, 32, 8, 64, 512, 'float32', 0, 0.0),
+    (2, 3, 32, 4, 0, 512, 'bfloat16', 0, 0.0),
+    (1, 2, 16, 1, 64, 32, 'float32', 37, 5.0),
+    (1, 2, 16, 4, 64, 32, 'float32', 70, 0.0),
+    (2, 3, 32, 3, 0, 32, 'bfloat16', 0, 0.0),
   ],
 )
 def test_the_kernels_equal_plain_attention(
-  heads, groups, width, rows, prefix, dtype, window, cap
+  heads, groups, width, rows, prefix, stretch, dtype, window, cap
 ):
   config = ModelConfig(
     vocab=8,
@@ -67,7 +68,9 @@ def test_the_kernels_equal_plain_attention(
       config, 96, window, False, True, *one, cache, where
     )
 
-  blocks = kernels.Blocks(prefix_queries=16, prefix_keys=16, question_keys=32)
+  blocks = kernels.Blocks(
+    prefix_queries=16, prefix_keys=16, question_keys=32, stretch=stretch
+  )
 
   @jax.jit
   def interpreted(q_BKGH, k_BKH, v_BKH, cache, where):
@@ -127,6 +130,16 @@ def test_the_examples_that_the_softmax_tells():
   # Weights are 2^1, 2^3 and 2^4 of 26, relative to the last.
   np.testing.assert_allclose(grown, [1 + 8 / 8, 4, 1.625], rtol=1e-6)
   np.testing.assert_allclose(merged, [28 / 3, np.log2(3), 4 / 3], rtol=1e-6)
+
+
+def test_few_programs_read_short_stretches():
+  def cut(keys, programs):
+    return options.stretch_of(keys, programs, 32, kernels.Blocks())
+
+  assert [cut(6144, programs) for programs in (256, 512, 4096)] == [
+    *(768, 1536, 6144)
+  ]
+  assert cut(512, 1) == 512
 
 
 def test_tiles_and_blocks_are_powers_of_two():

@@ -30,8 +30,9 @@ def attend(
   Returns:
     out_BKGH, k2_BKSH and v2_BKSH.
   """
-  parts = [attend_questions(q_BKGH, cache, where, options)]
+  question = attend_questions(q_BKGH, cache, where, options)
+  prefix = None
   if cache.v0_KSH.shape[1]:
-    parts.append(attend_prefix(q_BKGH, cache, where, options))
+    prefix = attend_prefix(q_BKGH, cache, where, options)
   newest = (k_BKH.astype(q_BKGH.dtype), v_BKH.astype(q_BKGH.dtype))
-  return attend_suffix(q_BKGH, newest, parts, cache, where, options)
+  return attend_suffix(q_BKGH, newest, question, prefix, cache, where, options)

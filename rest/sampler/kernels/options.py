@@ -11,7 +11,8 @@ class Blocks(NamedTuple):
   """Sizes, chosen by measurement on an H200.
 
   `queries` are those of one program, `keys` those it reads at once. The prefix
-  is cut into parts until there are `prefix_programs` programs.
+  is cut into parts until there are `prefix_programs` programs, and questions
+  and suffixes into stretches until there are `programs`.
   """
 
   prefix_queries: int = 64
@@ -26,6 +27,8 @@ class Blocks(NamedTuple):
   suffix_keys: int = 32
   suffix_warps: int = 2
   suffix_stages: int = 3
+  programs: int = 2048
+  stretch: int = 512  # Keys; to cut finer would cost more than it brings.
 
 
 class Options(NamedTuple):
@@ -59,6 +62,8 @@ class Fixed:
     s: Keys that there is room for.
     tile: Queries of a program.
     keys: That it reads at once.
+    stretch: Keys of a part of a question, or of a suffix.
+    asked: Keys of a part of the question, where they are merged.
     parts: Of the prefix, where they are merged.
   """
 
@@ -69,6 +74,8 @@ class Fixed:
   s: int
   tile: int
   keys: int
+  stretch: int = 0
+  asked: int = 0
   parts: int = 0
 
 
@@ -80,3 +87,15 @@ def tile_for(queries: int) -> int:
 def block_of(keys: int, most: int) -> int:
   """Returns a power of two that divides the keys: of 96 and 64, it is 32."""
   return min(most, keys & -keys)
+
+
+def stretch_of(keys: int, programs: int, block: int, blocks: Blocks) -> int:
+  """Returns how many keys one program reads, whole blocks of them.
+
+  A long sequence that is read by one program is waited for by all, most so
+  where few rows are left. Example: 6,144 keys of 256 programs, in blocks of 32,
+  are cut into 8 stretches of 768, so that there are 2,048 programs; 512 keys
+  are one, however few there are.
+  """
+  parts = max(1, blocks.programs // programs)
+  return max(blocks.stretch, -(-keys // (parts * block)) * block)
