@@ -41,7 +41,7 @@ def setup(
     model: Its shape.
     tensor: Devices that share a matrix product; all others share the weights.
     rows: Of training, on each device.
-    table: Rows of sampling on each process; 0: planned.
+    table: Rows of sampling, of devices that sample together; 0: planned.
     remat: What training makes again, as in `MStepConfig`.
   """
   device, _ = hardware.parse(f'{topology.partition(":")[0]}-8')
@@ -52,7 +52,7 @@ def setup(
   return programs.Setup(
     model=model,
     mesh=mesh,
-    local_mesh=sharding.local_mesh(mesh),
+    sampling_mesh=sharding.sampling_mesh(mesh, device),
     device=device,
     mstep=MStepConfig(
       rows=rows,

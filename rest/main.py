@@ -273,18 +273,18 @@ def _tools(
 ) -> Iterator[Tools]:
   """Starts what draws, judges and tells; the sampler holds no weights yet."""
   config, world = run.config, run.world
-  assert isinstance(world.local_mesh, Mesh)  # Not of a plan.
+  assert isinstance(world.sampling_mesh, Mesh)  # Not of a plan.
   _keep_programs(config.compilation_cache)
   tested = [world.task, *(suite.task for suite in world.suites)]
   verifiers = tuple(dict.fromkeys(task.verifier for task in tested))
   with (
     Graders(config.verify, verifiers, world.tokenizer) as graders,
     _journal(run) as journal,
-    contextlib.closing(_sampler(run, world.local_mesh)) as sampler,
+    contextlib.closing(_sampler(run, world.sampling_mesh)) as sampler,
   ):
     yield Tools(
       sampler,
-      world.local_mesh,
+      world.sampling_mesh,
       graders,
       world.task,
       world.tokenizer,

@@ -47,7 +47,7 @@ def make_run(workdir: epath.Path, **fields: Any) -> tuple[Run, Tools]:
   run = main.prepare(config, workdir)
   world = run.world
   mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
-  world = dataclasses.replace(world, mesh=mesh, local_mesh=mesh)
+  world = dataclasses.replace(world, mesh=mesh, sampling_mesh=mesh)
   sampler = Sampler(
     world.model, world.tokenizer, run.config.sampling, mesh, seed=0
   )

@@ -21,14 +21,16 @@ from jax.sharding import Mesh
 
 from rest.config import EStepConfig
 from rest.e_step.choose import check_cut_off, make_dataset
+from rest.e_step.ending import Ending
 from rest.e_step.grader import Sample, Work
 from rest.e_step.graders import Graders
 from rest.e_step.summary import describe
+from rest.model.sharding import in_step
 from rest.run import processes, store
 from rest.run.progress import Drawing, Live
 from rest.sampler import Ask, Sampler
 from rest.sampler.order import Sampled
-from rest.types import Graded, Preempted, Problem, Task, Tokenizer
+from rest.types import Graded, Problem, Task, Tokenizer
 
 _ENOUGH_TO_TELL = 1000  # Samples, before their share cut off may end a run.
 
@@ -39,7 +41,7 @@ class Tools:
 
   Attributes:
     sampler: Holds the policy.
-    mesh: The sampler's: devices of this process.
+    mesh: The sampler's.
     graders: Judge.
     task: Says what to ask.
     tokenizer: Of the model.
@@ -183,8 +185,11 @@ def draw_missing(
       yield index, rows
   processes.barrier(f'{title}, {key}: read')
   done = parts.done()
-  share = processes.mine(range(len(problems)))
-  missing = [index for index in share if index not in done]
+  lacks = np.zeros(len(problems), bool)
+  for index in processes.mine(range(len(problems))):
+    lacks[index] = index not in done
+  # Of a share its own process is asked: others may see its files late.
+  missing = np.flatnonzero(processes.any_says(lacks)).tolist()
   drawn = draw(
     tools,
     problems,
@@ -205,12 +210,11 @@ def draw_missing(
       # Problems with short answers come first, so this errs on the late side.
       if sampled >= _ENOUGH_TO_TELL:
         check_cut_off(cut_off, sampled, max_cut_off)
-      if tools.should_stop():
-        raise Preempted(f'while sampling for {title}')
       yield index, rows
   processes.barrier(f'{title}, {key}: drawn')
   if first:  # What others drew.
-    others = sorted(set(range(len(problems))).difference(known, missing))
+    own = processes.mine(missing)
+    others = sorted(set(range(len(problems))).difference(known, own))
     yield from zip(others, parts.read_each(others), strict=True)
 
 
@@ -228,24 +232,30 @@ def draw(
 ) -> Generator[tuple[int, list[Graded]], None, None]:
   """Yields (index, graded samples) of each problem once all are judged.
 
-  Problems come in order of completion, samples in their own; they are on disk
-  where `parts` is given. Other arguments as in `draw_missing`.
+  To each process come those of its share. They come in order of completion,
+  samples in their own; they are on disk where `parts` is given. Other arguments
+  as in `draw_missing`, and `indices` is the same on all processes that sample
+  in step: each of them draws it all, and throws away what is others'.
 
   Invariant: a problem is known to the graders once its first sample was sent;
-  once it is yielded it is in `over`, where the sampler sees that nothing more
-  is wanted of it.
+  once it is yielded it is settled, and nothing more of it is sent; the sampler
+  sees that it is withdrawn.
 
   Example: of two problems with two samples each come 0/0, 1/0, 0/1, 1/1. With
   0/1 all of problem 0 is sent; it is yielded with the first call by whose end
   its verdicts are there, or behind the loop, which waits for them.
   """
+  share = processes.mine(indices)
+  if not in_step(tools.mesh):
+    indices = share
   if not indices:
     return
   asked = [problems[index] for index in indices]
   prefix, asks = _asks(tools, asked, num_samples, key)
   places = {index: place for place, index in enumerate(indices)}
   sent: set[int] = set()  # Problems, by place, that the graders know.
-  over: set[int] = set()  # Of them, those of which nothing more is wanted.
+  own = {places[index] for index in share}
+  ending = Ending(tools.mesh, len(asks), tools.should_stop, title)
   folder = None if parts is None else parts.folder
   work = Work(tools.task, num_samples, enough, folder)
 
@@ -258,28 +268,36 @@ def draw(
 
   grading = tools.graders.grading(work)
   with tools.live.drawing(
-    f'{title}: sampling', len(asks), num_samples, lambda: grading.unjudged
+    f'{title}: sampling', len(share), num_samples, lambda: grading.unjudged
   ) as view:
-    for call in tools.sampler.draw(
+    calls = tools.sampler.draw(
       prefix,
       asks,
       samples=num_samples,
-      withdrawn=over,
+      withdrawn=ending.withdrawn,
       stop=tools.task.stop,
       **decoding,
-    ):
-      wanted = [sampled for sampled in call if sampled.ask not in over]
+    )
+    for call in calls:
+      wanted = [
+        sampled
+        for sampled in call
+        if sampled.ask in own and sampled.ask not in ending.settled
+      ]
       before = time.monotonic()
       grading.send(map(to_grade, wanted))
       timing.waiting += time.monotonic() - before
       view.drawn([len(sampled.tokens_T) for sampled in wanted])
       tools.live.tick()
       for done in grading.settled():
-        over.add(places[done.index])
+        ending.settled.add(places[done.index])
         yield done.index, _judged(tools, view, done.rows)
+        ending.after_problem()
+      ending.after_call()
     before = time.monotonic()
     for done in grading.finish():
       yield done.index, _judged(tools, view, done.rows)
+      ending.after_problem()
     timing.waiting += time.monotonic() - before
 
 

@@ -17,7 +17,7 @@ from rest.config import EvaluateConfig
 from rest.e_step.draw import Timing, Tools, draw, draw_missing, prepare
 from rest.run import processes, scores, store
 from rest.tasks.problem_set import choose
-from rest.types import Graded, Preempted, Problem
+from rest.types import Graded, Problem
 from rest.verify.answers import EXTRACT
 
 
@@ -116,9 +116,9 @@ def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
     Preempted: `tools.should_stop` said so.
   """
   correct = judged = 0
-  indices = processes.mine(range(len(problems)))
   graded = draw(
-    tools, problems, indices, 1, Timing(), 'greedy', title, temperature=0.0
+    *(tools, problems, range(len(problems)), 1, Timing(), 'greedy', title),
+    temperature=0.0,
   )
   # In the M-step, another mesh is set: that of all processes.
   with jax.set_mesh(tools.mesh):
@@ -126,9 +126,6 @@ def accuracy(tools: Tools, problems: Sequence[Problem], title: str) -> float:
       if row.verdict.reward is not None:
         judged += 1
         correct += row.verdict.reward == 1.0
-      if tools.should_stop():
-        graded.close()
-        raise Preempted(f'while validating in {title}')
   correct, judged = processes.totals(correct, judged)
   return correct / max(1, judged)
 

@@ -33,7 +33,8 @@ class Policy:
 
   def hold(self, iteration: int | None, model: Transformer) -> None:
     """Gives the sampler weights; None are those of no finished iteration."""
-    self.tools.sampler.set_weights(local_copy(model, self.mesh))
+    tools = self.tools
+    tools.sampler.set_weights(local_copy(model, self.mesh, tools.mesh))
     self._held = iteration
 
   def release(self) -> None:

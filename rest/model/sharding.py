@@ -20,6 +20,7 @@ from jax.sharding import (
 )
 
 from rest.config import MeshConfig
+from rest.model.hardware import Device
 
 AXES = ('data', 'fsdp', 'tensor')
 
@@ -51,20 +52,22 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
 
 
 def plan_meshes(
-  config: MeshConfig, devices: int, a_process: int
+  config: MeshConfig, devices: int, device: Device
 ) -> tuple[AbstractMesh, AbstractMesh]:
-  """Returns a mesh of devices that need not exist, and a process's part.
+  """Returns a mesh of devices that need not exist, and what samples together.
 
   Args:
     config: Devices by axis.
-    devices: Of all processes.
-    a_process: Of one, at most.
+    devices: Of all processes, each of which has a host's.
+    device: Of what kind they are.
 
   Raises:
-    ValueError: As `make_mesh` and `local_mesh` do.
+    ValueError: As `make_mesh` and `sampling_mesh` do.
   """
   sizes = _axis_sizes(config, devices)
-  here = min(devices, a_process)
+  here = min(devices, device.a_host)
+  if _must_keep_step(device, devices, here, sizes[2]):
+    here = devices
   copies, odd = divmod(here, sizes[2])
   if odd:
     raise ValueError(_crosses(sizes[2], here))
@@ -73,22 +76,39 @@ def plan_meshes(
   )
 
 
-def local_mesh(mesh: Mesh) -> Mesh:
-  """Returns the part of a mesh that is this process's, as (data, 1, tensor).
+def sampling_mesh(mesh: Mesh, device: Device) -> Mesh:
+  """Returns the devices that sample together, as (data, 1, tensor).
 
-  Invariant: what shares a matrix product, a copy, is of one process. A mesh (2,
-  2, 2) over two processes of 4 devices is four copies; each process has two of
-  them, a mesh (2, 1, 2).
+  They are this process's, or all, in step, where the compiler wants it so.
+
+  Invariant: what shares a matrix product, a copy, is of one process, unless all
+  keep step. A mesh (2, 2, 2) over two processes of 4 devices is four copies;
+  each process has two of them, a mesh (2, 1, 2), or both have a mesh (4, 1, 2).
+
+  Args:
+    mesh: Of all devices of all processes.
+    device: Of what kind they are.
 
   Raises:
-    ValueError: `tensor` reaches over processes.
+    ValueError: `tensor` reaches over processes that sample by themselves.
   """
-  copies = mesh.devices.reshape(-1, mesh.shape['tensor'])
-  mine = [[d.process_index == jax.process_index() for d in c] for c in copies]
-  if any(any(copy) != all(copy) for copy in mine):
-    raise ValueError(_crosses(mesh.shape['tensor'], jax.local_device_count()))
-  grid = copies[[copy[0] for copy in mine]][:, None, :]
-  return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+  tensor = mesh.shape['tensor']
+  copies = mesh.devices.reshape(-1, tensor)
+  mine = np.array([[_is_here(d) for d in copy] for copy in copies])
+  here = int(mine.sum())
+  if not _must_keep_step(device, mesh.size, here, tensor):
+    if (mine.any(axis=1) != mine.all(axis=1)).any():
+      raise ValueError(_crosses(tensor, here))
+    copies = copies[mine[:, 0]]
+  return Mesh(copies[:, None], AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def in_step(mesh: Mesh) -> bool:
+  """Whether devices of other processes are in a mesh.
+
+  Then all processes launch the same programs, in the same order.
+  """
+  return not all(map(_is_here, mesh.devices.flat))
 
 
 def spec(
@@ -180,6 +200,27 @@ def _axis_sizes(config: MeshConfig, devices: int) -> list[int]:
       'mesh.data, mesh.fsdp and mesh.tensor must be their number.'
     )
   return sizes
+
+
+def _must_keep_step(
+  device: Device, devices: int, here: int, tensor: int
+) -> bool:
+  """Whether a process's devices cannot sample by themselves; one alone can.
+
+  Args:
+    device: Of what kind they are.
+    devices: Of all processes.
+    here: Of a process.
+    tensor: That share a matrix product.
+  """
+  if here in (1, devices):
+    return False
+  is_whole = 0 < device.whole_above < devices
+  return is_whole or (tensor > 2 and 0 < device.pairs_above < devices)
+
+
+def _is_here(device: Any) -> bool:
+  return device.process_index == jax.process_index()
 
 
 def _crosses(tensor: int, devices: int) -> str:

@@ -76,7 +76,7 @@ def of_run(run: Run, plan_for: str) -> Iterator[str]:
   setup = Setup(
     model=world.model,
     mesh=mesh,
-    local_mesh=sharding.local_mesh(mesh),
+    sampling_mesh=sharding.sampling_mesh(mesh, world.device),
     device=world.device,
     mstep=config.mstep,
     sampling=config.sampling,

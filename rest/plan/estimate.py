@@ -132,21 +132,21 @@ def step_memory(
   )
 
 
-def hand_over_memory(processes: int, weight_bytes: int, device: Device) -> int:
+def hand_over_memory(groups: int, weight_bytes: int, device: Device) -> int:
   """Returns what weights take beside the trainer's, until the sampler has them.
 
-  Where there are several processes, they come over as a copy. TPUs hold what is
-  handed over by one process twice, before and behind its new layout; and of
-  such a copy they hold `gate_up_DCF`, about a half, once more while it is
-  turned.
+  Where several groups of devices sample by themselves, they come over as a
+  copy. TPUs hold what is handed over to all twice, before and behind its new
+  layout; and of such a copy they hold `gate_up_DCF`, about a half, once more
+  while it is turned.
 
   Args:
-    processes: That each sample.
+    groups: Of devices that each sample by themselves.
     weight_bytes: The sampler's weights, on each device.
     device: Of what kind they are.
   """
   is_tpu = device.platform == 'tpu'
-  if processes > 1:
+  if groups > 1:
     return weight_bytes * 2 + weight_bytes // 2 * is_tpu
   return weight_bytes * (2 if is_tpu else 1)
 

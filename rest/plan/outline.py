@@ -60,8 +60,8 @@ def describe(run: Run) -> str:
   return '\n'.join(
     [
       f'workdir   {run.workdir} ({done} evaluations are there)',
-      f'devices   {world.mesh.size} x {world.device.kind} in {_processes(run)} '
-      f'processes: {dict(world.mesh.shape)}',
+      f'devices   {world.mesh.size} x {world.device.kind}, of which '
+      f'{world.sampling_mesh.size} sample together: {dict(world.mesh.shape)}',
       f'model     {config.model.path}: '
       f'{estimate.count_parameters(world.model) / 1e6:,.1f} M parameters, '
       f'{world.model.dtype}',
@@ -131,7 +131,7 @@ def _sampling(run: Run) -> int:
   """Returns what the sampler adds to what the trainer holds."""
   world, tables = run.world, run.world.tables
   weights = estimate.hand_over_memory(
-    _processes(run), tables[0].weight_bytes, world.device
+    _groups(run), tables[0].weight_bytes, world.device
   )
   return max(weights, *(table.total_bytes for table in tables))
 
@@ -153,8 +153,9 @@ def _advice(run: Run, step: StepMemory) -> str:
   )
 
 
-def _processes(run: Run) -> int:
-  return run.world.mesh.size // run.world.local_mesh.size
+def _groups(run: Run) -> int:
+  """Returns how many groups of devices sample, each by itself."""
+  return run.world.mesh.size // run.world.sampling_mesh.size
 
 
 def _scored(run: Run) -> int:
@@ -180,12 +181,12 @@ def _programs(run: Run) -> str:
   kernels = runs_kernels(
     world.device.platform, world.model.dtype, world.model.head_width
   )
-  shrunk = [len([*sizes(table, world.local_mesh)]) for table in world.tables]
+  shrunk = [len([*sizes(table, world.sampling_mesh)]) for table in world.tables]
   lengths = [len(reads(table.shape.suffix, kernels)) for table in world.tables]
   prefill = sum(1 + len(widths(table.shape.question)) for table in world.tables)
   decoding = sum(s * n for s, n in zip(shrunk, lengths, strict=True))
   return (
-    f'training 2, hand-over {min(_processes(run), 2)}, prefill at most '
+    f'training 2, hand-over {min(_groups(run), 2)}, prefill at most '
     f'{prefill}, decoding at most {decoding * len(choices)} (sizes of tables '
     f'{sum(shrunk)}, lengths read {max(lengths)}, ways to choose a token '
     f'{len(choices)})'

@@ -38,7 +38,7 @@ class Setup:
   Attributes:
     model: Its shape.
     mesh: Of all chips.
-    local_mesh: Of those of the first process.
+    sampling_mesh: Of those that sample together with the first.
     device: The chip.
     mstep: How it is trained.
     sampling: How large the table is.
@@ -50,7 +50,7 @@ class Setup:
 
   model: ModelConfig
   mesh: Mesh
-  local_mesh: Mesh
+  sampling_mesh: Mesh
   device: Device
   mstep: MStepConfig
   sampling: SamplerConfig
@@ -64,7 +64,7 @@ class Setup:
     return size_tables(
       self.sampling,
       self.model,
-      self.local_mesh,
+      self.sampling_mesh,
       self.prefix,
       self.samples,
       self.device,
@@ -114,12 +114,12 @@ def lower_training(setup: Setup) -> Iterator[Lowered]:
 
 def lower_hand_over(setup: Setup) -> Iterator[Lowered]:
   """Yields what brings the trainer's weights to the sampler."""
-  model, mesh, here = _model(setup), setup.mesh, setup.local_mesh
-  processes = mesh.size // here.size
+  model, mesh, here = _model(setup), setup.mesh, setup.sampling_mesh
+  groups = mesh.size // here.size
   planned = estimate.hand_over_memory(
-    processes, setup.capacity().weight_bytes, setup.device
+    groups, setup.capacity().weight_bytes, setup.device
   )
-  if processes == 1:  # The trainer's own are what is handed over.
+  if groups == 1:  # The trainer's own are what is handed over.
     planned += estimate.step_memory(
       setup.model, setup.mstep, mesh, setup.device
     ).weights
@@ -151,7 +151,7 @@ def lower_decoding(setup: Setup) -> Iterator[Lowered]:
   capacity = programs.capacity
   shape, steps = capacity.shape, capacity.steps
   program = program_for(
-    programs.decoding, setup.model, steps, shape.suffix, setup.local_mesh
+    programs.decoding, setup.model, steps, shape.suffix, setup.sampling_mesh
   )
   name = f'decoding, {shape.size} rows, {steps} steps a call'
   lowered = programs.lower_decoding(shape, program)
@@ -161,7 +161,7 @@ def lower_decoding(setup: Setup) -> Iterator[Lowered]:
 def lower_rearranging(setup: Setup) -> Iterator[Lowered]:
   """Yields what moves a layer, and rows, to the first table's next size."""
   programs = _sampling(setup)
-  old, *smaller = sizes(programs.capacity, setup.local_mesh)
+  old, *smaller = sizes(programs.capacity, setup.sampling_mesh)
   new = smaller[0] if smaller else old
   layer, rows = programs.lower_layer(old, new), programs.lower_rows(old, new)
   yield Lowered('a layer to a smaller table', layer, 0)
@@ -186,7 +186,7 @@ def _model(setup: Setup) -> Transformer:
 
 def _sampling(setup: Setup) -> Programs:
   """Returns the sampler's programs, for weights that need not be there."""
-  mesh = setup.local_mesh
+  mesh = setup.sampling_mesh
   weights = handed_over(setup.model, mesh)
   decoding = Decoding(top_k=setup.top_k)
   return Programs(weights, setup.capacity(), mesh, decoding, setup.prefix)

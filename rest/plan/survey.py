@@ -67,9 +67,8 @@ def survey(config: Config, plan_for: str = '') -> World:
     config, task, tested, codec, model
   )
   _check_rows(config, task, codec, model, prefix, questions)
-  device, mesh, local_mesh = _devices(config.mesh, plan_for)
+  device, mesh, sampling_mesh = _devices(config.mesh, plan_for)
   _check_mesh(config, model, mesh)
-  _check_host(mesh, local_mesh, device)
   return World(
     task=task,
     leaks=dropped,
@@ -77,14 +76,14 @@ def survey(config: Config, plan_for: str = '') -> World:
     tokenizer=codec,
     model=model,
     mesh=mesh,
-    local_mesh=local_mesh,
+    sampling_mesh=sampling_mesh,
     device=device,
     prefix=prefix,
     questions=questions,
     tables=size_tables(
       config.sampling,
       model,
-      local_mesh,
+      sampling_mesh,
       prefix,
       config.estep.num_samples,
       device,
@@ -145,12 +144,12 @@ def _check_samples(samples_of: str, task: Task) -> None:
 def _devices(
   config: MeshConfig, plan_for: str
 ) -> tuple[Device, Mesh | AbstractMesh, Mesh | AbstractMesh]:
-  """Returns the kind of device, the mesh of all, and that of one process."""
+  """Returns the kind of device, the mesh of all, and what samples together."""
   if not plan_for:
-    mesh = sharding.make_mesh(config)
-    return find_device(), mesh, sharding.local_mesh(mesh)
+    device, mesh = find_device(), sharding.make_mesh(config)
+    return device, mesh, sharding.sampling_mesh(mesh, device)
   device, count = hardware.parse(plan_for)
-  return device, *sharding.plan_meshes(config, count, device.a_host)
+  return device, *sharding.plan_meshes(config, count, device)
 
 
 def _check_special(codec: Tokenizer, model: ModelConfig, path: str) -> None:
@@ -298,27 +297,3 @@ def _check_mesh(
       raise ValueError(
         f'mesh.{field}={parts} must divide the {what} ({whole}).'
       )
-
-
-def _check_host(
-  mesh: Mesh | AbstractMesh, local_mesh: Mesh | AbstractMesh, device: Device
-) -> None:
-  """Refuses slices on which one host's devices cannot sample by themselves."""
-  here, tensor = local_mesh.size, mesh.shape['tensor']
-  if here in (1, mesh.size):
-    return
-  what = (
-    f'mesh.tensor={tensor} does not work on {mesh.size} x {device.kind}: each '
-    f"host's {here} chips sample by themselves, but TPUs' compiler refuses "
-  )
-  if 0 < device.whole_above < mesh.size:
-    raise ValueError(
-      f'{what}programs of a part of a {device.kind} slice of more than '
-      f'{device.whole_above}, whatever mesh.tensor is. Use a slice of '
-      f'{device.whole_above} or fewer, or v6e or v5p.'
-    )
-  if 0 < device.pairs_above < mesh.size and tensor > 2:
-    raise ValueError(
-      f'{what}sums over more than two of them in {device.kind} slices of more '
-      f'than {device.pairs_above}. Set mesh.tensor to 1 or 2, or use v5p.'
-    )

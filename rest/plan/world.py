@@ -26,7 +26,8 @@ class World:
     tokenizer: Of the base model.
     model: Its shape.
     mesh: Of all devices; an abstract one in a plan for devices elsewhere.
-    local_mesh: The part of one process.
+    sampling_mesh: Devices that sample together: of one process, or of all in
+      step.
     device: What kind they are.
     prefix: Tokens of the shared prefix.
     questions: Tokens of each question, by split.
@@ -39,7 +40,7 @@ class World:
   tokenizer: Tokenizer
   model: ModelConfig
   mesh: Mesh | AbstractMesh
-  local_mesh: Mesh | AbstractMesh
+  sampling_mesh: Mesh | AbstractMesh
   device: Device
   prefix: int
   questions: Mapping[str, Sequence[int]]

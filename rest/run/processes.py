@@ -14,6 +14,7 @@ from typing import NoReturn
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from numpy.typing import NDArray
 
 
 def initialize() -> None:
@@ -83,6 +84,14 @@ def first_says(value: bool) -> bool:
   if jax.process_count() == 1:
     return value
   return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def any_says(values: NDArray[np.bool_]) -> NDArray[np.bool_]:
+  """Returns, place by place, whether any process says so; all must ask."""
+  if jax.process_count() == 1:
+    return values
+  said = multihost_utils.process_allgather(values)
+  return np.asarray(np.any(said, axis=0))
 
 
 def totals(*values: float) -> list[float]:

@@ -28,6 +28,7 @@ from rest.sampler.table import (
   Slots,
   Table,
   TableShape,
+  put,
   put_table,
   shards_of,
 )
@@ -193,4 +194,5 @@ class Drawing:
         *(np.float32(decoding.top_p), ends_Z, np.int32(prefix)),
       ]
     )
-    return jax.device_put(knobs, everywhere(self.mesh))
+    place = everywhere(self.mesh)
+    return jax.tree.map(lambda x: put(x, place), knobs)

@@ -13,20 +13,25 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from rest.model.sharding import COPIES, leaf_name, local_mesh, shardings
+from rest.model.sharding import COPIES, leaf_name, shardings
 from rest.model.transformer import ModelConfig, Transformer, unstack
 from rest.sampler.table import placed
 
 
-def local_copy(model: Transformer, mesh: Mesh) -> Transformer:
-  """Returns a model on this process's part of the mesh, in the compute type.
+def local_copy(model: Transformer, mesh: Mesh, here: Mesh) -> Transformer:
+  """Returns a model on the devices that sample together, in the compute type.
 
   Gathered over `data` and `fsdp`, split over `tensor`: on a mesh (2, 2, 2) a
   device has half of D and half of F of `gate_up_DCF`, and then all of D and the
-  same half of F. Every process must call it. With one process, returns the
-  model as it is.
+  same half of F. Every process must call it. Where all sample together, returns
+  the model as it is.
+
+  Args:
+    model: The trainer's.
+    mesh: Of all devices.
+    here: Of those that sample together with this process's.
   """
-  if jax.process_count() == 1:
+  if here.size == mesh.size:
     return model
   gathered = gather(mesh, model)(model)
 
@@ -35,8 +40,7 @@ def local_copy(model: Transformer, mesh: Mesh) -> Transformer:
       leaf.shape, place, [shard.data for shard in leaf.addressable_shards]
     )
 
-  here = shardings(gathered, local_mesh(mesh), COPIES)
-  return jax.tree.map(localize, gathered, here)
+  return jax.tree.map(localize, gathered, shardings(gathered, here, COPIES))
 
 
 def gather(mesh: Mesh, model: Transformer) -> Any:

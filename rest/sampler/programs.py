@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rest.config import Decoding
 from rest.model.hardware import compiler_options
+from rest.model.sharding import in_step
 from rest.model.transformer import Transformer
 from rest.sampler import rearrange
 from rest.sampler.attention import reads
@@ -60,9 +61,11 @@ def jitted(mesh: Mesh, layers: int) -> Jitted:
   """Returns what works on tables of a mesh, for a model of so many layers.
 
   Tables come back with their places spelled as they were: of another spelling
-  of the same place, all would be compiled again.
+  of the same place, all would be compiled again. What is drawn comes to all
+  processes that sample in step.
   """
   table = table_shardings(layers, mesh)
+  drawn = everywhere(mesh) if in_step(mesh) else None
   jit = functools.partial(
     jax.jit,
     donate_argnames='table',
@@ -71,7 +74,7 @@ def jitted(mesh: Mesh, layers: int) -> Jitted:
   return Jitted(
     jit(load_prefix, out_shardings=table),
     jit(load_questions, out_shardings=table),
-    jit(decode, static_argnames='program', out_shardings=(table, None)),
+    jit(decode, static_argnames='program', out_shardings=(table, drawn)),
   )
 
 

@@ -60,8 +60,9 @@ class Sampler:
       model: The model's shape.
       tokenizer: Decodes completions, and names the end tokens.
       config: The longest completions, and the size of the table.
-      mesh: Devices of this process. Rows are shared out over `data` and `fsdp`
-        (each of them holds the weights), heads over `tensor`.
+      mesh: Devices that sample together. Rows are shared out over `data` and
+        `fsdp` (each of them holds the weights), heads over `tensor`. Where
+        other processes have some of them, all must do the same, in step.
       seed: Of all random numbers.
       decoding: How tokens are chosen where `sample` is not told otherwise.
 

@@ -344,7 +344,21 @@ def put_table(table: Table, mesh: Mesh) -> Table:
   Whoever made its arrays, their shardings are spelled alike: another spelling
   of the same place would be compiled for again.
   """
-  return jax.device_put(table, table_shardings(len(table.caches), mesh))
+  return jax.tree.map(put, table, table_shardings(len(table.caches), mesh))
+
+
+def put(leaf: Any, place: NamedSharding) -> jax.Array:
+  """Returns an array that is there already, by another spelling, or NumPy.
+
+  Each process sends what its own devices need. (`device_put` compares arrays
+  between processes, and copies those that it spells anew.)
+  """
+  if isinstance(leaf, jax.Array):
+    parts = [shard.data for shard in leaf.addressable_shards]
+    return jax.make_array_from_single_device_arrays(leaf.shape, place, parts)
+  return jax.make_array_from_callback(
+    leaf.shape, place, lambda index: np.asarray(leaf)[index]
+  )
 
 
 def pick(value_QE: jax.Array, buffer_QR: jax.Array) -> jax.Array:

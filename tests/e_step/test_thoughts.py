@@ -1,16 +1,17 @@
 """Thoughts are no answer: not judged, folded, trained on only where wanted."""
 
+import jax
 import numpy as np
 import pytest
 from vocabularies import byte_level, write_json
 
 from rest import tasks
-from rest.config import EStepConfig, VerifyConfig
+from rest.config import EStepConfig, MeshConfig, VerifyConfig
 from rest.e_step.choose import choose, make_dataset
 from rest.e_step.draw import Timing, Tools, draw
 from rest.e_step.graders import Graders
 from rest.e_step.summary import UNFINISHED, Tally
-from rest.model import tokenizer
+from rest.model import sharding, tokenizer
 from rest.report.samples import _line
 from rest.run import dataset
 from rest.sampler import Stats
@@ -151,7 +152,7 @@ def test_thoughts_are_not_judged(codec):
   with Graders(VerifyConfig(workers=1), ('math',), codec) as graders:
     tools = Tools(
       Script(codec, texts),  # pyright: ignore[reportArgumentType]
-      None,  # pyright: ignore[reportArgumentType]
+      sharding.make_mesh(MeshConfig(), jax.devices()[:1]),
       graders,
       task,
       codec,

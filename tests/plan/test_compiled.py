@@ -22,6 +22,7 @@ from rest.config import MeshConfig, MStepConfig, SamplerConfig
 from rest.model import hardware, sharding
 from rest.plan import compiled, elsewhere, programs
 from rest.plan.estimate import count_parameters
+from rest.sampler.table import Drawn
 
 MODEL = dataclasses.replace(SHAPES['tiny'], layers=2, dtype='bfloat16')
 ON_A_HOST = ('handover', 'prefill', 'decode', 'rearrange')
@@ -146,13 +147,18 @@ def test_a_missing_compiler_of_gpus_is_named(monkeypatch):
 )
 def test_a_head_that_devices_share_comes_once_not_to_each_chunk(topology):
   (step,) = programs.LOWERED['train'](described(topology, tensor=1))
-  text = step.program.compile().as_text()
-  bodies = re.findall(r'body=%([\w.-]+)', text)
-  assert bodies
-  for body in bodies:
-    lines = text.partition(f'\n%{body} ')[2].partition('\n}')[0]
-    assert lines
-    assert not re.search(rf'{MODEL.vocab}\S* all-gather', lines)
+  for body in bodies(step.program.compile().as_text()):
+    assert not re.search(rf'{MODEL.vocab}\S* all-gather', body)
+
+
+def bodies(text: str) -> list[str]:
+  """Returns what is in the loops of a compiled program."""
+  names = re.findall(r'body=%([\w.-]+)', text)
+  found = [
+    text.partition(f'\n%{name} ')[2].partition('\n}')[0] for name in names
+  ]
+  assert found and all(found)
+  return found
 
 
 @needs_compiler
@@ -160,7 +166,7 @@ def test_a_head_that_devices_share_comes_once_not_to_each_chunk(topology):
 def test_a_host_of_several_samples_by_itself(program):
   """Their compiler refuses sums over four chips of a host in such a slice."""
   setup = described('v5e:4x4', tensor=1)
-  assert setup.local_mesh.size == 4 < setup.mesh.size
+  assert setup.sampling_mesh.size == 4 < setup.mesh.size
   for found in compiled.compile_all(setup, program):
     if found.name == 'weights to all processes':
       # In 16 bits; norms and biases in 32.
@@ -168,6 +174,21 @@ def test_a_host_of_several_samples_by_itself(program):
       assert gathered < 2.1 * count_parameters(MODEL)
     else:
       assert not found.collectives
+
+
+@needs_compiler
+@pytest.mark.parametrize('program', ON_A_HOST)
+def test_all_hosts_sample_in_step_in_larger_slices(program):
+  """Their compiler refuses programs of one host's chips there."""
+  setup = described('v5e:4x8', tensor=1)
+  assert setup.sampling_mesh.size == setup.mesh.size == 32
+  for lowered in programs.LOWERED[program](setup):
+    text = lowered.program.compile().as_text()
+    if program == 'decode':  # What was drawn comes to all, once a call.
+      assert text.count('all-gather(') == len(Drawn._fields)
+      assert not any('all-gather' in body for body in bodies(text))
+    elif program != 'handover':
+      assert 'all-' not in text
 
 
 @needs_compiler
@@ -207,8 +228,9 @@ def test_devices_that_share_weights_exchange_logits_and_no_weights():
 
 def here(mesh_config: MeshConfig) -> programs.Setup:
   mesh = sharding.make_mesh(mesh_config, jax.devices()[:4])
+  device = hardware.cpu(4)
   return programs.Setup(
-    *(MODEL, mesh, sharding.local_mesh(mesh), hardware.cpu(4)),
+    *(MODEL, mesh, sharding.sampling_mesh(mesh, device), device),
     *(SMALL['mstep'], SMALL['sampling'], 40, 8, 5),
   )
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +56,27 @@ except ValueError as error:
 print(processes.totals(1.0))
 """
 
+# Runs what follows as on devices that only sample together.
+IN_STEP = """
+import dataclasses
+from absl import app
+from rest import main
+from rest.model import hardware
+
+cpu, prepare = hardware.cpu, main.prepare
+
+def whole(devices):
+  return dataclasses.replace(cpu(devices), whole_above=1)
+
+def told(*given):
+  run = prepare(*given)
+  print(run.world.sampling_mesh.size, 'sample together')
+  return run
+
+hardware.cpu, main.prepare = whole, told
+app.run(main.main, flags_parser=main.parse)
+"""
+
 on_demand = pytest.mark.skipif(
   not COUNT, reason='on demand: REST_PROCESSES=4 pytest'
 )
@@ -72,7 +94,7 @@ def _start(
 
 
 def _start_python(
-  lines: Sequence[Sequence[str]],
+  lines: Sequence[Sequence[str]], **environment: str
 ) -> list[subprocess.Popen[str]]:
   """Starts processes that find each other, each with a command line."""
   with socket.socket() as free:
@@ -86,7 +108,12 @@ def _start_python(
     subprocess.Popen(
       [sys.executable, *words],
       cwd=ROOT,
-      env={**os.environ, **names, 'REST_PROCESS_ID': str(index)},
+      env={
+        **os.environ,
+        **names,
+        **environment,
+        'REST_PROCESS_ID': str(index),
+      },
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
@@ -135,6 +162,58 @@ def test_what_one_process_refuses_ends_all_in_one_line(tmp_path):
     assert errors.splitlines()[-1].startswith('error: ')
     assert 'Traceback' not in errors and absent.split('=')[1] in errors
   assert not list(tmp_path.iterdir())
+
+
+def _start_small(
+  workdir: pathlib.Path, lines: Sequence[str], count: int
+) -> list[subprocess.Popen[str]]:
+  """Starts a run of a few calls of the sampler, on two devices a process."""
+  words = (
+    *(*lines, *FLAGS, f'--workdir={workdir}'),
+    *('--config.estep.stop_at_cap=True', '--config.estep.cap=1'),
+    *('--config.sampling.rows=8', '--config.mstep.max_steps=2'),
+    '--config.mstep.eval_every=1',
+  )
+  return _start_python(
+    [words] * count,
+    JAX_NUM_CPU_DEVICES='2',
+    XLA_FLAGS='--xla_backend_optimization_level=0',
+  )
+
+
+def _ended(started: list[subprocess.Popen[str]], status: int) -> str:
+  """Returns what they printed, who must not wait for each other for ever."""
+  found = ''
+  try:
+    for process in started:
+      out, errors = process.communicate(timeout=120)
+      assert process.returncode == status, errors
+      found += out
+  finally:
+    for process in started:
+      process.kill()
+  return found
+
+
+def test_processes_in_step_stop_together_and_find_what_one_finds(tmp_path):
+  whole, torn = tmp_path / 'whole', tmp_path / 'torn'
+  _ended(_start_small(whole, ('-m', 'rest.main'), 1), 0)
+  started = _start_small(torn, ('-c', IN_STEP), 2)
+  while not list(torn.glob('iteration_1/parts/part-*')):
+    assert started[0].poll() is None
+    time.sleep(0.02)
+  started[1].send_signal(signal.SIGTERM)
+  said = _ended(started, 75)
+  assert said.count('4 sample together') == 2
+  assert said.count('Stopped while sampling for iteration 1.') == 2
+  _ended(_start_small(torn, ('-c', IN_STEP), 2), 0)
+  assert _found(torn) == _found(whole)
+  one, both = (
+    json.loads((folder / 'iteration_1/m_step.json').read_text())
+    for folder in (whole, torn)
+  )
+  assert both['scores'] == one['scores']
+  assert both['loss'] == pytest.approx(one['loss'], rel=1e-4)
 
 
 @on_demand
