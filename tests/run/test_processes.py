@@ -171,8 +171,9 @@ def _start_small(
   words = (
     *(*lines, *FLAGS, f'--workdir={workdir}'),
     *('--config.estep.stop_at_cap=True', '--config.estep.cap=1'),
-    *('--config.sampling.rows=8', '--config.mstep.max_steps=2'),
-    '--config.mstep.eval_every=1',
+    *('--config.task.num_train=16', '--config.task.num_test=4'),
+    *('--config.sampling.rows=8', '--config.mesh.fsdp=2'),
+    *('--config.mstep.max_steps=1', '--config.mstep.eval_every=1'),
   )
   return _start_python(
     [words] * count,
