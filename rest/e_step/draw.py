@@ -255,7 +255,7 @@ def draw(
   places = {index: place for place, index in enumerate(indices)}
   sent: set[int] = set()  # Problems, by place, that the graders know.
   own = {places[index] for index in share}
-  ending = Ending(tools.mesh, len(asks), tools.should_stop, title)
+  ending = Ending(tools.mesh, len(asks), own, tools.should_stop, title)
   folder = None if parts is None else parts.folder
   work = Work(tools.task, num_samples, enough, folder)
 
@@ -279,18 +279,14 @@ def draw(
       **decoding,
     )
     for call in calls:
-      wanted = [
-        sampled
-        for sampled in call
-        if sampled.ask in own and sampled.ask not in ending.settled
-      ]
+      wanted = [sampled for sampled in call if ending.wants(sampled.ask)]
       before = time.monotonic()
       grading.send(map(to_grade, wanted))
       timing.waiting += time.monotonic() - before
       view.drawn([len(sampled.tokens_T) for sampled in wanted])
       tools.live.tick()
       for done in grading.settled():
-        ending.settled.add(places[done.index])
+        ending.settle(places[done.index])
         yield done.index, _judged(tools, view, done.rows)
         ending.after_problem()
       ending.after_call()

@@ -15,7 +15,7 @@ from rest.types import Preempted
 
 # How often processes in step ask each other, in calls. To ask waits for the
 # call under way, behind which the device then waits for the host; and a call
-# takes ten milliseconds or so: to stop may take a second.
+# takes ten milliseconds or more: to stop may take a second.
 _EVERY = 16
 
 
@@ -23,28 +23,42 @@ class Ending:
   """What has ended of a list of asks, which are known by their place.
 
   Attributes:
-    settled: Asks of which this process wants no more.
-    withdrawn: Asks of which the sampler is to draw no more: the same, and in
-      step those that all processes have been told of.
+    withdrawn: Asks of which the sampler is to draw no more: those that are
+      settled, in step as far as all processes have been told.
   """
 
   def __init__(
-    self, mesh: Mesh, asks: int, should_stop: Callable[[], bool], title: str
+    self,
+    mesh: Mesh,
+    asks: int,
+    own: set[int],
+    should_stop: Callable[[], bool],
+    title: str,
   ):
     """Begins before the first call.
 
     Args:
       mesh: The sampler's.
-      asks: How many there are.
+      asks: How many are drawn.
+      own: Those of this process's share.
       should_stop: Whether this process was asked to stop.
       title: Of what is drawn.
     """
-    self.settled: set[int] = set()
+    self._settled: set[int] = set()
     self._is_in_step = in_step(mesh)
-    self.withdrawn = set[int]() if self._is_in_step else self.settled
-    self._asks, self._calls = asks, 0
+    self.withdrawn = set[int]() if self._is_in_step else self._settled
+    self._asks, self._own = asks, own
     self._should_stop = should_stop
     self._title = title
+    self._calls = 0
+
+  def wants(self, ask: int) -> bool:
+    """Whether this process is to judge a further sample."""
+    return ask in self._own and ask not in self._settled
+
+  def settle(self, ask: int) -> None:
+    """Wants no more of an ask."""
+    self._settled.add(ask)
 
   def after_problem(self) -> None:
     """Ends the list of a process that samples by itself.
@@ -63,7 +77,7 @@ class Ending:
     """
     if self._is_in_step and self._calls % _EVERY == 0:
       says = np.zeros(self._asks + 1, bool)
-      says[[*self.settled]] = True
+      says[[*self._settled]] = True
       says[-1] = self._should_stop()
       says = processes.any_says(says)
       self.withdrawn.update(np.flatnonzero(says[:-1]).tolist())
