@@ -140,8 +140,11 @@ def _step(
   """
   slots, rows = claim(table.slots, table.rows)
   buffer_QR = jnp.maximum(rows.entry_QR, 0) // slots.sample_QEI.shape[2]
-  answered_QER = jnp.arange(BUFFERS)[:, None] == buffer_QR[:, None]
-  is_read_QE = (answered_QER & (rows.entry_QR >= 0)[:, None]).any(axis=2)
+  alive_QR = rows.entry_QR >= 0
+  is_read_QE = jnp.stack(
+    [(alive_QR & (buffer_QR == e)).any(axis=1) for e in range(BUFFERS)],
+    axis=1,
+  )
   question_QE = slots.length_QE * is_read_QE
   where = Where(knobs.prefix, question_QE, buffer_QR, rows.drawn_QR)
   position_QR = knobs.prefix + pick(slots.length_QE, buffer_QR) + rows.drawn_QR
@@ -156,7 +159,6 @@ def _step(
   token_QR, logprob_QR = _draw(
     logits_BV, slots, rows, buffer_QR, knobs, program
   )
-  alive_QR = rows.entry_QR >= 0
   drawn_QR = rows.drawn_QR + alive_QR
   is_end_QR = (token_QR[..., None] == knobs.ends_Z[None, None]).any(axis=-1)
   limit_QR = _of_entry(slots.limit_QEI, rows.entry_QR)
