@@ -84,8 +84,8 @@ def main() -> None:
   pull(q)
   cache = LayerCache(
     *(zeros(k, h, 640), zeros(k, 640, h)),
-    *(zeros(2, 2, k, h, 192), zeros(2, 2, k, 192, h)),
-    *(zeros(16, k, 512, h), zeros(16, k, 512, h)),
+    *(zeros(2, 2, k, h, 1024), zeros(2, 2, k, 1024, h)),
+    *(zeros(16, k, 2048, h), zeros(16, k, 2048, h)),
   )
   where = Where(jnp.int32(9), integers(2, 2), integers(2, 8), integers(2, 8))
   new = zeros(16, k, h)

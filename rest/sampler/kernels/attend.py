@@ -1,4 +1,4 @@
-"""One attention of a decoding step: the three kernels, one after another."""
+"""One attention of a decoding step: its kernels, one after another."""
 
 import jax
 

@@ -28,11 +28,11 @@ class Blocks(NamedTuple):
   suffix_warps: int = 2
   suffix_stages: int = 3
   programs: int = 2048
-  stretch: int = 512  # Keys; to cut finer would cost more than it brings.
+  stretch: int = 512  # Keys, at least; finer was not tried.
 
 
 class Options(NamedTuple):
-  """What the three kernels are compiled for, beside the shapes.
+  """What the kernels are compiled for, beside the shapes.
 
   Attributes:
     window: How far back attention reaches; 0 is everything.
@@ -55,7 +55,7 @@ class Fixed:
   """What one kernel is compiled for.
 
   Attributes:
-    options: For all three.
+    options: For all kernels.
     k: Key heads.
     g: Queries of a row that share one.
     h: Width of a head.
