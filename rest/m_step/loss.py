@@ -19,7 +19,13 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from rest.m_step.packing import Batch
 from rest.model.attention import KEPT, packed_attention
-from rest.model.sharding import ACTIVATIONS, constrain, platform
+from rest.model.sharding import (
+  ACTIVATIONS,
+  constrain,
+  leaf_name,
+  platform,
+  spec,
+)
 from rest.model.transformer import Transformer, backbone, softcap, unstack
 
 # Logits held at once on a device, in elements: 2^28 are 1 GiB.
@@ -164,8 +170,9 @@ def _cut(x_BTD: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
   A layer's gradients are added up over the devices, and each keeps its part.
   Left to itself, the compiler cuts the parts in the optimizer, and until then
   the gradients of all layers lie whole on each device: of 7B, 12 GiB. Here the
-  backward pass waits for the parts. They are laid as the weights are: else the
-  optimizer copies the weights, and its state, to how gradients happen to lie.
+  backward pass waits for the parts. On TPUs they are laid as the weights are:
+  else the optimizer copies these, and its state, to how gradients happen to
+  lie.
   """
   return x_BTD, layer
 
@@ -175,15 +182,29 @@ def _cut_fwd(x_BTD: jax.Array, layer: Any) -> tuple[Any, None]:
 
 
 def _cut_bwd(_: None, gradients: tuple[jax.Array, Any]) -> tuple[Any, Any]:
-  def lay(leaf: jax.Array) -> jax.Array:
-    return with_layout_constraint(leaf, Layout(tuple(range(leaf.ndim))))
-
-  # Laid behind the barrier: before it, more was copied (bench/NOTES.md).
   dx_BTD, dlayer = jax.lax.optimization_barrier(gradients)
-  return dx_BTD, jax.tree.map(lay, dlayer)
+  if platform() == 'tpu':  # Before the barrier, more was copied.
+    dlayer = jax.tree_util.tree_map_with_path(_laid, dlayer)
+  return dx_BTD, dlayer
 
 
 _cut.defvjp(_cut_fwd, _cut_bwd)
+
+
+def _laid(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+  """Returns a gradient that lies as its weights do; each device has its part.
+
+  Asked for of the whole, where two axes of the mesh split a matrix, the
+  compiler brought all of it to each device to be laid.
+  """
+  part = spec(leaf_name(path), leaf.ndim)
+  layout = Layout(tuple(range(leaf.ndim)))
+  return jax.shard_map(
+    functools.partial(with_layout_constraint, layouts=layout),
+    in_specs=part,
+    out_specs=part,
+    check_vma=False,
+  )(leaf)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

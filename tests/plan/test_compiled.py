@@ -151,6 +151,13 @@ def test_a_head_that_devices_share_comes_once_not_to_each_chunk(topology):
     assert not re.search(rf'{MODEL.vocab}\S* all-gather', body)
 
 
+@needs_compiler
+def test_gradients_that_two_axes_split_are_laid_where_they_are():
+  (step,) = programs.LOWERED['train'](described('v5e:2x2', tensor=2))
+  lines = step.program.compile().as_text().splitlines()
+  assert not any('all-' in x and 'layout_constraint' in x for x in lines)
+
+
 def bodies(text: str) -> list[str]:
   """Returns what is in the loops of a compiled program."""
   names = re.findall(r'body=%([\w.-]+)', text)
