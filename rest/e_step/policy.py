@@ -6,7 +6,6 @@ from jax.sharding import Mesh
 
 from rest.e_step.draw import Tools
 from rest.model.transformer import Transformer
-from rest.sampler.hand_over import local_copy
 
 
 class Policy:
@@ -33,8 +32,7 @@ class Policy:
 
   def hold(self, iteration: int | None, model: Transformer) -> None:
     """Gives the sampler weights; None are those of no finished iteration."""
-    tools = self.tools
-    tools.sampler.set_weights(local_copy(model, self.mesh, tools.mesh))
+    self.tools.sampler.set_weights(model, self.mesh)
     self._held = iteration
 
   def release(self) -> None:

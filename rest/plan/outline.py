@@ -26,6 +26,16 @@ def check(run: Run) -> None:
       f'{_gib(world.device.memory)} GiB are there ({step}): '
       f'{_advice(run, step)}.'
     )
+  handed = step.weights + estimate.hand_over_memory(
+    world.tables[0].weight_bytes, world.device
+  )
+  if handed > world.device.memory:
+    raise ValueError(
+      f'To hand weights to the sampler takes {_gib(handed)} GiB a device, but '
+      f'{_gib(world.device.memory)} GiB are there: raise mesh.fsdp (now '
+      f'{world.mesh.shape["fsdp"]}) or mesh.tensor '
+      f'({world.mesh.shape["tensor"]}).'
+    )
   validates = config.mstep.eval_every and world.questions['validation']
   if not validates or config.em.validation != 'accuracy':
     return
@@ -130,9 +140,7 @@ def _step(run: Run) -> StepMemory:
 def _sampling(run: Run) -> int:
   """Returns what the sampler adds to what the trainer holds."""
   world, tables = run.world, run.world.tables
-  weights = estimate.hand_over_memory(
-    _groups(run), tables[0].weight_bytes, world.device
-  )
+  weights = estimate.hand_over_memory(tables[0].weight_bytes, world.device)
   return max(weights, *(table.total_bytes for table in tables))
 
 
@@ -151,11 +159,6 @@ def _advice(run: Run, step: StepMemory) -> str:
     f'lower mstep.rows (now {mstep.rows}) or mstep.row_length '
     f"({mstep.row_length}), or set mstep.remat='full' (now {mstep.remat!r})"
   )
-
-
-def _groups(run: Run) -> int:
-  """Returns how many groups of devices sample, each by itself."""
-  return run.world.mesh.size // run.world.sampling_mesh.size
 
 
 def _scored(run: Run) -> int:
@@ -186,7 +189,7 @@ def _programs(run: Run) -> str:
   prefill = sum(1 + len(widths(table.shape.question)) for table in world.tables)
   decoding = sum(s * n for s, n in zip(shrunk, lengths, strict=True))
   return (
-    f'training 2, hand-over {min(_groups(run), 2)}, prefill at most '
+    f'training 2, hand-over 1, prefill at most '
     f'{prefill}, decoding at most {decoding * len(choices)} (sizes of tables '
     f'{sum(shrunk)}, lengths read {max(lengths)}, ways to choose a token '
     f'{len(choices)})'

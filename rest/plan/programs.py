@@ -21,12 +21,7 @@ from rest.model.transformer import ModelConfig, Transformer
 from rest.plan import estimate
 from rest.sampler.capacity import Capacity, size_tables, sizes
 from rest.sampler.decode import program_for
-from rest.sampler.hand_over import (
-  gather,
-  hand_over,
-  handed_over,
-  in_compute_type,
-)
+from rest.sampler.hand_over import hand_over, handed_over
 from rest.sampler.programs import Programs
 from rest.sampler.table import placed, shards_of
 
@@ -114,23 +109,15 @@ def lower_training(setup: Setup) -> Iterator[Lowered]:
 
 def lower_hand_over(setup: Setup) -> Iterator[Lowered]:
   """Yields what brings the trainer's weights to the sampler."""
-  model, mesh, here = _model(setup), setup.mesh, setup.sampling_mesh
-  groups = mesh.size // here.size
+  mesh = setup.mesh
   planned = estimate.hand_over_memory(
-    groups, setup.capacity().weight_bytes, setup.device
+    setup.capacity().weight_bytes, setup.device
   )
-  if groups == 1:  # The trainer's own are what is handed over.
-    planned += estimate.step_memory(
-      setup.model, setup.mstep, mesh, setup.device
-    ).weights
-  else:
-    lowered = gather(mesh, model).lower(model)
-    yield Lowered('weights to all processes', lowered, 0)
-    model = jax.eval_shape(in_compute_type, model)
-    places = sharding.shardings(model, here, sharding.COPIES)
-    model = jax.tree.map(placed, model, places)
-  with jax.set_mesh(here):
-    lowered = hand_over(setup.model, here).lower(model)
+  planned += estimate.step_memory(
+    setup.model, setup.mstep, mesh, setup.device
+  ).weights
+  with jax.set_mesh(mesh):
+    lowered = hand_over(setup.model, mesh).lower(_model(setup))
   yield Lowered('weights to the sampler', lowered, planned)
 
 

@@ -11,54 +11,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from rest.model.sharding import COPIES, leaf_name, shardings
 from rest.model.transformer import ModelConfig, Transformer, unstack
 from rest.sampler.table import placed
 
 
-def local_copy(model: Transformer, mesh: Mesh, here: Mesh) -> Transformer:
-  """Returns a model on the devices that sample together, in the compute type.
-
-  Gathered over `data` and `fsdp`, split over `tensor`: on a mesh (2, 2, 2) a
-  device has half of D and half of F of `gate_up_DCF`, and then all of D and the
-  same half of F. Every process must call it. Where all sample together, returns
-  the model as it is.
-
-  Args:
-    model: The trainer's.
-    mesh: Of all devices.
-    here: Of those that sample together with this process's.
-  """
-  if here.size == mesh.size:
-    return model
-  gathered = gather(mesh, model)(model)
-
-  def localize(leaf: jax.Array, place: NamedSharding) -> jax.Array:
-    return jax.make_array_from_single_device_arrays(
-      leaf.shape, place, [shard.data for shard in leaf.addressable_shards]
-    )
-
-  return jax.tree.map(localize, gathered, shardings(gathered, here, COPIES))
-
-
-def gather(mesh: Mesh, model: Transformer) -> Any:
-  """Returns the program that copies a model to all who sample."""
-  places = shardings(model, mesh, COPIES)
-  return jax.jit(in_compute_type, out_shardings=places)
-
-
 @functools.cache
 def hand_over(config: ModelConfig, mesh: Mesh) -> Any:
-  """Returns the program that makes a model, wherever it is, decoding's own.
+  """Returns the program that makes the trainer's model decoding's own.
 
   That is a list of layers in the compute type, split over `tensor` only:
-  gathering over `fsdp` each step would cost more than the step. Wherever
-  weights come from, their places are spelled alike: of another spelling of the
-  same place, all programs of decoding would be compiled again.
-  """
+  gathering over `fsdp` each step would cost more than the step. On a mesh (2,
+  2, 2) a device has half of D and half of F of `gate_up_DCF`, and then all of D
+  and the same half of F.
 
+  Args:
+    config: The model's shape.
+    mesh: The trainer's, of all devices. Every process must call the program.
+  """
   places = jax.tree.map(lambda x: x.sharding, handed_over(config, mesh))
   return jax.jit(_as_decoding_has_it(mesh), out_shardings=places)
 

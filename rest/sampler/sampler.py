@@ -30,6 +30,7 @@ from rest.sampler.table import (
   TableShape,
   empty_table,
   idle_state,
+  put,
   put_table,
   shards_of,
 )
@@ -89,14 +90,23 @@ class Sampler:
     self._no_weights = handed_over(model, mesh)
     self.model: Transformer = self._no_weights
 
-  def set_weights(self, model: Transformer) -> None:
+  def set_weights(self, model: Transformer, mesh: Mesh | None = None) -> None:
     """Takes weights from the trainer.
+
+    Wherever they come from, their places are spelled alike: of another spelling
+    of the same place, all programs of decoding would be compiled again.
 
     Args:
       model: Stacked layers, of any type and sharding; it is not kept.
+      mesh: The trainer's; None: the sampler's own. Where it has devices of
+        other processes, all must take the weights.
     """
-    with jax.set_mesh(self._mesh):
-      self.model = hand_over(self._model_config, self._mesh)(model)
+    mesh = mesh or self._mesh
+    with jax.set_mesh(mesh):
+      model = hand_over(self._model_config, mesh)(model)
+    self.model = jax.tree.map(
+      lambda leaf, own: put(leaf, own.sharding), model, self._no_weights
+    )
 
   def release(self) -> None:
     """Frees weights and table for the trainer."""

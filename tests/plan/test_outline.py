@@ -233,6 +233,18 @@ def test_a_budget_of_8192_tokens_is_planned(qwen):
       r'sampler needs .*mesh\.tensor',
     ),
     (
+      'v5e-16',
+      {
+        'mesh__data': 2,
+        'mesh__fsdp': 4,
+        'mesh__tensor': 2,
+        'mstep__lora_rank': 16,
+        'mstep__remat': 'full',
+        'mstep__rows': 1,
+      },
+      r'weights to the sampler .*raise mesh\.fsdp \(now 4\)',
+    ),
+    (
       'h200-1',
       {'mstep__row_length': 4096, 'mstep__batch': 4, 'mstep__eval_every': 9},
       r"Validation .*em\.validation='loss'",
