@@ -194,7 +194,7 @@ def _ended(started: list[subprocess.Popen[str]], status: int) -> str:
   found = ''
   try:
     for process in started:
-      out, errors = process.communicate(timeout=120)
+      out, errors = process.communicate(timeout=300)
       assert process.returncode == status, errors
       found += out
   finally:
