@@ -31,6 +31,7 @@ from rest.model.checkpoint import Checkpoints, load_tree
 from rest.model.rope import check_reach
 from rest.model.sharding import shardings
 from rest.model.transformer import Transformer
+from rest.run import processes
 from rest.run.progress import progress
 from rest.run.store import put_aside
 from rest.types import Preempted
@@ -364,7 +365,7 @@ def _told(should_stop: Callable[[], bool] | None, done: int) -> bool:
     return should_stop()
   if done % _AGREE_EVERY:
     return False
-  return bool(np.any(multihost_utils.process_allgather(should_stop())))
+  return bool(processes.any_says(np.asarray(should_stop())))
 
 
 def _keep(array: jax.Array) -> Callable[[], jax.Array]:

@@ -26,9 +26,7 @@ def check(run: Run) -> None:
       f'{_gib(world.device.memory)} GiB are there ({step}): '
       f'{_advice(run, step)}.'
     )
-  handed = step.weights + estimate.hand_over_memory(
-    world.tables[0].weight_bytes, world.device
-  )
+  handed = step.weights + _handed(run)
   if handed > world.device.memory:
     raise ValueError(
       f'To hand weights to the sampler takes {_gib(handed)} GiB a device, but '
@@ -139,9 +137,14 @@ def _step(run: Run) -> StepMemory:
 
 def _sampling(run: Run) -> int:
   """Returns what the sampler adds to what the trainer holds."""
-  world, tables = run.world, run.world.tables
-  weights = estimate.hand_over_memory(tables[0].weight_bytes, world.device)
-  return max(weights, *(table.total_bytes for table in tables))
+  tables = [table.total_bytes for table in run.world.tables]
+  return max(_handed(run), *tables)
+
+
+def _handed(run: Run) -> int:
+  """Returns what weights add to the trainer's while they are handed over."""
+  world = run.world
+  return estimate.hand_over_memory(world.tables[0].weight_bytes, world.device)
 
 
 def _advice(run: Run, step: StepMemory) -> str:
@@ -189,8 +192,8 @@ def _programs(run: Run) -> str:
   prefill = sum(1 + len(widths(table.shape.question)) for table in world.tables)
   decoding = sum(s * n for s, n in zip(shrunk, lengths, strict=True))
   return (
-    f'training 2, hand-over 1, prefill at most '
-    f'{prefill}, decoding at most {decoding * len(choices)} (sizes of tables '
+    f'training 2, hand-over 1, prefill at most {prefill}, decoding at most '
+    f'{decoding * len(choices)} (sizes of tables '
     f'{sum(shrunk)}, lengths read {max(lengths)}, ways to choose a token '
     f'{len(choices)})'
   )

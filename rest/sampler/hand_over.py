@@ -61,7 +61,7 @@ def _as_decoding_has_it(mesh: Mesh) -> Callable[[Transformer], Transformer]:
   """Returns what makes the trainer's model decoding's own, for devices."""
 
   def convert(model: Transformer) -> Transformer:
-    model = unstack(in_compute_type(model))
+    model = unstack(_in_compute_type(model))
     for layer in model.layers if _turns(mesh) else ():
       layer.gate_up_DCF = _Turned(layer.gate_up_DCF[...])
     return model
@@ -73,7 +73,7 @@ def _turns(mesh: Mesh) -> bool:
   return mesh.devices.flat[0].platform == 'tpu'
 
 
-def in_compute_type(model: Transformer) -> Transformer:
+def _in_compute_type(model: Transformer) -> Transformer:
   """Returns a model whose matrices are in the compute type.
 
   Norms and biases stay in float32, as the trainer computes with them.

@@ -51,11 +51,13 @@ def test_the_kernels_equal_plain_attention(
     return jnp.asarray(random.standard_normal(x.shape), x.dtype)
 
   cache = jax.tree.map(normal, empty_table(config, shape, mesh).caches[0])
+  question_QE = random.integers(1, 60, (slots, 2))
+  question_QE[2] = 0  # Nothing is read, and nothing made of it.
   drawn_QR = random.integers(0, 95, (slots, rows))
   drawn_QR[:2, 0] = 0, 64  # No key, and two whole stretches.
   where = Where(
     jnp.int32(max(0, prefix - 20)),
-    jnp.asarray(random.integers(1, 60, (slots, 2)), jnp.int32),
+    jnp.asarray(question_QE, jnp.int32),
     jnp.asarray(random.integers(0, 2, (slots, rows)), jnp.int32),
     jnp.asarray(drawn_QR, jnp.int32),
   )

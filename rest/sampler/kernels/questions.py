@@ -87,7 +87,7 @@ def question_attention(
   longest = tl.load(question_ptr + first)
   for e in range(1, _BUFFERS):
     longest = tl.maximum(longest, tl.load(question_ptr + first + e))
-  if (part > 0) & (part * fixed.stretch >= longest):
+  if part * fixed.stretch >= longest:
     return
   q_ptr += slot * queries * fixed.k * fixed.h
   q_MH, row_M, is_query_M = load_queries(q_ptr, queries, fixed)

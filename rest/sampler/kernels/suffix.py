@@ -60,11 +60,12 @@ def attend_suffix(
   stretch = stretch_of(s, b * k, keys, blocks)
   cut = blocks.suffix_warps, blocks.suffix_stages
   drawn_B = where.drawn_QR.reshape(-1)
-  (asked, asked_keys), own = question, question[0]
+  asked, asked_keys = question
   fixed = Fixed(
     *(options, k, g, h, s, tile_for(g), keys, stretch, asked_keys),
     parts=len(prefix.sum_AKM) if prefix else 0,
   )
+  stretches = asked  # Of which nothing is read where no stretch can be full.
   if full := (s - 1) // stretch:
     part = launch(
       stretch_attention,
@@ -74,9 +75,11 @@ def attend_suffix(
       fixed,
       cut,
     )
-    own = MeanPart._make(x.reshape(full, k, b * g, *x.shape[4:]) for x in part)
+    stretches = MeanPart._make(
+      x.reshape(full, k, b * g, *x.shape[4:]) for x in part
+    )
   asked_B = pick(where.question_QE, where.buffer_QR).reshape(-1)
-  found = tuple(asked), tuple(prefix or asked), tuple(own)
+  found = tuple(asked), tuple(prefix or asked), tuple(stretches)
   out_BKGH, k2_BKSH, v2_BKSH = launch(
     suffix_attention,
     (1, k, b),
@@ -165,7 +168,7 @@ def suffix_attention(
   # Parts lie as [A, K, B * G].
   part_M = (head * rows + row) * fixed.g + tl.arange(0, fixed.tile)
   size = fixed.k * rows * fixed.g
-  for part in range(tl.maximum(1, tl.cdiv(asked, fixed.asked))):
+  for part in range(tl.cdiv(asked, fixed.asked)):
     out_MH, top_M, total_M = merge(
       out_MH, top_M, total_M, question, part_M + part * size, is_query_M
     )
