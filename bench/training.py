@@ -290,6 +290,7 @@ def main() -> None:
     '--median', type=int, default=160, help='Tokens of completions.'
   )
   parser.add_argument('--fsdp', type=int, default=1, help='Devices.')
+  parser.add_argument('--tensor', type=int, default=1, help='Devices.')
   parser.add_argument(
     '--gsm8k', action='store_true', help='Without and with sharing.'
   )
@@ -314,7 +315,9 @@ def main() -> None:
   if args.against == 'torch':
     measure_torch(config, apart, lengths)
     return
-  mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=args.fsdp))
+  mesh = sharding.make_mesh(
+    sharding.MeshConfig(fsdp=args.fsdp, tensor=args.tensor)
+  )
   _print('device', f'{jax.device_count()} x {jax.devices()[0].device_kind}')
   if args.check:
     measure_matmul()
